@@ -1,0 +1,28 @@
+"""Masked diffusion language models with alignment-flexible supervision.
+
+Public names are imported on first use, so that ``import slackdlm`` stays instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from slackdlm.collapse import collapse  # at once: a late import would bind the module to this name
+
+if TYPE_CHECKING:
+    from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
+    from slackdlm.objectives.masked_ce import masked_ce_loss
+    from slackdlm.objectives.slack_ctc import slack_ctc_loss
+
+_HOMES = {
+    "fused_linear_slack_ctc_loss": "slackdlm.objectives.fused_linear",
+    "masked_ce_loss": "slackdlm.objectives.masked_ce",
+    "slack_ctc_loss": "slackdlm.objectives.slack_ctc",
+}
+
+__all__ = ["collapse", "fused_linear_slack_ctc_loss", "masked_ce_loss", "slack_ctc_loss"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'slackdlm' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,88 @@
+"""The merge-repeats lattice of Graves et al., 2006, visible positions clamped: for the ablation."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from slackdlm.errors import ConfigError
+from slackdlm.lattice.reference import safe_logaddexp
+
+
+def graves_log_likelihood(
+    log_probs: Float[Tensor, "B L V"],
+    canvas: Int[Tensor, "B L"],
+    targets: Int[Tensor, "B S"],
+    canvas_lengths: Int[Tensor, " B"],
+    target_lengths: Int[Tensor, " B"],
+    *,
+    mask_id: int,
+    slack_id: int,
+) -> Float[Tensor, " B"]:
+    """Log-probability, in nats, that a filled canvas merges and collapses to the target.
+
+    Args:
+        log_probs: Log-probabilities of every token at every position, float32 or float64.
+        canvas: The canvas as the model saw it, ``mask_id`` where masked.
+        targets: Token ids, right-padded with anything.
+        canvas_lengths: Content positions of each canvas.
+        target_lengths: Tokens of each target.
+        mask_id: Id that marks a masked position.
+        slack_id: Id of ``<slack>``, the blank of this lattice.
+
+    Returns:
+        Log-likelihood per sample; ``-inf`` with zero gradient where no path exists, as for ``00``
+        on two positions, which no canvas can spell under this map.
+
+    Raises:
+        ConfigError: If ``log_probs`` is half precision.
+
+    References:
+        Graves et al., 2006, section 4.1; the clamping of visible positions is ours.
+    """
+    if log_probs.dtype not in (torch.float32, torch.float64):
+        raise ConfigError(
+            f"lattice: log_probs must be float32 or float64, got {log_probs.dtype}; upcast first"
+        )
+    labels = interleave_slack(targets, target_lengths, slack_id=slack_id)  # [B, 2S+1]
+    scores = log_probs.gather(2, labels[:, None, :].expand(-1, log_probs.shape[1], -1))
+    impossible = scores.new_tensor(-torch.inf)
+    if_visible = torch.where(
+        labels[:, None, :] == canvas[:, :, None], scores.new_zeros(()), impossible
+    )
+    scores = torch.where((canvas == mask_id)[:, :, None], scores, if_visible)
+    may_skip = torch.zeros_like(labels, dtype=torch.bool)
+    may_skip[:, 2:] = (labels[:, 2:] != slack_id) & (labels[:, 2:] != labels[:, :-2])
+
+    # state[:, s]: log-probability of all prefixes that end in label s. A path starts with the first
+    # slack or token.
+    starts = torch.arange(labels.shape[1], device=labels.device) < 2
+    state = torch.where(starts, scores[:, 0], impossible)
+    for i in range(1, log_probs.shape[1]):
+        step = _shift(state, 1)
+        skip = torch.where(may_skip, _shift(state, 2), impossible)
+        moved = safe_logaddexp(safe_logaddexp(state, step), skip) + scores[:, i]
+        state = torch.where((i < canvas_lengths)[:, None], moved, state)
+    ends_in_slack = state.gather(1, 2 * target_lengths.long()[:, None])[:, 0]
+    ends_in_token = state.gather(1, (2 * target_lengths.long() - 1).clamp(min=0)[:, None])[:, 0]
+    ends_in_token = torch.where(target_lengths > 0, ends_in_token, impossible)
+    final = safe_logaddexp(ends_in_slack, ends_in_token)
+    of_empty_canvas = torch.where(target_lengths > 0, impossible, scores.new_zeros(()))
+    return torch.where(canvas_lengths > 0, final, of_empty_canvas)
+
+
+def interleave_slack(
+    targets: Int[Tensor, "B S"], target_lengths: Int[Tensor, " B"], *, slack_id: int
+) -> Int[Tensor, "B 2*S+1"]:
+    """Slack before, between and behind the target tokens; padding becomes slack."""
+    num_samples, num_tokens = targets.shape
+    labels = torch.full(
+        (num_samples, 2 * num_tokens + 1), slack_id, dtype=torch.long, device=targets.device
+    )
+    real = torch.arange(num_tokens, device=targets.device) < target_lengths[:, None]
+    labels[:, 1::2] = torch.where(real, targets.long(), slack_id)
+    return labels
+
+
+def _shift(state: Float[Tensor, "B N"], distance: int) -> Float[Tensor, "B N"]:
+    """The state as seen ``distance`` labels further on; ``-inf`` enters at the front."""
+    return torch.nn.functional.pad(state, (distance, 0), value=-torch.inf)[:, : state.shape[1]]

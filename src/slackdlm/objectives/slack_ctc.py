@@ -1,0 +1,125 @@
+"""How likely is it that filling the masks and collapsing gives the target?"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from slackdlm.collapse import CollapseMode
+from slackdlm.errors import ConfigError
+from slackdlm.lattice import band_log_likelihood
+from slackdlm.lattice.band import gather_columns
+from slackdlm.lattice.graves import graves_log_likelihood
+from slackdlm.objectives import checks
+
+
+def slack_ctc_loss(
+    logits: Float[Tensor, "B L V"],
+    canvas: Int[Tensor, "B L"],
+    targets: Int[Tensor, "B S"],
+    canvas_lengths: Int[Tensor, " B"],
+    target_lengths: Int[Tensor, " B"],
+    *,
+    mask_id: int,
+    slack_id: int,
+    collapse: CollapseMode = "slack",
+) -> Float[Tensor, " B"]:
+    """Negative log-probability, in nats, that filling the masks and collapsing gives the target.
+
+    Each masked position is filled independently from its softmax; visible positions stay as they
+    are. With no slack budget this is `masked_ce_loss`, exactly.
+
+    Args:
+        logits: Unnormalised scores of any float dtype; half precision is raised to float32 inside.
+        canvas: The canvas as the model saw it, ``mask_id`` where masked. May show slack.
+        targets: Token ids, right-padded with anything.
+        canvas_lengths: Content positions of each canvas; what lies behind is ignored.
+        target_lengths: Tokens of each target.
+        mask_id: Id that marks a masked position.
+        slack_id: Id of ``<slack>``.
+        collapse: The map that defines the target; ``"graves"`` merges repeats and is there for the
+            ablation.
+
+    Returns:
+        One unweighted loss per sample, at least 0. ``+inf`` with zero gradient where no filling
+        gives the target: it is longer than the canvas, or the visible tokens contradict it.
+
+    Raises:
+        ConfigError: If a shape, a dtype or an id is wrong.
+
+    References:
+        arXiv 2601.22947 v2 for the objective in words; conditioning on the visible positions is
+        ours.
+    """
+    where = "slack_ctc_loss"
+    if collapse not in ("slack", "graves"):
+        raise ConfigError(f"{where}: unknown collapse {collapse!r}; use 'slack' or 'graves'")
+    checks.check_scores(where, logits, name="logits", axes="B L V")
+    num_slack = check_slack_batch(
+        where,
+        canvas,
+        targets,
+        canvas_lengths,
+        target_lengths,
+        shape=(logits.shape[0], logits.shape[1], logits.shape[2]),
+        mask_id=mask_id,
+        slack_id=slack_id,
+    )
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    log_probs = logits.log_softmax(dim=2, dtype=dtype)
+    batch = (canvas, targets, canvas_lengths, target_lengths)
+    if collapse == "graves":
+        return -graves_log_likelihood(log_probs, *batch, mask_id=mask_id, slack_id=slack_id)
+    columns = gather_columns(
+        log_probs, *batch, num_slack=num_slack, mask_id=mask_id, slack_id=slack_id
+    )
+    return -band_log_likelihood(*columns, canvas_lengths, target_lengths)
+
+
+def check_slack_batch(
+    where: str,
+    canvas: Tensor,
+    targets: Tensor,
+    canvas_lengths: Tensor,
+    target_lengths: Tensor,
+    *,
+    shape: tuple[int, int, int],
+    mask_id: int,
+    slack_id: int,
+    more_faults: dict[str, Tensor] | None = None,
+) -> int:
+    """The largest slack budget of a batch that is fit for the slack lattice.
+
+    Args:
+        where: Name of the public function, for messages.
+        canvas: Ids, ``[B, L]``.
+        targets: Ids, ``[B, S]``.
+        canvas_lengths: ``[B]``.
+        target_lengths: ``[B]``.
+        shape: ``(B, L, V)``.
+        mask_id: Id that marks a masked position.
+        slack_id: Id of ``<slack>``.
+        more_faults: Further flags of the caller, read in the same go.
+
+    Returns:
+        ``K``, at least 0.
+
+    Raises:
+        ConfigError: If anything does not fit.
+    """
+    num_samples, num_positions, vocab_size = shape
+    checks.check_ids(where, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
+    checks.check_integers(where, canvas, (num_samples, num_positions), name="canvas")
+    if targets.ndim != 2:
+        raise ConfigError(f"{where}: targets must be [B, S], got shape {tuple(targets.shape)}")
+    checks.check_integers(where, targets, (num_samples, targets.shape[1]), name="targets")
+    checks.check_integers(where, canvas_lengths, (num_samples,), name="canvas_lengths")
+    checks.check_integers(where, target_lengths, (num_samples,), name="target_lengths")
+    return checks.raise_first_fault(
+        where,
+        checks.canvas_faults(canvas, canvas_lengths, mask_id=mask_id, vocab_size=vocab_size)
+        | checks.target_faults(
+            targets, target_lengths, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size
+        )
+        | (more_faults or {}),
+        checks.largest_budget(canvas_lengths, target_lengths),
+    )
