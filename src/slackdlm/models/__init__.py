@@ -1,0 +1,1 @@
+"""Models, their tokenizers and chat format, and how both are loaded."""

@@ -1,0 +1,289 @@
+"""LLaDA, natively: a bidirectional Llama that predicts every masked token at once.
+
+Names of parameters and configuration keys are the published ones, so that LLaDA-8B loads as it is,
+without remote code, on CPU and GPU. There is no time conditioning and no key-value cache.
+
+References:
+    Nie et al., 2025 (LLaDA). Su et al., 2021 (RoPE). Zhang and Sennrich, 2019 (RMSNorm).
+    Shazeer, 2020 (SwiGLU).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.generic import ModelOutput
+
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.models.llada_config import LLaDAConfig
+
+__all__ = ["LLaDAConfig", "LLaDAModelLM", "LLaDAOutput"]
+
+
+@dataclass
+class LLaDAOutput(ModelOutput):
+    """What a forward pass returns."""
+
+    last_hidden_state: Float[Tensor, "B L D"] | None = None
+    """After the final norm: what the head reads. Always set."""
+    logits: Float[Tensor, "B L V"] | None = None
+    """Unnormalised, aligned with the positions; None if they were not asked for."""
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the rotary angles, fp32."""
+
+    cos: Float[Tensor, "L H"]
+    sin: Float[Tensor, "L H"]
+
+
+class RMSNorm(nn.Module):
+    """``x / rms(x)`` in fp32, cast back, times a learned weight."""
+
+    def __init__(self, size: int, *, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Each position divided by its root mean square."""
+        x32 = x.float()
+        normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * normed.to(x.dtype)
+
+
+class ResidualLinear(nn.Linear):
+    """A projection into the residual stream; its depth (1 = first block) sets its initial scale."""
+
+    def __init__(self, in_features: int, out_features: int, *, depth: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.depth = depth
+
+
+def rotary_angles(length: int, *, head_size: int, theta: float, device: torch.device) -> Rotation:
+    """Cosines and sines of positions ``0 .. length - 1``, half-split, fp32 even under autocast."""
+    channels = torch.arange(0, head_size, 2, device=device, dtype=torch.float32)
+    frequencies = 1.0 / theta ** (channels / head_size)
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
+    angles = torch.cat([angles, angles], dim=-1)
+    return Rotation(cos=angles.cos(), sin=angles.sin())
+
+
+def rotate(
+    x: Float[Tensor, "B N L H"], cos: Float[Tensor, "L H"], sin: Float[Tensor, "L H"]
+) -> Float[Tensor, "B N L H"]:
+    """Heads turned by their positions' angles; computed in fp32, returned in the type of ``x``."""
+    x32 = x.float()
+    first, second = x32.chunk(2, dim=-1)
+    return (x32 * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+
+
+def attention_bias(
+    mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | None,
+) -> Bool[Tensor, "B 1 1 L"] | None:
+    """Which keys may be attended to, or None if all may, so that the fast kernels stay available.
+
+    Args:
+        mask: 1 (or True) = attend. None stands for all ones.
+
+    Raises:
+        DataError: If a row has nothing to attend to.
+    """
+    if mask is None:
+        return None
+    keep = mask != 0
+    if bool(keep.all()):
+        return None
+    if not bool(keep.any(dim=-1).all()):
+        raise DataError(
+            "attention_mask: a row is all zeros; each row needs at least one token to attend to"
+        )
+    return keep[:, None, None, :]
+
+
+class LLaDABlock(GradientCheckpointingLayer):
+    """One pre-norm block: full attention, then SwiGLU, each added to the residual stream."""
+
+    def __init__(self, config: LLaDAConfig, *, depth: int) -> None:
+        super().__init__()
+        size, self.num_heads, self.num_kv_heads = (
+            config.d_model,
+            config.n_heads,
+            config.num_kv_heads,
+        )
+        self.head_size = size // self.num_heads
+        kv_size = self.num_kv_heads * self.head_size
+        self.attn_norm = RMSNorm(size, eps=config.rms_norm_eps)
+        self.q_proj = nn.Linear(size, size, bias=False)
+        self.k_proj = nn.Linear(size, kv_size, bias=False)
+        self.v_proj = nn.Linear(size, kv_size, bias=False)
+        self.attn_out = ResidualLinear(size, size, depth=depth)
+        self.ff_norm = RMSNorm(size, eps=config.rms_norm_eps)
+        self.ff_proj = nn.Linear(size, config.ff_size, bias=False)
+        self.up_proj = nn.Linear(size, config.ff_size, bias=False)
+        self.ff_out = ResidualLinear(config.ff_size, size, depth=depth)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B L D"],
+        cos: Float[Tensor, "L H"],
+        sin: Float[Tensor, "L H"],
+        bias: Bool[Tensor, "B 1 1 L"] | None,
+    ) -> Float[Tensor, "B L D"]:
+        """The residual stream after this block. Positional, as gradient checkpointing needs."""
+        x = x + self._attend(self.attn_norm(x), cos, sin, bias)
+        normed = self.ff_norm(x)
+        return x + self.ff_out(F.silu(self.ff_proj(normed)) * self.up_proj(normed))
+
+    def _attend(
+        self,
+        x: Float[Tensor, "B L D"],
+        cos: Float[Tensor, "L H"],
+        sin: Float[Tensor, "L H"],
+        bias: Bool[Tensor, "B 1 1 L"] | None,
+    ) -> Float[Tensor, "B L D"]:
+        batch, length, _ = x.shape
+        q = self.q_proj(x).view(batch, length, self.num_heads, self.head_size).transpose(1, 2)
+        k = self.k_proj(x).view(batch, length, self.num_kv_heads, self.head_size).transpose(1, 2)
+        v = self.v_proj(x).view(batch, length, self.num_kv_heads, self.head_size).transpose(1, 2)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        repeats = self.num_heads // self.num_kv_heads
+        if (
+            repeats > 1
+        ):  # enable_gqa would give up the memory-efficient kernel as soon as there is a mask
+            k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=False)
+        return self.attn_out(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+class LLaDAModel(nn.Module):
+    """Holds the modules under the published names ``transformer.{wte, blocks, ln_f, ff_out}``."""
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__()
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(config.num_rows, config.d_model),
+                "blocks": nn.ModuleList(
+                    [LLaDABlock(config, depth=i + 1) for i in range(config.n_layers)]
+                ),
+                "ln_f": RMSNorm(config.d_model, eps=config.rms_norm_eps),
+                "ff_out": nn.Linear(config.d_model, config.num_rows, bias=False),
+            }
+        )
+
+
+class LLaDAModelLM(PreTrainedModel):
+    """LLaDA with its head; ``2 V D + layers (4 D^2 + 3 D F + 2 D) + D`` parameters without GQA.
+
+    A new model is initialised as ``init_fn`` says. ``mitchell``: normal with standard deviation
+    ``1 / sqrt(fan in)`` (embedding: ``1 / sqrt(D)``), projections back into the residual stream
+    divided by ``sqrt(2 * depth)``, cut at three standard deviations; the logits of a new model then
+    have a standard deviation near 1. ``normal``: ``init_std`` everywhere. Norm weights are 1.
+
+    References:
+        Nie et al., 2025 (LLaDA). The initialisation is OLMo's (Groeneveld et al., 2024), by the
+        name under which LLaDA's configuration asks for it.
+    """
+
+    config_class = LLaDAConfig
+    config: LLaDAConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["LLaDABlock"]  # noqa: RUF012
+    _tied_weights_keys = {  # noqa: RUF012
+        "model.transformer.ff_out.weight": "model.transformer.wte.weight",
+    }
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__(config)
+        self.model = LLaDAModel(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        attention_mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | None = None,
+        *,
+        logits: bool = True,
+    ) -> LLaDAOutput:
+        """Logits of every position given all others.
+
+        Args:
+            input_ids: Token ids, ``mask_token_id`` where a token is to be predicted.
+            attention_mask: 1 = attend. None or all ones: everything attends to everything. Outputs
+                at positions with 0 are finite and mean nothing. Pad on the left: positions are
+                relative, so the real ones come out as without padding.
+            logits: False leaves the ``[B, L, V]`` logits out, for losses that apply the head.
+
+        Returns:
+            The logits (or None) and the hidden states that the head reads.
+
+        Raises:
+            ConfigError: If the input is longer than ``max_sequence_length``.
+            DataError: If a row of the mask is all zeros.
+        """
+        length = input_ids.shape[1]
+        if length > self.config.max_sequence_length:
+            raise ConfigError(
+                f"input: expected at most {self.config.max_sequence_length} tokens "
+                f"(max_sequence_length), got {length}; shorten the prompt or the canvas"
+            )
+        parts = self.model.transformer
+        x: Tensor = parts["wte"](input_ids)
+        head_size = self.config.d_model // self.config.n_heads
+        cos, sin = rotary_angles(
+            length, head_size=head_size, theta=self.config.rope_theta, device=x.device
+        )
+        bias = attention_bias(attention_mask)
+        for block in self.model.transformer["blocks"].children():
+            x = block(x, cos, sin, bias)
+        hidden: Tensor = parts["ln_f"](x)
+        return LLaDAOutput(
+            last_hidden_state=hidden, logits=parts["ff_out"](hidden) if logits else None
+        )
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
+        return self.model.transformer["wte"]
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        self.model.transformer["wte"] = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The head; its weight is ``[V, D]`` and ``hidden @ weight.T`` are the logits."""
+        return self.model.transformer["ff_out"]
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the head."""
+        self.model.transformer["ff_out"] = new_embeddings
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in transformers; keeps ``embedding_size`` in step with ``vocab_size``."""
+        resized = super().resize_token_embeddings(*args, **kwargs)
+        self.config.embedding_size = self.config.vocab_size
+        return resized
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, RMSNorm):
+            init.ones_(module.weight)
+            return
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            return
+        if self.config.init_fn == "normal":
+            init.normal_(module.weight, std=self.config.init_std)
+            return
+        std = 1 / math.sqrt(module.weight.shape[1])
+        if isinstance(module, ResidualLinear):
+            std /= math.sqrt(2 * module.depth)
+        init.trunc_normal_(module.weight, std=std, a=-3 * std, b=3 * std)
