@@ -1,0 +1,178 @@
+"""How is text cut into ids? Tokenizers trained from scratch, with LLaDA's special tokens."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from slackdlm.errors import ConfigError, DataError
+
+TokenizerKind = Literal["byte_bpe", "word"]
+Role = Literal["system", "user", "assistant"]
+
+BEGIN_OF_TEXT = "<|startoftext|>"
+END_OF_TEXT = "<|endoftext|>"
+START_HEADER = "<|start_header_id|>"
+END_HEADER = "<|end_header_id|>"
+END_OF_TURN = "<|eot_id|>"
+MASK = "<|mdm_mask|>"
+SLACK = "<slack>"
+RESERVED = "<|reserved_token_0|>"
+UNKNOWN = "<unk>"
+SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN, MASK, SLACK)
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+
+# LLaDA's format. Its published template ends every conversation with an assistant header, asked for
+# or not, which puts a second header behind a training sample's last turn; this one does not.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
+    "{% endif %}"
+)
+
+# Words, single digits, punctuation, line breaks, spaces: line breaks never join what follows, so a
+# turn's content has the same ids whether it is encoded with its header or alone.
+_PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def train_tokenizer(
+    texts: Iterable[str], *, vocab_size: int, kind: TokenizerKind
+) -> PreTrainedTokenizerFast:
+    """A tokenizer learnt from texts; the same texts give the same ids.
+
+    Args:
+        texts: Training texts.
+        vocab_size: Most ids, special tokens included. There may be fewer: ``len(tokenizer)`` says.
+        kind: ``byte_bpe`` cuts any text and gives it back exactly, digits one by one. ``word`` cuts
+            at white space and knows the most frequent words (and the role names); any other word
+            becomes ``<unk>``, and runs of white space come back as one space.
+
+    Returns:
+        A fast tokenizer whose last ids are the special tokens of ``SPECIAL_TOKENS``, with
+        ``<|endoftext|>`` for end and padding and a chat template.
+
+    Raises:
+        ConfigError: If ``kind`` is unknown or ``vocab_size`` has no room for bytes or words.
+        DataError: If there are no texts to learn words from.
+
+    References:
+        The special tokens and the chat format are LLaDA's (Nie et al., 2025); ``<slack>`` is from
+        arXiv 2601.22947.
+    """
+    if kind == "byte_bpe":
+        backend = _train_byte_bpe(texts, vocab_size=vocab_size - len(SPECIAL_TOKENS))
+    elif kind == "word":
+        backend = _train_word(texts, vocab_size=vocab_size - len(SPECIAL_TOKENS))
+    else:
+        raise ConfigError(f"train_tokenizer: unknown kind {kind!r}; use 'byte_bpe' or 'word'")
+    # Behind the learnt ids and not part of the learnt model: text can then never spell one of them.
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=BEGIN_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        unk_token=UNKNOWN if kind == "word" else None,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def _train_byte_bpe(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < len(alphabet):
+        raise ConfigError(
+            f"train_tokenizer: vocab_size must be at least {len(alphabet) + len(SPECIAL_TOKENS)} "
+            f"(256 bytes and the special tokens), got {vocab_size + len(SPECIAL_TOKENS)}"
+        )
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer=trainer)
+    return backend
+
+
+def _train_word(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+    required = [UNKNOWN, *ROLES]
+    counts = Counter(word for text in texts for word in re.split(r"\s+", text) if word)
+    if not counts:
+        raise DataError("train_tokenizer: expected texts with words, got none")
+    if vocab_size <= len(required):
+        raise ConfigError(
+            f"train_tokenizer: vocab_size must be at least "
+            f"{len(required) + len(SPECIAL_TOKENS) + 1}, got {vocab_size + len(SPECIAL_TOKENS)}"
+        )
+    reserved = {*required, *SPECIAL_TOKENS}
+    words = sorted((word for word in counts if word not in reserved), key=lambda w: (-counts[w], w))
+    vocab = {word: i for i, word in enumerate((required + words)[:vocab_size])}
+    backend = Tokenizer(models.WordLevel(vocab=vocab, unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return backend
+
+
+def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """The ids of untrusted text: what spells a special token in it is text and nothing else.
+
+    Args:
+        tokenizer: Any fast tokenizer.
+        text: Without special tokens of its own; none are added.
+
+    Returns:
+        The ids; empty for empty text.
+
+    Raises:
+        DataError: If a word is not in the vocabulary, the text is not valid Unicode, or the
+            tokenizer makes a special token of it all the same.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"text: expected valid Unicode, got {text!r}: {error.reason}") from error
+    ids = _encode_unchecked(tokenizer, text)
+    unknown_id = tokenizer.unk_token_id
+    if unknown_id is not None and unknown_id in ids:
+        unknown = [w for w in text.split() if unknown_id in _encode_unchecked(tokenizer, w)]
+        raise DataError(
+            f"text: {unknown[:3]} not in the vocabulary of {len(tokenizer)} tokens; "
+            "use words the tokenizer was trained on, or a byte_bpe tokenizer"
+        )
+    names = [t for t in (*SPECIAL_TOKENS, RESERVED) if special_id(tokenizer, t) in ids]
+    if names:
+        raise DataError(f"text: the tokenizer reads {names} in it as special tokens; remove them")
+    return ids
+
+
+def special_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int | None:
+    """The id of a token by its exact name; None if the tokenizer has no such token."""
+    token_id: int | None = tokenizer.backend_tokenizer.token_to_id(token)
+    return token_id
+
+
+def _encode_unchecked(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    encoding = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+    return list(encoding["input_ids"])
