@@ -1,0 +1,249 @@
+"""The command line: one command per task, each loads what it is given and calls one function."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
+
+from slackdlm.errors import ConfigError, SlackDLMError
+
+# torch and transformers take seconds to import: each command imports what it needs.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it did what was asked, 2 after an error of the user's, 130 when interrupted."""
+    arguments = _parser().parse_args(argv)
+    errors = Console(stderr=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
+    try:
+        arguments.run(arguments)
+    except SlackDLMError as error:
+        errors.print(Text("error: ", style="bold red") + Text(str(error)))
+        return 2
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="slackdlm",
+        description="Fine-tune, decode, probe and evaluate masked diffusion language models "
+        "with alignment-flexible supervision.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_generate(commands)
+    _add_surface_form(commands)
+    _add_report(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
+
+
+def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("demo", help="the paper in miniature on a CPU, with a report")
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="training seeds of every arm (default: 1)")
+    parser.add_argument("--quick", action="store_true", help="the whole path in minutes; figures mean nothing")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from slackdlm.studies.demo import QUICK, DemoPlan, run_demo
+
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds: expected at least 1, got {arguments.seeds}")
+    console = Console()
+    plan = QUICK if arguments.quick else DemoPlan()
+    report = run_demo(
+        plan, output=arguments.output, num_seeds=arguments.seeds, quick=arguments.quick, console=console
+    )
+    results = json.loads((arguments.output / "results.json").read_text(encoding="utf-8"))
+    for sentence in [*results["warnings"], *results["summary"]]:
+        console.print(Text(f"• {sentence}"))
+    console.print(Text(f"report: {report.resolve()}", style="bold"))
+
+
+def _add_train(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("train", help="train what a recipe says")
+    parser.add_argument("recipe", type=Path, help="YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. data.train=x")
+    parser.add_argument("--output", type=Path, help="run folder (default: runs/<recipe name>)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from slackdlm.training.config import load_recipe
+    from slackdlm.training.run import train
+
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    output = arguments.output or Path("runs") / recipe.name
+    result = train(recipe, output=output, resume=arguments.resume, progress=not arguments.quiet)
+    console = Console()
+    table = Table(title=f"{recipe.name}: {result.steps} steps", title_justify="left", show_header=False)
+    for name, value in (
+        ("training loss, last 50 steps (nats per position)", result.train_loss),
+        ("evaluation CE bound (nats per token)", result.eval_ce),
+        ("evaluation of the objective (nats per token)", result.eval_objective),
+        ("seconds", result.seconds),
+        ("canvas positions per second", result.tokens_per_second),
+    ):
+        table.add_row(name, "–" if value is None else f"{value:.4g}")
+    console.print(table)
+    console.print(Text(f"model: {result.output / 'model'}"))
+
+
+def _add_generate(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("generate", help="decode prompts from an argument, a JSONL file or standard input")
+    parser.add_argument("model", help="model folder or hub id")
+    parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--prompt", help="one user text")
+    source.add_argument("--input", type=Path, help="JSONL of questions")
+    parser.add_argument("--column", default="prompt", help="column of the question (default: %(default)s)")
+    parser.add_argument("--first", type=int, help="only the first so many questions")
+    parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
+    parser.add_argument("--canvas-length", type=int, required=True, help="positions, slack and padding included")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: one per position)")
+    parser.add_argument("--block-length", type=int, help="positions per block (default: the whole canvas)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--remasking", choices=["low_confidence", "random"], default="low_confidence")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--intervention", choices=["shift", "substitute", "drop"], help="disturb the decoding")
+    parser.add_argument("--rate", type=float, help="share of content tokens the intervention touches")
+    parser.set_defaults(run=_generate)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from rich.progress import track
+
+    from slackdlm.evaluation.answers import Question, read_questions, write_answers
+    from slackdlm.models.loading import load_model
+    from slackdlm.sampling.intervention import ShiftIntervention
+    from slackdlm.sampling.sampler import Sampler, SamplerConfig
+
+    if (arguments.intervention is None) != (arguments.rate is None):
+        raise ConfigError("--intervention and --rate: give both or neither")
+    intervention = None
+    if arguments.intervention is not None:
+        intervention = ShiftIntervention(arguments.rate, kind=arguments.intervention, seed=arguments.seed)
+    config = SamplerConfig(
+        canvas_length=arguments.canvas_length,
+        steps=arguments.steps or arguments.canvas_length,
+        block_length=arguments.block_length,
+        temperature=arguments.temperature,
+        remasking=arguments.remasking,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+    )
+    if arguments.input is not None:
+        questions = read_questions(arguments.input, column=arguments.column, first=arguments.first)
+    else:
+        text = arguments.prompt if arguments.prompt is not None else sys.stdin.read().strip()
+        if not text:
+            raise ConfigError("generate: no prompt; give --prompt TEXT, --input FILE or text on standard input")
+        questions = [Question(0, text)]
+    loaded = load_model(arguments.model, adapter=arguments.adapter)
+    console = Console()
+    if arguments.output is not None:
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True)) as progress:
+            bar = progress.add_task("answers", total=len(questions))
+            write_answers(
+                loaded,
+                questions,
+                config,
+                arguments.output,
+                intervention=intervention,
+                on_batch=lambda count: progress.advance(bar, count),
+            )
+        console.print(Text(f"{len(questions)} answers: {arguments.output}"))
+        return
+    sampler = Sampler(loaded, replace(config, batch_size=1), intervention)
+    for row, question in enumerate(track(questions, console=Console(stderr=True), transient=True)):
+        console.print(printable(sampler.generate([question.prompt], row_ids=[row])[0].text))
+
+
+def printable(text: str) -> Text:
+    """Model text for a terminal: no markup, and control characters shown instead of obeyed."""
+    return Text("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))
+
+
+def _add_surface_form(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("surface-form", help="count the answers that a collapse map changes")
+    parser.add_argument("files", type=Path, nargs="+", help="JSONL of gold answers")
+    parser.add_argument("--column", default="answer", help="column of the answer (default: %(default)s)")
+    parser.add_argument("--tokenizer", help="model folder or hub id; default: byte-level BPE trained on the answers")
+    parser.add_argument("--slack-ratio", type=float, nargs=2, default=(0.0, 0.5), metavar=("LOW", "HIGH"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_surface_form)
+
+
+def _surface_form(arguments: argparse.Namespace) -> None:
+    from slackdlm.evaluation.answers import read_questions
+    from slackdlm.studies.surface_form import answers_tokenizer, survey
+
+    answers = [
+        str(question.prompt)
+        for file in arguments.files
+        for question in read_questions(file, column=arguments.column)
+    ]
+    tokenizer, slack_id = answers_tokenizer(answers, arguments.tokenizer)
+    table = Table(title=f"{len(answers)} answers: canvas, fill with the true path, collapse", title_justify="left")
+    for heading in ("collapse", "answers changed", "final values changed", "examples"):
+        table.add_column(heading)
+    for mode in ("slack", "graves"):
+        found = survey(
+            answers,
+            tokenizer,
+            slack_id=slack_id,
+            mode=mode,
+            slack_ratio=tuple(arguments.slack_ratio),
+            seed=arguments.seed,
+        )
+        examples = ", ".join(f"{before} -> {after}" for before, after in found.examples)
+        table.add_row(
+            mode,
+            f"{found.num_changed} / {found.num_answers}",
+            f"{found.num_finals_changed} / {found.num_finals}",
+            printable(examples),
+        )
+    Console().print(table)
+
+
+def _add_report(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("report", help="draw plots and HTML again from a results.json")
+    parser.add_argument("results", type=Path, help="results.json")
+    parser.add_argument("--output", type=Path, help="folder (default: beside the file)")
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from slackdlm.report.html import write_report
+
+    try:
+        results = json.loads(arguments.results.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{arguments.results}: not a readable results.json ({error})") from error
+    report = write_report(results, arguments.output or arguments.results.parent)
+    Console().print(Text(f"report: {report}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

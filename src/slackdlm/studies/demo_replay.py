@@ -1,0 +1,85 @@
+"""What does one decoding look like, cell by cell? Frames and samples for the demo's report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slackdlm.models.loading import LoadedModel
+from slackdlm.sampling.sampler import Commit, Generation
+from slackdlm.studies.shift_sensitivity import Condition, decode
+from slackdlm.studies.toy_language import Task, judge
+
+REPLAY_RATE = 0.1
+"""Shift rate of the disturbed replay: high enough that one answer shows it."""
+
+
+def replays(
+    models: Mapping[str, LoadedModel], prompts: Sequence[str], steps: int, *, canvas_length: int
+) -> list[dict[str, Any]]:
+    """One greedy decoding per arm and prompt, undisturbed and displaced."""
+    shown: list[dict[str, Any]] = []
+    for arm in ("ce", "slack_ctc"):
+        for condition in (Condition(0.0, steps, None, 0.0), Condition(0.0, steps, "shift", REPLAY_RATE)):
+            answers = decode(
+                models[arm], prompts, condition, canvas_length=canvas_length, seed=0, trace=True
+            )
+            for prompt, answer in zip(prompts, answers, strict=True):
+                shown.append(
+                    {
+                        "arm": arm,
+                        "prompt": prompt,
+                        "kind": condition.label,
+                        "rate": condition.rate,
+                        "text": answer.text,
+                        "frames": _frames(models[arm], answer, canvas_length=canvas_length),
+                    }
+                )
+    return shown
+
+
+def _frames(loaded: LoadedModel, answer: Generation, *, canvas_length: int) -> list[dict[str, Any]]:
+    cells = [{"token": "", "state": "masked", "new": False} for _ in range(canvas_length)]
+    frames = [{"step": 0, "cells": cells}]
+    for step, commits in enumerate(answer.steps or [], start=1):
+        cells = [cell | {"new": False} for cell in cells]
+        for commit in commits:
+            cells[commit.position] = _cell(loaded, commit)
+        frames.append({"step": step, "cells": cells})
+    return frames
+
+
+def _cell(loaded: LoadedModel, commit: Commit) -> dict[str, Any]:
+    state = "token"
+    if commit.altered:
+        state = "displaced"
+    elif commit.token == loaded.slack_id:
+        state = "slack"
+    elif commit.token in loaded.eos_ids:
+        state = "end"
+    return {"token": loaded.tokenizer.convert_ids_to_tokens(commit.token), "state": state, "new": True}
+
+
+def samples_shown(
+    judgments: Path, questions: Sequence[Task], *, num_questions: int, steps: int
+) -> list[dict[str, Any]]:
+    """The first questions' greedy, undisturbed answers of the first training run, with the source story."""
+    samples = [
+        {"prompt": task.prompt, "arm": "source", "text": task.story, "canvas": "", "verdict": _verdict(task)}
+        for task in questions[:num_questions]
+    ]
+    for line in judgments.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        plain = row["kind"] == "none" and row["temperature"] == 0 and row["steps"] == steps
+        if plain and row["training_seed"] == 0 and row["question"] < num_questions:
+            task = questions[row["question"]]
+            verdict = _verdict(task._replace(story=row["text"]))
+            samples.append(
+                {"prompt": task.prompt, "arm": row["arm"], "text": row["text"], "canvas": "", "verdict": verdict}
+            )
+    return samples
+
+
+def _verdict(task: Task) -> str:
+    verdict = judge(task.prompt, task.story)
+    return f"quality {verdict.quality:.2f} (grammatical {verdict.grammatical:.2f}, coverage {verdict.coverage:.2f})"

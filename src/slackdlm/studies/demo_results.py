@@ -1,0 +1,220 @@
+"""From judgments to ``results.json``: every figure of the demo, with the question as the unit.
+
+Intervals: with one training run they speak about new questions put to these models; with several, about new
+questions and new training runs (`over_training_runs`). p-values always speak about these models.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from slackdlm.evaluation.statistics import (
+    average_over_seeds,
+    benjamini_hochberg,
+    mean_interval,
+    over_training_runs,
+    sign_flip_test,
+    win_points,
+)
+from slackdlm.studies.toy_language import Task, judge
+
+PER_QUESTION = (
+    "quality",
+    "grammatical",
+    "coverage",
+    "right_count",
+    "words",
+    "adjectives",
+    "log_likelihood",
+    "slack_share",
+    "forwards",
+)
+"""Metrics with one value per answer; their meaning is in `toy_language.Verdict` and ``answers.jsonl``."""
+
+
+class Cell(NamedTuple):
+    """One arm under one condition."""
+
+    arm: str
+    temperature: float
+    steps: int
+    kind: str
+    rate: float
+
+
+def judge_answers(answers: Iterable[Path], file: Path) -> None:
+    """Judge every answer exactly; one ``judgments.jsonl``, whole or not at all."""
+    part = file.with_suffix(".part")
+    keep = ("arm", "training_seed", "decoding_seed", "temperature", "steps", "kind", "rate", "question")
+    with part.open("w", encoding="utf-8") as stream:
+        for source in answers:
+            for line in source.read_text(encoding="utf-8").splitlines():
+                answer: dict[str, Any] = json.loads(line)
+                verdict = judge(answer["prompt"], answer["text"])
+                row = {key: answer[key] for key in keep}
+                row |= verdict._asdict()
+                row |= {key: answer[key] for key in ("slack_share", "forwards", "dose", "text")}
+                stream.write(json.dumps(row) + "\n")
+    part.replace(file)
+
+
+class Scores:
+    """All judgments, as arrays ``[training run, decoding seed, question]`` per cell and metric."""
+
+    def __init__(self, judgments: Path, *, num_questions: int) -> None:
+        self.num_questions = num_questions
+        self.rows: dict[Cell, list[dict[str, Any]]] = {}
+        for line in judgments.read_text(encoding="utf-8").splitlines():
+            row: dict[str, Any] = json.loads(line)
+            cell = Cell(row["arm"], row["temperature"], row["steps"], row["kind"], row["rate"])
+            self.rows.setdefault(cell, []).append(row)
+
+    def array(self, cell: Cell, metric: str) -> Float[np.ndarray, "N R Q"]:
+        """One metric of one cell; NaN where there is no score."""
+        rows = self.rows[cell]
+        runs = sorted({row["training_seed"] for row in rows})
+        seeds = sorted({row["decoding_seed"] for row in rows})
+        scores = np.full((len(runs), len(seeds), self.num_questions), np.nan)
+        for row in rows:
+            place = (runs.index(row["training_seed"]), seeds.index(row["decoding_seed"]), row["question"])
+            scores[place] = np.nan if row[metric] is None else row[metric]
+        return scores
+
+    def dose(self, cell: Cell) -> dict[str, int]:
+        """Summed counts of the intervention."""
+        keys = self.rows[cell][0]["dose"]
+        return {key: sum(row["dose"][key] for row in self.rows[cell]) for key in keys}
+
+    def distinct_bigrams(self, cell: Cell) -> list[float]:
+        """Distinct word pairs per 1,000 words, one value per training run, on its first decoding seed."""
+        texts: dict[int, list[str]] = {}
+        for row in self.rows[cell]:
+            if row["decoding_seed"] == 0:
+                texts.setdefault(row["training_seed"], []).append(row["text"])
+        return [distinct_bigrams(texts[run]) for run in sorted(texts)]
+
+
+def distinct_bigrams(texts: Sequence[str]) -> float:
+    """Distinct word pairs per 1,000 words of a corpus of answers to the same questions."""
+    pairs: set[tuple[str, str]] = set()
+    num_words = 0
+    for text in texts:
+        words = text.split()
+        num_words += len(words)
+        pairs.update(zip(words, words[1:], strict=False))
+    return 1000 * len(pairs) / num_words if num_words else float("nan")
+
+
+def _estimate(scores: Float[np.ndarray, "N Q"], rng: np.random.Generator) -> dict[str, Any]:
+    runs = over_training_runs(scores, rng=rng)
+    chosen = runs.new_runs if len(scores) > 1 else runs.these_runs
+    return {
+        "value": chosen.value,
+        "low": chosen.low,
+        "high": chosen.high,
+        "num_scored": chosen.num_scored,
+        "num_total": chosen.num_total,
+        "per_training_seed": list(runs.per_run),
+    }
+
+
+def _per_run_questions(scores: Float[np.ndarray, "N R Q"]) -> Float[np.ndarray, "N Q"]:
+    return np.stack([average_over_seeds(run) for run in scores])
+
+
+def quality_rows(scores: Scores, *, canvas_length: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """One row per cell: every metric with its interval, and the realised dose."""
+    rows: list[dict[str, Any]] = []
+    for cell in scores.rows:
+        metrics: dict[str, Any] = {}
+        per_run: dict[str, Any] = {}
+        for metric in PER_QUESTION:
+            estimate = _estimate(_per_run_questions(scores.array(cell, metric)), rng)
+            per_run[metric] = estimate.pop("per_training_seed")
+            metrics[metric] = estimate
+        bigrams = scores.distinct_bigrams(cell)
+        per_run["distinct_bigrams"] = bigrams
+        metrics["distinct_bigrams"] = {
+            "value": float(np.mean(bigrams)),
+            "low": None,
+            "high": None,
+            "num_scored": scores.num_questions,
+            "num_total": scores.num_questions,
+        }
+        rows.append(
+            cell._asdict()
+            | {
+                "tokens_per_step": canvas_length / cell.steps,
+                "metrics": metrics,
+                "per_training_seed": per_run,
+                "dose": scores.dose(cell),
+            }
+        )
+    return rows
+
+
+def source_row(tasks: Sequence[Task], *, rng: np.random.Generator) -> dict[str, Any]:
+    """The held-out source stories under the same judge: what length and diversity to expect."""
+    verdicts = [judge(task.prompt, task.story)._asdict() for task in tasks]
+    metrics: dict[str, Any] = {}
+    for metric in verdicts[0]:
+        column = [np.nan if verdict[metric] is None else verdict[metric] for verdict in verdicts]
+        estimate = mean_interval(np.array(column, dtype=np.float64), rng=rng)
+        metrics[metric] = {
+            "value": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "num_scored": estimate.num_scored,
+            "num_total": estimate.num_total,
+        }
+    metrics["distinct_bigrams"] = {
+        "value": distinct_bigrams([task.story for task in tasks]),
+        "low": None,
+        "high": None,
+        "num_scored": len(tasks),
+        "num_total": len(tasks),
+    }
+    return {"metrics": metrics}
+
+
+def win_rate_rows(scores: Scores, *, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Pairwise win rates on ``quality``: each arm against the base and ``ce``, each probe against its own plain run.
+
+    Benjamini-Hochberg runs over all of them as one family.
+    """
+    rows: list[dict[str, Any]] = []
+    for cell in scores.rows:
+        rivals: list[tuple[str, Cell]] = []
+        for rival in ("base", "ce"):
+            other = cell._replace(arm=rival)
+            if cell.arm not in ("base", rival) and other in scores.rows:
+                rivals.append((rival, other))
+        plain = cell._replace(kind="none", rate=0.0)
+        if cell != plain:
+            rivals.append(("self", plain))
+        for name, other in rivals:
+            points = _points(scores.array(cell, "quality"), scores.array(other, "quality"))
+            estimate = _estimate(points, rng)
+            p_value = sign_flip_test(average_over_seeds(points) - 0.5, rng=rng)
+            rows.append(cell._asdict() | {"against": name} | estimate | {"p_value": p_value})
+    adjusted = benjamini_hochberg([row["p_value"] for row in rows])
+    for row, p_adjusted in zip(rows, adjusted, strict=True):
+        row["p_adjusted"] = p_adjusted
+    return rows
+
+
+def _points(
+    a: Float[np.ndarray, "N R Q"], b: Float[np.ndarray, "N P Q"]
+) -> Float[np.ndarray, "N Q"]:
+    """Win points per training run and question, averaged over decoding seeds (paired; one seed serves all)."""
+    num_seeds = max(a.shape[1], b.shape[1])
+    a = np.broadcast_to(a, (a.shape[0], num_seeds, a.shape[2])) if a.shape[1] == 1 else a
+    b = np.broadcast_to(b, (b.shape[0], num_seeds, b.shape[2])) if b.shape[1] == 1 else b
+    points = [
+        [win_points(x, y) for x, y in zip(run_a, run_b, strict=True)] for run_a, run_b in zip(a, b, strict=True)
+    ]
+    return np.stack([average_over_seeds(np.stack(run)) for run in points])

@@ -1,0 +1,83 @@
+"""Does the objective matter, everything else equal? Matched arms fine-tuned from one base.
+
+All arms see the same samples in the same order, the same masks, the same number of steps and the same canvas length;
+they differ in the objective block alone.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slackdlm.models.loading import LoadedModel, load_model
+from slackdlm.training.config import ObjectiveConfig, TrainingConfig
+from slackdlm.training.data import Sample
+from slackdlm.training.run import train_samples
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """One objective under comparison."""
+
+    name: str
+    """Folder and key in every result."""
+    label: str
+    """Short name for tables and plots."""
+    description: str
+    """One sentence for readers of the report."""
+    objective: ObjectiveConfig
+    """What sets it apart."""
+
+
+def paper_arms(slack_ratio: tuple[float, float]) -> list[Arm]:
+    """The matched baseline, the control that inserts slack without marginalising, and slack-CTC."""
+    return [
+        Arm(
+            name="ce",
+            label="CE, matched",
+            description="The base, fine-tuned further with position-wise cross-entropy and no slack.",
+            objective=ObjectiveConfig(kind="ce"),
+        ),
+        Arm(
+            name="ce_slack",
+            label="CE on slack canvas",
+            description="Cross-entropy on canvases with random slack: inserts slack, does not marginalise over it.",
+            objective=ObjectiveConfig(kind="ce", slack_ratio=slack_ratio),
+        ),
+        Arm(
+            name="slack_ctc",
+            label="slack-CTC",
+            description="The alignment-flexible objective: the sum over every placement of the slack.",
+            objective=ObjectiveConfig(kind="slack_ctc", slack_ratio=slack_ratio),
+        ),
+    ]
+
+
+def train_or_load(
+    start: LoadedModel,
+    samples: Sequence[Sample],
+    eval_samples: Sequence[Sample],
+    *,
+    canvas_length: int,
+    objective: ObjectiveConfig,
+    training: TrainingConfig,
+    output: Path,
+    progress: bool,
+) -> LoadedModel:
+    """The model of one arm: trained from ``start``, continued if it was cut off, or loaded if it is finished.
+
+    ``start`` keeps its weights.
+    """
+    loaded = copy.deepcopy(start)
+    train_samples(
+        loaded,
+        samples,
+        eval_samples,
+        canvas_length=canvas_length,
+        objective=objective,
+        training=training,
+        output=output,
+        resume=(output / "run.json").exists(),
+        progress=progress,
+    )
+    return load_model(str(output / "model"))
