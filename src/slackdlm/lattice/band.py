@@ -15,16 +15,16 @@ from torch import Tensor
 class Band(NamedTuple):
     """The target token of every lattice edge."""
 
-    ids: Int[Tensor, "B L K+1"]
+    ids: Int[Tensor, "B L band"]
     """Entry ``[i, k]`` is ``y[i - k]``; 0 where there is no such token."""
-    inside: Bool[Tensor, "B L K+1"]
+    inside: Bool[Tensor, "B L band"]
     """True where ``y[i - k]`` exists and ``i`` lies on the canvas."""
 
 
 class Columns(NamedTuple):
     """The scores of every lattice edge, in nats; ``-inf`` where the edge does not exist."""
 
-    token: Float[Tensor, "B L K+1"]
+    token: Float[Tensor, "B L band"]
     """Entry ``[i, k]``: log-probability of ``y[i - k]`` at position ``i``."""
     slack: Float[Tensor, "B L"]
     """Log-probability of ``<slack>`` at each position."""
@@ -66,7 +66,7 @@ def target_band(
 
 
 def clamp_columns(
-    token_scores: Float[Tensor, "B L K+1"],
+    token_scores: Float[Tensor, "B L band"],
     slack_scores: Float[Tensor, "B L"],
     band: Band,
     canvas: Int[Tensor, "B L"],

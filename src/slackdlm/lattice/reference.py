@@ -21,7 +21,7 @@ def safe_logaddexp(left: Float[Tensor, "*N"], right: Float[Tensor, "*N"]) -> Flo
 
 
 def band_log_likelihood(
-    token_log_probs: Float[Tensor, "B L K+1"],
+    token_log_probs: Float[Tensor, "B L band"],
     slack_log_probs: Float[Tensor, "B L"],
     canvas_lengths: Int[Tensor, " B"],
     target_lengths: Int[Tensor, " B"],

@@ -47,6 +47,49 @@ def check_integers(where: str, tensor: Tensor, shape: tuple[int, ...], *, name: 
         raise ConfigError(f"{where}: {name} must hold integers, got {tensor.dtype}")
 
 
+def check_weights(where: str, weights: Tensor, shape: tuple[int, ...], *, name: str) -> None:
+    """Raise `ConfigError` unless ``weights`` are constants of exactly this shape."""
+    check_shape(where, weights, shape, name=name)
+    if weights.requires_grad:
+        raise ConfigError(f"{where}: {name} must be constants; detach them")
+
+
+def check_batch_shapes(
+    where: str,
+    canvas: Tensor,
+    targets: Tensor,
+    canvas_lengths: Tensor,
+    target_lengths: Tensor,
+    *,
+    shape: tuple[int, int],
+) -> None:
+    """Raise `ConfigError` unless canvas, targets and lengths are integers that fit ``(B, L)``."""
+    check_integers(where, canvas, shape, name="canvas")
+    if targets.ndim != 2:
+        raise ConfigError(f"{where}: targets must be [B, S], got shape {tuple(targets.shape)}")
+    check_integers(where, targets, (shape[0], targets.shape[1]), name="targets")
+    check_integers(where, canvas_lengths, shape[:1], name="canvas_lengths")
+    check_integers(where, target_lengths, shape[:1], name="target_lengths")
+
+
+def batch_faults(
+    canvas: Tensor,
+    targets: Tensor,
+    canvas_lengths: Tensor,
+    target_lengths: Tensor,
+    *,
+    mask_id: int,
+    slack_id: int,
+    vocab_size: int,
+) -> dict[str, Tensor]:
+    """What may be wrong with the values of canvas, targets and lengths: message to 0-d flag."""
+    return canvas_faults(
+        canvas, canvas_lengths, mask_id=mask_id, vocab_size=vocab_size
+    ) | target_faults(
+        targets, target_lengths, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size
+    )
+
+
 def canvas_faults(
     canvas: Tensor, canvas_lengths: Tensor, *, mask_id: int, vocab_size: int
 ) -> dict[str, Tensor]:

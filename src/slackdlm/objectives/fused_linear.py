@@ -9,7 +9,6 @@ from slackdlm.lattice import band_log_likelihood
 from slackdlm.lattice.band import gather_columns
 from slackdlm.objectives import checks
 from slackdlm.objectives.masked_ce import position_ce
-from slackdlm.objectives.slack_ctc import check_slack_batch
 
 
 def fused_linear_slack_ctc_loss(
@@ -60,33 +59,27 @@ def fused_linear_slack_ctc_loss(
     """
     where = "fused_linear_slack_ctc_loss"
     _check_options(where, hidden, head_weight, clean, ctc_weight, ce_weights, chunk_size)
+    batch = (canvas, targets, canvas_lengths, target_lengths)
     num_samples, num_positions, _ = hidden.shape
+    vocab_size = head_weight.shape[0]
+    checks.check_ids(where, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
+    checks.check_batch_shapes(where, *batch, shape=(num_samples, num_positions))
     inside = checks.inside_lengths(canvas_lengths, num_positions)
-    masked = canvas == mask_id
     if ce_weights is None:
         ce_weights = inside * torch.tensor(1.0 - ctc_weight, device=hidden.device)
-    checks.check_shape(where, ce_weights, (num_samples, num_positions), name="ce_weights")
+    checks.check_weights(where, ce_weights, (num_samples, num_positions), name="ce_weights")
     if sample_weights is None:
         sample_weights = torch.ones(num_samples, device=hidden.device)
-    checks.check_shape(where, sample_weights, (num_samples,), name="sample_weights")
-    supervised = masked & (ce_weights > 0)
-    faults = checks.weight_faults(ce_weights, name="ce_weights")
+    checks.check_weights(where, sample_weights, (num_samples,), name="sample_weights")
+    supervised = (canvas == mask_id) & (ce_weights > 0)
+    faults = checks.batch_faults(*batch, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
+    faults |= checks.weight_faults(ce_weights, name="ce_weights")
     faults |= checks.weight_faults(sample_weights, name="sample_weights")
     if clean is not None:
         checks.check_integers(where, clean, (num_samples, num_positions), name="clean")
-        faults |= checks.clean_faults(
-            clean, supervised, mask_id=mask_id, vocab_size=head_weight.shape[0]
-        )
-    num_slack = check_slack_batch(
-        where,
-        canvas,
-        targets,
-        canvas_lengths,
-        target_lengths,
-        shape=(num_samples, num_positions, head_weight.shape[0]),
-        mask_id=mask_id,
-        slack_id=slack_id,
-        more_faults=faults,
+        faults |= checks.clean_faults(clean, supervised, mask_id=mask_id, vocab_size=vocab_size)
+    num_slack = checks.raise_first_fault(
+        where, faults, checks.largest_budget(canvas_lengths, target_lengths)
     )
     logits = hidden @ head_weight.to(hidden.dtype).T
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
@@ -94,7 +87,6 @@ def fused_linear_slack_ctc_loss(
     if clean is not None:
         loss = loss + (ce_weights * position_ce(logits, clean, supervised)).sum(1)
     if ctc_weight > 0:
-        batch = (canvas, targets, canvas_lengths, target_lengths)
         columns = gather_columns(
             logits.log_softmax(2), *batch, num_slack=num_slack, mask_id=mask_id, slack_id=slack_id
         )

@@ -54,72 +54,20 @@ def slack_ctc_loss(
     if collapse not in ("slack", "graves"):
         raise ConfigError(f"{where}: unknown collapse {collapse!r}; use 'slack' or 'graves'")
     checks.check_scores(where, logits, name="logits", axes="B L V")
-    num_slack = check_slack_batch(
+    batch = (canvas, targets, canvas_lengths, target_lengths)
+    num_samples, num_positions, vocab_size = logits.shape
+    checks.check_ids(where, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
+    checks.check_batch_shapes(where, *batch, shape=(num_samples, num_positions))
+    num_slack = checks.raise_first_fault(
         where,
-        canvas,
-        targets,
-        canvas_lengths,
-        target_lengths,
-        shape=(logits.shape[0], logits.shape[1], logits.shape[2]),
-        mask_id=mask_id,
-        slack_id=slack_id,
+        checks.batch_faults(*batch, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size),
+        checks.largest_budget(canvas_lengths, target_lengths),
     )
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     log_probs = logits.log_softmax(dim=2, dtype=dtype)
-    batch = (canvas, targets, canvas_lengths, target_lengths)
     if collapse == "graves":
         return -graves_log_likelihood(log_probs, *batch, mask_id=mask_id, slack_id=slack_id)
     columns = gather_columns(
         log_probs, *batch, num_slack=num_slack, mask_id=mask_id, slack_id=slack_id
     )
     return -band_log_likelihood(*columns, canvas_lengths, target_lengths)
-
-
-def check_slack_batch(
-    where: str,
-    canvas: Tensor,
-    targets: Tensor,
-    canvas_lengths: Tensor,
-    target_lengths: Tensor,
-    *,
-    shape: tuple[int, int, int],
-    mask_id: int,
-    slack_id: int,
-    more_faults: dict[str, Tensor] | None = None,
-) -> int:
-    """The largest slack budget of a batch that is fit for the slack lattice.
-
-    Args:
-        where: Name of the public function, for messages.
-        canvas: Ids, ``[B, L]``.
-        targets: Ids, ``[B, S]``.
-        canvas_lengths: ``[B]``.
-        target_lengths: ``[B]``.
-        shape: ``(B, L, V)``.
-        mask_id: Id that marks a masked position.
-        slack_id: Id of ``<slack>``.
-        more_faults: Further flags of the caller, read in the same go.
-
-    Returns:
-        ``K``, at least 0.
-
-    Raises:
-        ConfigError: If anything does not fit.
-    """
-    num_samples, num_positions, vocab_size = shape
-    checks.check_ids(where, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
-    checks.check_integers(where, canvas, (num_samples, num_positions), name="canvas")
-    if targets.ndim != 2:
-        raise ConfigError(f"{where}: targets must be [B, S], got shape {tuple(targets.shape)}")
-    checks.check_integers(where, targets, (num_samples, targets.shape[1]), name="targets")
-    checks.check_integers(where, canvas_lengths, (num_samples,), name="canvas_lengths")
-    checks.check_integers(where, target_lengths, (num_samples,), name="target_lengths")
-    return checks.raise_first_fault(
-        where,
-        checks.canvas_faults(canvas, canvas_lengths, mask_id=mask_id, vocab_size=vocab_size)
-        | checks.target_faults(
-            targets, target_lengths, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size
-        )
-        | (more_faults or {}),
-        checks.largest_budget(canvas_lengths, target_lengths),
-    )

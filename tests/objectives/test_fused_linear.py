@@ -1,0 +1,199 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import IDS, MASK_ID, SLACK_ID, VOCAB_SIZE, Problem, draw_problem, problems
+from torch import Tensor
+
+from slackdlm import fused_linear_slack_ctc_loss, masked_ce_loss, slack_ctc_loss
+
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+HIDDEN_SIZE = 3
+
+
+def draw_layer(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states and an output layer, float64 with gradients, and a clean canvas."""
+    generator = torch.Generator().manual_seed(seed)
+    num_samples, num_positions = problem.canvas.shape
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    hidden = normal(num_samples, num_positions, HIDDEN_SIZE).requires_grad_()
+    head_weight = normal(VOCAB_SIZE, HIDDEN_SIZE).requires_grad_()
+    clean = torch.randint(0, SLACK_ID + 1, problem.canvas.shape, generator=generator)
+    return hidden, head_weight, clean
+
+
+def plain_loss(
+    hidden: Tensor,
+    head_weight: Tensor,
+    problem: Problem,
+    clean: Tensor,
+    *,
+    ctc_weight: float,
+    ce_weights: Tensor,
+) -> Tensor:
+    """The same loss put together from the plain pieces, one position's CE at a time."""
+    logits = hidden @ head_weight.T
+    loss = torch.zeros(len(problem.canvas), dtype=logits.dtype)
+    if ctc_weight > 0:
+        loss = loss + ctc_weight * slack_ctc_loss(logits, *problem[1:], **IDS)
+    for i in range(problem.canvas.shape[1]):
+        at_i = slice(i, i + 1)
+        one = torch.ones(len(logits), dtype=torch.long)
+        ce = masked_ce_loss(
+            logits[:, at_i], problem.canvas[:, at_i], clean[:, at_i], one, mask_id=MASK_ID
+        )
+        loss = loss + ce_weights[:, i] * ce
+    return loss
+
+
+@settings(max_examples=60)
+@given(
+    problem=problems(contradiction=0.0),
+    ctc_weight=st.sampled_from([0.0, 0.3, 1.0]),
+    own_ce_weights=st.booleans(),
+    chunk_size=st.sampled_from([1, 2, 5, None]),
+)
+def test_it_equals_the_plain_pieces_in_value_and_every_gradient(
+    problem: Problem, ctc_weight: float, own_ce_weights: bool, chunk_size: int | None
+):
+    hidden, head_weight, clean = draw_layer(problem)
+    inside = torch.arange(problem.canvas.shape[1]) < problem.canvas_lengths[:, None]
+    ce_weights = inside * (1.0 - ctc_weight)
+    if own_ce_weights:
+        generator = torch.Generator().manual_seed(1)
+        ce_weights = torch.rand(ce_weights.shape, generator=generator).round(decimals=1)
+    sample_weights = torch.tensor([0.5, 2.0, 1.0])
+    loss = fused_linear_slack_ctc_loss(
+        hidden,
+        head_weight,
+        *problem[1:],
+        **IDS,
+        clean=clean,
+        ctc_weight=ctc_weight,
+        ce_weights=ce_weights if own_ce_weights else None,
+        sample_weights=sample_weights,
+        chunk_size=chunk_size,
+    )
+    expected = sample_weights * plain_loss(
+        hidden, head_weight, problem, clean, ctc_weight=ctc_weight, ce_weights=ce_weights
+    )
+    torch.testing.assert_close(loss, expected, **EXACT)
+    grad_output = torch.tensor([1.0, -0.5, 3.0], dtype=torch.float64)
+    ours = torch.autograd.grad(loss, (hidden, head_weight), grad_output)
+    theirs = torch.autograd.grad(expected, (hidden, head_weight), grad_output)
+    torch.testing.assert_close(ours, theirs, **EXACT)
+
+
+def batch_of_two(**changes: Any) -> dict[str, Any]:
+    """Arguments of a call that works; what is given replaces or adds."""
+    return {
+        "hidden": torch.randn(2, 3, HIDDEN_SIZE, generator=torch.Generator().manual_seed(0)),
+        "head_weight": torch.randn(4, HIDDEN_SIZE, generator=torch.Generator().manual_seed(1)),
+        "canvas": torch.tensor([[MASK_ID, 1, MASK_ID], [MASK_ID, MASK_ID, MASK_ID]]),
+        "targets": torch.tensor([[0, 1], [2, -100]]),
+        "canvas_lengths": torch.tensor([3, 2]),
+        "target_lengths": torch.tensor([2, 1]),
+        **IDS,
+    } | changes
+
+
+def test_end_of_text_behind_the_canvas_is_supervised_by_its_ce_weight_alone():
+    clean = torch.tensor([[0, 1, SLACK_ID], [2, SLACK_ID, 0]])
+    ce_weights = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.25]])
+    batch = batch_of_two()
+    without = fused_linear_slack_ctc_loss(**batch)
+    with_padding = fused_linear_slack_ctc_loss(**batch, clean=clean, ce_weights=ce_weights)
+    logits = batch["hidden"] @ batch["head_weight"].T
+    padding_ce = -logits[1, 2].log_softmax(0)[0]
+    torch.testing.assert_close(with_padding[0], without[0])
+    torch.testing.assert_close(with_padding[1], without[1] + 0.25 * padding_ce)
+
+
+def test_ce_weights_at_visible_positions_do_not_matter():
+    clean = torch.tensor([[0, 1, SLACK_ID], [2, SLACK_ID, 0]])
+    ce_weights = torch.ones(2, 3)
+    batch = batch_of_two(clean=clean, ctc_weight=0.5)
+    loss = fused_linear_slack_ctc_loss(**batch, ce_weights=ce_weights)
+    ce_weights[0, 1] = 100.0
+    other = fused_linear_slack_ctc_loss(**batch, ce_weights=ce_weights)
+    torch.testing.assert_close(loss, other, rtol=0, atol=0)
+
+
+def test_without_ctc_weight_an_impossible_target_does_not_matter():
+    clean = torch.tensor([[0, 1, 2], [2, 0, 0]])
+    batch = batch_of_two(clean=clean, ctc_weight=0.0, canvas_lengths=torch.tensor([1, 2]))
+    assert fused_linear_slack_ctc_loss(**batch).isfinite().all()
+
+
+def test_a_sample_of_weight_zero_is_left_out_even_if_impossible():
+    batch = batch_of_two(canvas_lengths=torch.tensor([1, 2]))
+    hidden, head = batch["hidden"].requires_grad_(), batch["head_weight"].requires_grad_()
+    assert fused_linear_slack_ctc_loss(**batch)[0].item() == math.inf
+    loss = fused_linear_slack_ctc_loss(**batch, sample_weights=torch.tensor([0.0, 1.0]))
+    loss.sum().backward()
+    assert loss[0].item() == 0.0
+    assert hidden.grad is not None
+    assert hidden.grad[0].abs().sum() == 0
+    assert head.grad is not None
+    assert head.grad.isfinite().all()
+
+
+def test_an_impossible_sample_leaves_no_trace_in_the_gradient_of_the_head():
+    alone = {
+        name: x[1:] if torch.is_tensor(x) and name != "head_weight" else x
+        for name, x in batch_of_two().items()
+    }
+    pair = batch_of_two(canvas_lengths=torch.tensor([1, 2]))
+    gradients = []
+    for batch in (alone, pair):
+        head = batch["head_weight"].requires_grad_()
+        (gradient,) = torch.autograd.grad(fused_linear_slack_ctc_loss(**batch).sum(), head)
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_batch_with_nothing_masked_and_nothing_wrong_costs_nothing():
+    canvas = torch.tensor([[0, 1, SLACK_ID], [2, SLACK_ID, 0]])
+    batch = batch_of_two(canvas=canvas)
+    batch["hidden"].requires_grad_()
+    loss = fused_linear_slack_ctc_loss(**batch)
+    loss.sum().backward()
+    assert loss.tolist() == [0.0, 0.0]
+    assert batch["hidden"].grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "head_weight"])
+def test_what_is_frozen_gets_no_gradient_and_the_other_the_same(frozen: str):
+    names = ["hidden", "head_weight"]
+    both = batch_of_two()
+    for name in names:
+        both[name].requires_grad_()
+    fused_linear_slack_ctc_loss(**both).sum().backward()
+    one = batch_of_two()
+    (free,) = (name for name in names if name != frozen)
+    one[free].requires_grad_()
+    fused_linear_slack_ctc_loss(**one).sum().backward()
+    assert one[frozen].grad is None
+    torch.testing.assert_close(one[free].grad, both[free].grad)
+
+
+def test_under_autocast_it_stays_close_to_float32_and_returns_float32():
+    problem = draw_problem(8, num_samples=4, num_positions=6, contradiction=0.0)
+    hidden, head_weight, clean = (x.detach() for x in draw_layer(problem))
+    hidden, head_weight = hidden.float().requires_grad_(), head_weight.float().requires_grad_()
+    options: dict[str, Any] = {**IDS, "clean": clean, "ctc_weight": 0.5}
+    loss = fused_linear_slack_ctc_loss(hidden, head_weight, *problem[1:], **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = fused_linear_slack_ctc_loss(hidden, head_weight, *problem[1:], **options)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, loss, rtol=0.03, atol=0.05)
+    ours = torch.autograd.grad(half.sum(), (hidden, head_weight))
+    theirs = torch.autograd.grad(loss.sum(), (hidden, head_weight))
+    assert [x.dtype for x in ours] == [torch.float32, torch.float32]
+    torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.1)
