@@ -267,6 +267,12 @@ class LLaDAModelLM(PreTrainedModel):
         """Replace the head."""
         self.model.transformer["ff_out"] = new_embeddings
 
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether a block recomputes its activations. The inherited one warns; PEFT reads it."""
+        blocks = (module for module in self.modules() if isinstance(module, LLaDABlock))
+        return any(block.gradient_checkpointing for block in blocks)
+
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As in transformers; keeps ``embedding_size`` in step with ``vocab_size``."""
         resized = super().resize_token_embeddings(*args, **kwargs)

@@ -1,0 +1,153 @@
+"""Is this folder a whole, safe checkpoint? Found, read and checked before any weight is loaded."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError, safe_open
+
+from slackdlm.errors import CheckpointError
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja"]
+
+
+class TensorInfo(NamedTuple):
+    """What a checkpoint says about one tensor, without reading it."""
+
+    shape: tuple[int, ...]
+    file: str
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """The local folder of a checkpoint; a hub id is downloaded first, weights as safetensors only.
+
+    ``HF_HUB_OFFLINE=1`` restricts hub ids to what is in the local cache.
+
+    Raises:
+        CheckpointError: If there is no such folder and the hub does not have it either.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    name = str(name_or_path)
+    is_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~"))
+    if is_path or name.count("/") != 1 or path.exists() or path.parent.is_dir():
+        raise CheckpointError(
+            f"{name_or_path}: expected a checkpoint folder, found none; "
+            "give an existing folder or a hub id such as GSAI-ML/LLaDA-8B-Instruct"
+        )
+    try:
+        return Path(snapshot_download(name, allow_patterns=_DOWNLOADED))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise CheckpointError(
+            f"{name}: no such folder, and the hub did not give it: {error}; "
+            "check the name, the network and HF_HUB_OFFLINE"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint.
+
+    Raises:
+        CheckpointError: If the file is missing, not JSON or not an object.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; the checkpoint folder is not complete")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: expected JSON, got {error}; copy the file again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
+    """Name, shape and file of every tensor of a checkpoint; only headers are read.
+
+    Raises:
+        CheckpointError: If there are no safetensors weights, a shard is missing or torn, or the
+            index names a tensor that its shard does not hold.
+    """
+    index_path = folder / _INDEX
+    if not index_path.is_file():
+        if not (folder / _SINGLE).is_file():
+            raise CheckpointError(_no_weights(folder))
+        return _read_headers(folder / _SINGLE)
+    weight_map = read_json(index_path).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index_path}: expected a weight_map; copy the file again")
+    infos: dict[str, TensorInfo] = {}
+    for shard in sorted({str(file) for file in weight_map.values()}):
+        if Path(shard).name != shard:
+            raise CheckpointError(f"{index_path}: expected file names, got {shard!r}")
+        if not (folder / shard).is_file():
+            raise CheckpointError(f"{folder / shard}: missing shard; copy the checkpoint again")
+        infos |= _read_headers(folder / shard)
+    absent = sorted(name for name in weight_map if name not in infos)
+    if absent:
+        raise CheckpointError(
+            f"{index_path}: {_listed(absent)} in the index but in no shard; copy the folder again"
+        )
+    return infos
+
+
+def check_tensors(
+    found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]], *, folder: Path
+) -> None:
+    """Raise unless a checkpoint holds exactly the expected tensors.
+
+    Raises:
+        CheckpointError: Naming what is missing, unexpected or of another shape.
+    """
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{name} is {list(found[name].shape)}, expected {list(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in found and found[name].shape != shape
+    ]
+    problems = [
+        f"{kind}: {_listed(names)}"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("shapes", shapes))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{folder}: the weights do not fit its config.json ({'; '.join(problems)}); "
+            "use the config.json that belongs to these weights"
+        )
+
+
+def _read_headers(path: Path) -> dict[str, TensorInfo]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {
+                name: TensorInfo(tuple(file.get_slice(name).get_shape()), path.name)
+                for name in file.keys()  # noqa: SIM118 - not a mapping
+            }
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: torn or not safetensors ({error}); copy it again"
+        ) from error
+
+
+def _no_weights(folder: Path) -> str:
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        return (
+            f"{folder}: expected safetensors weights, found only pickles ({_listed(pickles)}), "
+            "which can run code and are never loaded; convert them to safetensors"
+        )
+    return f"{folder}: expected {_SINGLE} or {_INDEX}, found neither; copy the weights there"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,238 @@
+"""How does a model come into memory, and where does it go? Weights, tokenizer and special ids."""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.models.adapter import apply_adapter
+from slackdlm.models.checkpoint import check_tensors, locate, read_json, read_tensor_infos
+from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.tokenizer import END_OF_TEXT, END_OF_TURN, MASK, RESERVED, SLACK, special_id
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with everything needed to talk to it."""
+
+    model: PreTrainedModel | PeftModel
+    """``model(input_ids, attention_mask).logits`` are aligned with the positions."""
+    tokenizer: PreTrainedTokenizerFast
+    """The tokenizer of these ids."""
+    mask_id: int
+    """Stands where a token is to be predicted; never part of a text."""
+    slack_id: int
+    """Stands where nothing is said; dropped by ``slackdlm.collapse``."""
+    eos_ids: tuple[int, ...]
+    """Every id that ends a response: ``<|endoftext|>`` and, where there is one, ``<|eot_id|>``."""
+    pad_id: int
+    """``<|endoftext|>`` as padding."""
+    name: str
+    """Where it came from; goes into result files."""
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+) -> LoadedModel:
+    """A published or saved model in evaluation mode, read from safetensors without remote code.
+
+    Args:
+        name_or_path: A folder, or a hub id (``HF_HUB_OFFLINE=1``: from the local cache only).
+        adapter: Folder or hub id of a PEFT adapter to put on the model, not merged.
+        dtype: Type of the weights; ``"float32"``, ``"bfloat16"`` or ``"float16"`` as text. None: as
+            in the checkpoint.
+        device: Where the model goes. None: the CPU.
+
+    Returns:
+        The model. ``<slack>`` is the token of that name, else ``<|reserved_token_0|>``, else a
+        token added here: in a spare row if there is one, else in a new one, the mean of all others.
+
+    Raises:
+        CheckpointError: If the folder is missing, incomplete, torn, pickled or does not fit itself.
+        ConfigError: If the architecture, one of its keys, or ``dtype`` is not supported.
+    """
+    torch_dtype = _parse_dtype(dtype)
+    folder = locate(name_or_path)
+    raw = read_json(folder / "config.json")
+    model_type = raw.get("model_type")
+    if model_type == "llada":
+        config = LLaDAConfig.from_dict(raw)
+        model = _load_llada(folder, config, dtype=torch_dtype)
+    else:
+        raise ConfigError(
+            f"{folder / 'config.json'}: model_type {model_type!r} is not supported; "
+            "supported: llada"
+        )
+    tokenizer = _load_tokenizer(folder)
+    _check_room(config, tokenizer, where=str(folder))
+    loaded = _assemble(model, tokenizer, name=str(name_or_path))
+    if adapter is not None:
+        with_adapter = apply_adapter(model, locate(adapter))
+        loaded = replace(loaded, model=with_adapter, name=f"{name_or_path}+{adapter}")
+    _place(loaded.model, torch.device(device or "cpu"))
+    return loaded
+
+
+def new_model(
+    config: LLaDAConfig, tokenizer: PreTrainedTokenizerFast, *, generator_seed: int
+) -> LoadedModel:
+    """A fp32 model with random weights, on the CPU, in evaluation mode.
+
+    Args:
+        config: Left as it is; the mask, end and padding ids are filled in on a copy.
+        tokenizer: From ``train_tokenizer``, or any with LLaDA's special tokens.
+        generator_seed: Decides every weight. PyTorch's own generators are left where they were.
+
+    Returns:
+        The model, named ``new``.
+
+    Raises:
+        ConfigError: If the ids of config and tokenizer disagree or do not fit the vocabulary.
+        CheckpointError: If the tokenizer has no mask or end token.
+    """
+    config = copy.deepcopy(config)
+    end_id = _require_id(tokenizer, END_OF_TEXT)
+    for key, token_id in (
+        ("mask_token_id", _require_id(tokenizer, MASK)),
+        ("eos_token_id", end_id),
+        ("pad_token_id", end_id),
+    ):
+        if getattr(config, key) is None:
+            setattr(config, key, token_id)
+    try:
+        _check_room(config, tokenizer, where="new_model")
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator_seed)
+        model = LLaDAModelLM(config)
+    model.eval()
+    return _assemble(model, tokenizer, name="new")
+
+
+def save_model(loaded: LoadedModel, folder: str | Path) -> None:
+    """Write weights, ``config.json`` and tokenizer in the published layout, for ``load_model``.
+
+    Raises:
+        ConfigError: If the model carries an adapter: those are saved on their own.
+    """
+    if isinstance(loaded.model, PeftModel):
+        raise ConfigError(
+            "save_model: the model carries an adapter; save the adapter with "
+            "model.save_pretrained(folder), or merge it first with model.merge_and_unload()"
+        )
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+
+
+def _place(module: nn.Module, device: torch.device) -> None:
+    module.to(device)
+    module.eval()
+
+
+def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype: unknown {dtype!r}; use one of {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _load_llada(folder: Path, config: LLaDAConfig, *, dtype: torch.dtype | None) -> LLaDAModelLM:
+    with torch.device("meta"):
+        expected = {k: tuple(v.shape) for k, v in LLaDAModelLM(config).state_dict().items()}
+    if config.weight_tying:
+        del expected["model.transformer.ff_out.weight"]
+    check_tensors(read_tensor_infos(folder), expected, folder=folder)
+    return LLaDAModelLM.from_pretrained(
+        folder,
+        config=config,
+        dtype="auto" if dtype is None else dtype,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        read_json(folder / file)
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def _check_room(config: LLaDAConfig, tokenizer: PreTrainedTokenizerFast, *, where: str) -> None:
+    """Raise unless every id of the tokenizer has a row and the special ids are the config's."""
+    for key, token in (
+        ("mask_token_id", MASK),
+        ("eos_token_id", END_OF_TEXT),
+        ("pad_token_id", END_OF_TEXT),
+    ):
+        configured, token_id = getattr(config, key), _require_id(tokenizer, token)
+        if configured != token_id:
+            raise CheckpointError(
+                f"{where}: {key} is {configured}, but {token} of the tokenizer is {token_id}; "
+                "use the tokenizer that belongs to the weights"
+            )
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= config.num_rows:
+        raise CheckpointError(
+            f"{where}: the tokenizer has ids up to {largest}, but the embedding has only "
+            f"{config.num_rows} rows; use the tokenizer that belongs to the weights"
+        )
+
+
+def _require_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    token_id = special_id(tokenizer, token)
+    if token_id is None:
+        raise CheckpointError(
+            f"tokenizer: expected the token {token}, found none in its {len(tokenizer)} tokens; "
+            "use the tokenizer of a masked diffusion model"
+        )
+    return token_id
+
+
+def _assemble(model: LLaDAModelLM, tokenizer: PreTrainedTokenizerFast, *, name: str) -> LoadedModel:
+    end_id, turn_id = _require_id(tokenizer, END_OF_TEXT), special_id(tokenizer, END_OF_TURN)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        mask_id=_require_id(tokenizer, MASK),
+        slack_id=_find_or_add_slack(model, tokenizer),
+        eos_ids=(end_id,) if turn_id is None else (end_id, turn_id),
+        pad_id=end_id,
+        name=name,
+    )
+
+
+def _find_or_add_slack(model: LLaDAModelLM, tokenizer: PreTrainedTokenizerFast) -> int:
+    for token in (SLACK, RESERVED):
+        token_id = special_id(tokenizer, token)
+        if token_id is not None:
+            return token_id
+    tokenizer.add_special_tokens({"additional_special_tokens": [SLACK]})
+    slack_id = _require_id(tokenizer, SLACK)
+    if slack_id >= model.config.num_rows:
+        _add_rows(model, slack_id + 1)
+    return slack_id
+
+
+@torch.no_grad()
+def _add_rows(model: LLaDAModelLM, num_rows: int) -> None:
+    """Grow embedding and head; new rows are the mean of the old ones, so nothing is drawn."""
+    num_old = model.config.num_rows
+    with torch.random.fork_rng(devices=[]):
+        model.resize_token_embeddings(num_rows, mean_resizing=False)
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        weight: Any = module.weight
+        weight[num_old:] = weight[:num_old].float().mean(0).to(weight.dtype)
