@@ -1,0 +1,1 @@
+"""Fine-tuning: recipe, data, draws, trainer, run folder."""

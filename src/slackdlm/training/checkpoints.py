@@ -1,0 +1,91 @@
+"""Which checkpoints can be resumed from? Only sealed ones: their file sizes are written last."""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slackdlm.errors import CheckpointError
+
+_LOG = logging.getLogger(__name__)
+_SEAL = "complete.json"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file: the old one or the whole new one, whenever the process dies."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def checkpoint_step(folder: Path) -> int:
+    """Optimizer steps done, from the folder's name ``checkpoint-N``; -1 for any other name."""
+    match = re.fullmatch(r"checkpoint-(\d+)", folder.name)
+    return int(match[1]) if match else -1
+
+
+def seal(folder: Path) -> None:
+    """Mark a checkpoint as complete: the sizes of all its files, written after all of them."""
+    write_json(folder / _SEAL, _sizes(folder))
+
+
+def fault(folder: Path) -> str | None:
+    """Why a checkpoint cannot be resumed from; None if it can."""
+    try:
+        recorded: dict[str, int] = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return "it was not finished"
+    found = _sizes(folder)
+    for name, size in recorded.items():
+        if found.get(name) != size:
+            return f"{name} has {found.get(name, 0)} of {size} bytes"
+    return None
+
+
+def latest_complete(root: Path) -> Path | None:
+    """Newest complete checkpoint, or None; newer torn ones are skipped with a warning."""
+    for folder in reversed(_by_step(root)):
+        reason = fault(folder)
+        if reason is None:
+            return folder
+        _LOG.warning("%s is torn and skipped: %s", folder, reason)
+    return None
+
+
+def discard(folder: Path) -> None:
+    """Remove a checkpoint, its seal first: a half-removed one is never taken for complete."""
+    (folder / _SEAL).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_newest(root: Path, count: int) -> None:
+    """Remove all complete checkpoints but the newest ``count``, and torn ones but the newest.
+
+    Raises:
+        CheckpointError: If ``count`` is below 1.
+    """
+    if count < 1:
+        raise CheckpointError(f"keep_checkpoints: expected at least 1, got {count}")
+    folders = _by_step(root)
+    complete = [folder for folder in folders if fault(folder) is None]
+    for folder in folders:
+        torn_and_old = folder not in complete and bool(complete) and folder != folders[-1]
+        if folder in complete[:-count] or torn_and_old:
+            discard(folder)
+
+
+def _by_step(root: Path) -> list[Path]:
+    folders = [folder for folder in root.glob("checkpoint-*") if checkpoint_step(folder) >= 0]
+    return sorted(folders, key=checkpoint_step)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _SEAL)
+    return {str(file.relative_to(folder)): file.stat().st_size for file in files}

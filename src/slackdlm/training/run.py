@@ -1,0 +1,357 @@
+"""How does a recipe become a trained model? Data, stream, trainer, and a folder with the record.
+
+The folder holds ``run.json`` (recipe, versions, seeds, result), ``log.jsonl`` (every step and
+evaluation), ``checkpoints/`` and, at the end, ``model/``.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import TrainingArguments
+
+from slackdlm.errors import CheckpointError, ConfigError, DataError
+from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
+from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.training import checkpoints, journal
+from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
+from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
+from slackdlm.training.parsing import flatten
+from slackdlm.training.progress import progress_bar
+from slackdlm.training.provenance import environment, file_sha256
+from slackdlm.training.stream import CanvasSpec, EvalStream, TrainStream
+from slackdlm.training.trainer import EvalStreams, SlackTrainer
+
+_LOG = logging.getLogger(__name__)
+_NUM_FINAL_STEPS = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """What a finished run came to."""
+
+    output: Path
+    """The run's folder; the weights lie in ``model`` below it."""
+    steps: int
+    """Optimizer steps."""
+    train_loss: float
+    """Mean training loss of the last 50 steps (all, if fewer), in nats per canvas position."""
+    eval_ce: float | None
+    """Evaluation bound without slack, in nats per response token; None without evaluation."""
+    eval_objective: float | None
+    """The arm's own evaluation loss, in nats per response token; None without evaluation."""
+    seconds: float
+    """Wall-clock time of this call's training, evaluation included."""
+    tokens_per_second: float | None
+    """Canvas positions trained on per second of this call; None if it had no step left to do."""
+
+
+def train(
+    recipe: Recipe, *, output: str | Path, resume: bool = False, progress: bool = True
+) -> TrainResult:
+    """Train what a recipe says.
+
+    Args:
+        recipe: From :func:`slackdlm.training.config.load_recipe`.
+        output: The run's folder, usually ``runs/<recipe.name>``.
+        resume: Continue the run in ``output`` from its last complete checkpoint, exactly.
+        progress: Whether to show a bar on stderr.
+
+    Returns:
+        Final losses and speed. Resuming a finished run returns its recorded result.
+
+    Raises:
+        ConfigError: If the recipe is wrong, ``output`` holds a run already, or a resumed run
+            differs.
+        DataError: If a data file cannot be used.
+        CheckpointError: If there is nothing to resume.
+        SlackDLMError: If the loss or the gradient is not finite.
+    """
+    dialogues, held_out = _dialogues(recipe)
+    loaded = _model(recipe, dialogues)
+    lengths = {
+        "max_prompt_length": recipe.data.max_prompt_length,
+        "canvas_length": recipe.data.canvas_length,
+    }
+    samples = encode_samples(dialogues, loaded.tokenizer, name="train", **lengths)
+    eval_samples: list[Sample] = []
+    if recipe.training.eval_samples:
+        eval_samples = encode_samples(held_out, loaded.tokenizer, name="eval", **lengths)
+        eval_samples = eval_samples[: recipe.training.eval_samples]
+    files = [file for file in (recipe.data.train, recipe.data.eval) if file is not None]
+    return train_samples(
+        loaded,
+        samples,
+        eval_samples,
+        canvas_length=recipe.data.canvas_length,
+        objective=recipe.objective,
+        training=recipe.training,
+        output=output,
+        resume=resume,
+        progress=progress,
+        record={
+            "name": recipe.name,
+            "recipe": recipe.as_dict(),
+            "files": {file: file_sha256(file) for file in files},
+        },
+    )
+
+
+def train_samples(
+    loaded: LoadedModel,
+    samples: Sequence[Sample],
+    eval_samples: Sequence[Sample],
+    *,
+    canvas_length: int,
+    objective: ObjectiveConfig,
+    training: TrainingConfig,
+    output: str | Path,
+    resume: bool = False,
+    progress: bool = True,
+    record: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Train a model in memory on samples in memory; :func:`train` is this behind files.
+
+    Args:
+        loaded: Trained in place. Copy it first to keep the weights it came with.
+        samples: Training samples, their order part of the run.
+        eval_samples: Samples of the evaluation loss; none: no evaluation.
+        canvas_length: ``L``.
+        objective: The arm.
+        training: How long and how.
+        output: As in :func:`train`.
+        resume: As in :func:`train`.
+        progress: As in :func:`train`.
+        record: Written into ``run.json``; ``recipe`` in it replaces the default record of the
+            settings.
+
+    Returns:
+        As :func:`train`.
+
+    Raises:
+        ConfigError: As in :func:`train`, or if a response is longer than ``canvas_length``.
+        DataError: If there is no sample.
+        CheckpointError: As in :func:`train`.
+        SlackDLMError: As in :func:`train`.
+    """
+    if not samples:
+        raise DataError("train: there is no training sample")
+    folder = Path(output)
+    settings = {
+        "data": {"canvas_length": canvas_length},
+        "objective": asdict(objective),
+        "training": asdict(training),
+    }
+    run: dict[str, Any] = {
+        "name": folder.name,
+        "status": "running",
+        "recipe": settings,
+        **(record or {}),
+        "samples": {
+            "train": len(samples),
+            "train_sha256": fingerprint(samples),
+            "eval": len(eval_samples),
+            "eval_sha256": fingerprint(eval_samples),
+        },
+        **environment(),
+    }
+    checkpoint, finished = _start(folder, run, resume=resume)
+    if finished is not None:
+        return finished
+    spec = _spec(loaded, canvas_length=canvas_length, objective=objective)
+    stream = TrainStream(
+        samples,
+        spec,
+        num_draws=training.steps * training.batch_size,
+        seed=training.seed,
+        data_seed=training.data_seed,
+    )
+    streams = _eval_streams(eval_samples, spec) if eval_samples else None
+    started = time.perf_counter()
+    shown = progress and PartialState().is_main_process
+    with progress_bar(total=training.steps, shown=shown) as callbacks:
+        trainer = SlackTrainer(
+            loaded.model,
+            _arguments(training, folder=folder, evaluate=streams is not None),
+            train_stream=stream,
+            eval_streams=streams,
+            config=training,
+            log_file=folder / "log.jsonl",
+            callbacks=callbacks,
+        )
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.perf_counter() - started
+    first = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
+    positions = (training.steps - first) * training.batch_size * canvas_length
+    result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
+    if trainer.is_world_process_zero():
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        save_model(loaded, folder / "model")
+        run |= {"status": "finished", "result": {**asdict(result), "output": str(folder)}}
+        checkpoints.write_json(folder / "run.json", run)
+    return result
+
+
+def _dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue]]:
+    columns = recipe.data.columns
+    names = {
+        "prompt": columns.prompt if columns else None,
+        "response": columns.response if columns else None,
+    }
+    dialogues = read_dialogues(recipe.data.train, **names)
+    if recipe.data.eval is not None:
+        return dialogues, read_dialogues(recipe.data.eval, **names)
+    count = recipe.training.eval_samples
+    if count >= len(dialogues):
+        raise DataError(
+            f"{recipe.data.train}: training.eval_samples holds out {count} of {len(dialogues)}"
+            " dialogues and leaves none to train on; lower it or set data.eval"
+        )
+    return dialogues[: len(dialogues) - count], dialogues[len(dialogues) - count :]
+
+
+def _model(recipe: Recipe, dialogues: Sequence[Dialogue]) -> LoadedModel:
+    shape = recipe.model.from_scratch
+    if shape is None:
+        return load_model(str(recipe.model.path), adapter=recipe.model.adapter, dtype=torch.float32)
+    texts = [turn["content"] for dialogue in dialogues for turn in dialogue.messages]
+    tokenizer = train_tokenizer(texts, vocab_size=shape.vocab_size, kind=shape.tokenizer_kind)
+    config = LLaDAConfig(
+        vocab_size=len(tokenizer),
+        d_model=shape.d_model,
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
+        mlp_hidden_size=shape.mlp_hidden_size,
+        max_sequence_length=recipe.data.max_prompt_length + recipe.data.canvas_length,
+    )
+    return new_model(config, tokenizer, generator_seed=recipe.training.seed)
+
+
+def _spec(loaded: LoadedModel, *, canvas_length: int, objective: ObjectiveConfig) -> CanvasSpec:
+    return CanvasSpec(
+        canvas_length=canvas_length,
+        slack_ratio=objective.slack_ratio,
+        slack_region=objective.slack_region,
+        ctc_weight=objective.weight,
+        loss_norm=objective.loss_norm,
+        eps=objective.eps,
+        mask_id=loaded.mask_id,
+        slack_id=loaded.slack_id,
+        pad_id=loaded.pad_id,
+    )
+
+
+def _eval_streams(samples: Sequence[Sample], spec: CanvasSpec) -> EvalStreams:
+    plain = replace(spec, slack_ratio=(0.0, 0.0), slack_region="content", ctc_weight=0.0)
+    return EvalStreams(ce=EvalStream(samples, plain), objective=EvalStream(samples, spec))
+
+
+def _start(
+    folder: Path, run: dict[str, Any], *, resume: bool
+) -> tuple[Path | None, TrainResult | None]:
+    """Checkpoint to resume from, and the result if the run in the folder is finished already."""
+    file = folder / "run.json"
+    if not resume:
+        if file.exists():
+            raise ConfigError(f"{folder}: holds a run already; resume it or choose another output")
+        if PartialState().is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoints.write_json(file, run)
+        PartialState().wait_for_everyone()
+        return None, None
+    if not file.exists():
+        raise CheckpointError(f"{folder}: there is no run to resume (run.json is missing)")
+    recorded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    _refuse_other_run(recorded, run, folder=folder)
+    if recorded["status"] == "finished":
+        return None, TrainResult(**(recorded["result"] | {"output": folder}))
+    checkpoint = checkpoints.latest_complete(folder / "checkpoints")
+    if checkpoint is None:
+        _LOG.warning("%s: no complete checkpoint; the run starts again at step 0", folder)
+    if PartialState().is_main_process:
+        step = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
+        journal.cut_back(folder / "log.jsonl", step=step)
+    PartialState().wait_for_everyone()
+    return checkpoint, None
+
+
+def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: Path) -> None:
+    old, new = (
+        {**flatten(r["recipe"]), **flatten(r["samples"], where="samples")} for r in (recorded, run)
+    )
+    differing = [
+        f"{key} (was {old.get(key)!r}, now {new.get(key)!r})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{folder}: cannot resume a different run; these differ: {', '.join(differing)}"
+        )
+
+
+def _arguments(training: TrainingConfig, *, folder: Path, evaluate: bool) -> TrainingArguments:
+    num_processes = PartialState().num_processes
+    num_accumulation = training.num_accumulation(num_processes=num_processes)
+    # Renamed in transformers 5.
+    recompute = (
+        "activation_checkpointing"
+        if "activation_checkpointing" in TrainingArguments.__dataclass_fields__
+        else "gradient_checkpointing"
+    )
+    settings: dict[str, Any] = dict(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=training.steps,
+        per_device_train_batch_size=training.batch_size // num_accumulation // num_processes,
+        gradient_accumulation_steps=num_accumulation,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(
+            training.schedule, training.schedule
+        ),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        bf16=training.bf16,
+        seed=training.seed,
+        optim="adamw_torch",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=(training.eval_every or training.steps) if evaluate else None,
+        save_strategy="steps" if training.save_every else "no",
+        save_steps=training.save_every or training.steps,
+        disable_tqdm=True,
+        report_to=training.report_to,
+        remove_unused_columns=False,
+        label_names=[],
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    settings[recompute] = training.gradient_checkpointing
+    arguments = TrainingArguments(**settings)
+    # One process drives one device; the Trainer would split batches over all visible ones.
+    _ = arguments.device
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
+    return arguments
+
+
+def _result(folder: Path, *, steps: int, seconds: float, num_positions: int) -> TrainResult:
+    records = journal.read(folder / "log.jsonl")
+    losses = [record["loss"] for record in records if "loss" in record][-_NUM_FINAL_STEPS:]
+    evaluations = [record for record in records if "eval_ce" in record]
+    last = evaluations[-1] if evaluations else {}
+    return TrainResult(
+        output=folder,
+        steps=steps,
+        train_loss=sum(losses) / len(losses),
+        eval_ce=last.get("eval_ce"),
+        eval_objective=last.get("eval_objective"),
+        seconds=seconds,
+        tokens_per_second=num_positions / seconds if num_positions else None,
+    )

@@ -1,0 +1,223 @@
+"""How is one step taken? A ``transformers.Trainer`` with our loss, bound and checkpoints.
+
+Loss of a step: the mean over the global batch of ``loss_b / (p_b * length)``. Every forward pass
+holds equally many samples, so the mean over accumulation steps (taken by the Trainer) and over
+processes (taken by the gradient reduction) of each pass's mean is exactly that.
+"""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from slackdlm.errors import SlackDLMError
+from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
+from slackdlm.training import checkpoints, journal
+from slackdlm.training.config import TrainingConfig
+from slackdlm.training.stream import CanvasSpec, EvalStream, TrainStream, collate
+
+
+class EvalStreams(NamedTuple):
+    """The evaluation draws: the same masks, once without slack and once as the arm trains."""
+
+    ce: EvalStream
+    """``K = 0``, cross-entropy: comparable between arms."""
+    objective: EvalStream
+    """The arm's own slack and objective."""
+
+
+def sample_losses(
+    model: nn.Module,
+    weight: Float[Tensor, "V D"],
+    batch: dict[str, Tensor],
+    *,
+    spec: CanvasSpec,
+    bf16: bool = False,
+) -> Float[Tensor, " B"]:
+    """Weighted loss of each sample of a batch: ``loss_b / (p_b * length)``, nats per position.
+
+    Args:
+        model: Gives ``last_hidden_state`` for ``(input_ids, attention_mask, logits=False)``.
+        weight: Output layer.
+        batch: From :func:`slackdlm.training.stream.collate`.
+        spec: The arm.
+        bf16: Whether the output layer multiplies in bfloat16; the loss itself stays in float32.
+
+    Returns:
+        One loss per sample.
+    """
+    output = model(batch["input_ids"], batch["attention_mask"], logits=False)
+    hidden: Tensor = output.last_hidden_state[:, -spec.canvas_length :]
+    if bf16:
+        hidden = hidden.to(torch.bfloat16)
+    return fused_linear_slack_ctc_loss(
+        hidden,
+        weight,
+        batch["noisy"],
+        batch["targets"],
+        batch["ctc_lengths"],
+        batch["target_lengths"],
+        mask_id=spec.mask_id,
+        slack_id=spec.slack_id,
+        clean=batch["clean"],
+        ctc_weight=spec.ctc_weight,
+        ce_weights=batch["ce_weights"],
+        sample_weights=batch["loss_weights"],
+    )
+
+
+def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
+    """The output layer's weight."""
+    head: Any = model.get_output_embeddings()
+    return head.weight
+
+
+class SlackTrainer(Trainer):
+    """One arm's training loop; everything that decides numbers is in the stream and the loss."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        args: TrainingArguments,
+        *,
+        train_stream: TrainStream,
+        eval_streams: EvalStreams | None,
+        config: TrainingConfig,
+        log_file: Path,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.network = model
+        self.train_stream = train_stream
+        self.spec = train_stream.spec
+        self.eval_streams = eval_streams
+        self.config = config
+        self.log_file = log_file
+        self.checkpoint_root = Path(str(args.output_dir))
+        self._step_started = time.perf_counter()
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=partial(collate, pad_id=self.spec.pad_id),
+            train_dataset=train_stream,
+            eval_dataset=eval_streams.ce if eval_streams else None,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
+        return SequentialSampler(self.train_stream)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Matrices decay; norm weights and biases do not."""
+        return [name for name, value in model.named_parameters() if value.ndim >= 2]
+
+    def floating_point_ops(self, inputs: dict[str, Tensor | Any]) -> int:
+        """Not counted: the count walks all parameters at every step."""
+        return 0
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Mean weighted loss of one forward pass; the Trainer averages passes and processes."""
+        losses = sample_losses(
+            model, head_weight(self.network), inputs, spec=self.spec, bf16=self.config.bf16
+        )
+        if not bool(torch.isfinite(losses).all()):
+            bad = inputs["sample_ids"][~torch.isfinite(losses)].tolist()
+            self._stop(f"the loss of samples {bad} is not finite", step=self.state.global_step + 1)
+        return losses.mean()
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluation bound, in nats per response token, on fixed times and masks.
+
+        ``eval_ce``: ``E[CE / p]`` without slack, the same quantity in every arm.
+        ``eval_objective``: the arm's own. Both count the padding's loss and divide by the response
+        tokens alone.
+        """
+        if self.eval_streams is None:
+            return {}
+        self.network.eval()
+        metrics = {"eval_ce": self._bound(self.eval_streams.ce)}
+        same = self.eval_streams.objective.spec == self.eval_streams.ce.spec
+        metrics["eval_objective"] = (
+            metrics["eval_ce"] if same else self._bound(self.eval_streams.objective)
+        )
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        self._step_started = time.perf_counter()
+        return metrics
+
+    def _bound(self, stream: EvalStream) -> float:
+        process, num_processes = self.args.process_index, self.args.world_size
+        indices = range(process, len(stream), num_processes)
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        size = self.args.per_device_train_batch_size
+        for start in range(0, len(indices), size):
+            draws = [stream[index] for index in indices[start : start + size]]
+            batch: Any = self._prepare_inputs(collate(draws, pad_id=stream.spec.pad_id))
+            with self.accelerator.autocast():
+                losses = sample_losses(
+                    self.network,
+                    head_weight(self.network),
+                    batch,
+                    spec=stream.spec,
+                    bf16=self.config.bf16,
+                )
+            total[0] += losses.double().sum() * stream.spec.canvas_length
+            total[1] += sum(draw.target_length for draw in draws)
+        gathered: Any = self.accelerator.reduce(total, reduction="sum")
+        return float(gathered[0] / gathered[1])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """One line of ``log.jsonl``; loggers get it too. The Trainer's own history stays empty."""
+        if "train_runtime" in logs:
+            return
+        if "grad_norm" in logs and not torch.isfinite(torch.tensor(logs["grad_norm"])):
+            self._stop("the gradient norm is not finite", step=self.state.global_step)
+        if "loss" in logs:
+            now = time.perf_counter()
+            logs["seconds"] = round(now - self._step_started, 4)
+            self._step_started = now
+        if self.is_world_process_zero():
+            journal.append(self.log_file, {"step": self.state.global_step, **logs})
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = self.checkpoint_root / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoints.discard(folder)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoints.seal(folder)
+            checkpoints.keep_newest(self.checkpoint_root, self.config.keep_checkpoints)
+        self._step_started = time.perf_counter()
+
+    def _stop(self, what: str, *, step: int) -> None:
+        last = checkpoints.latest_complete(self.checkpoint_root)
+        raise SlackDLMError(
+            f"training stopped at step {step}: {what}; the last checkpoint is"
+            f" {last or 'not there yet'};"
+            " lower training.learning_rate or look at these samples"
+        )
