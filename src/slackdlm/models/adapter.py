@@ -13,7 +13,7 @@ from peft import (
 from transformers import PreTrainedModel
 
 from slackdlm.errors import CheckpointError
-from slackdlm.models.checkpoint import read_json
+from slackdlm.models.checkpoint import read_headers, read_json
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -34,6 +34,7 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder}: expected {_WEIGHTS}, found none (pickled adapters are never loaded); "
             "save the adapter again with save_pretrained"
         )
+    read_headers(folder / _WEIGHTS)
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
     config.task_type = None  # PEFT's task wrappers pass arguments that a diffusion model has not

@@ -79,7 +79,7 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
     if not index_path.is_file():
         if not (folder / _SINGLE).is_file():
             raise CheckpointError(_no_weights(folder))
-        return _read_headers(folder / _SINGLE)
+        return read_headers(folder / _SINGLE)
     weight_map = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index_path}: expected a weight_map; copy the file again")
@@ -89,7 +89,7 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
             raise CheckpointError(f"{index_path}: expected file names, got {shard!r}")
         if not (folder / shard).is_file():
             raise CheckpointError(f"{folder / shard}: missing shard; copy the checkpoint again")
-        infos |= _read_headers(folder / shard)
+        infos |= read_headers(folder / shard)
     absent = sorted(name for name in weight_map if name not in infos)
     if absent:
         raise CheckpointError(
@@ -125,7 +125,12 @@ def check_tensors(
         )
 
 
-def _read_headers(path: Path) -> dict[str, TensorInfo]:
+def read_headers(path: Path) -> dict[str, TensorInfo]:
+    """Name, shape and file of every tensor of one safetensors file.
+
+    Raises:
+        CheckpointError: If the file is torn or something else.
+    """
     try:
         with safe_open(str(path), framework="pt") as file:
             return {

@@ -1,6 +1,6 @@
 """Which LLaDA is it? The published configuration keys; an error for variants not implemented."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, no_type_check
 
 from transformers import PreTrainedConfig
 
@@ -32,8 +32,11 @@ _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
 }
 
 
+@no_type_check  # the signature hides that any other key is accepted, which trips run-time checks
 class LLaDAConfig(PreTrainedConfig):
-    """The keys of a published LLaDA ``config.json``; the defaults are those of LLaDA-8B.
+    """The keys of a published LLaDA ``config.json``.
+
+    The defaults are those of LLaDA-8B, except for ``mlp_hidden_size`` (12288 there) and the ids.
 
     Keys that only choose a kernel or a device (``flash_attention``, ``precision``, ``init_device``,
     ``use_cache``, ...) are kept and have no effect. ``auto_map`` is dropped: no remote code is run
@@ -114,7 +117,9 @@ class LLaDAConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Resolve the sizes left to their defaults and refuse what is not implemented."""
-        kwargs.pop("auto_map", None)
+        self._check_variant(kwargs)
+        for key in ("auto_map", "rope_scaling"):
+            kwargs.pop(key, None)
         if self.n_kv_heads is None:
             self.n_kv_heads = self.n_heads
         if self.mlp_hidden_size is None:
@@ -122,12 +127,12 @@ class LLaDAConfig(PreTrainedConfig):
         if self.embedding_size is None:
             self.embedding_size = self.vocab_size
         super().__post_init__(**kwargs)
-        self._check_variant()
         self._check_sizes()
 
-    def _check_variant(self) -> None:
+    def _check_variant(self, other_keys: dict[str, Any]) -> None:
+        given = vars(self) | other_keys
         for key, implemented in _IMPLEMENTED.items():
-            value = getattr(self, key, implemented[0])
+            value = given.get(key, implemented[0])
             if value not in implemented:
                 expected = " or ".join(repr(known) for known in implemented)
                 raise ConfigError(

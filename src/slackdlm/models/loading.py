@@ -168,7 +168,12 @@ def _load_llada(folder: Path, config: LLaDAConfig, *, dtype: torch.dtype | None)
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     for file in ("tokenizer.json", "tokenizer_config.json"):
         read_json(folder / file)
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'}: expected a tokenizer, got {error}; copy the file again"
+        ) from error
 
 
 def _check_room(config: LLaDAConfig, tokenizer: PreTrainedTokenizerFast, *, where: str) -> None:
