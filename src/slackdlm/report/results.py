@@ -1,0 +1,129 @@
+"""What may a results file hold? Checking it, making its text safe to draw, and looking things up in it."""
+
+import math
+import unicodedata
+from typing import Any, Final, NamedTuple
+
+from slackdlm.errors import DataError
+
+Results = dict[str, Any]
+
+ESTIMATE: Final = ("value", "low", "high", "num_scored", "num_total")
+P_VALUES: Final = ("p_value", "p_adjusted")
+SCHEMA: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
+    "title": (str, ()),
+    "summary": (list, ()),
+    "warnings": (list, ()),
+    "run": (dict, ("slackdlm", "created", "seconds", "config")),
+    "arms": (list, ("name", "label", "description")),
+    "quality": (list, ("arm", "temperature", "steps", "kind", "rate", "metrics")),
+    "source": (dict, ("metrics",)),
+    "win_rates": (
+        list,
+        ("arm", "against", "temperature", "steps", "kind", "rate", *ESTIMATE, *P_VALUES),
+    ),
+    "training": (list, ("arm", "seed", "points")),
+    "replays": (list, ("arm", "prompt", "kind", "rate", "text", "frames")),
+    "samples": (list, ("prompt", "arm", "text", "canvas", "verdict")),
+}
+"""Every section, its type, and the keys it (or each of its rows) must hold."""
+
+METRICS: Final[dict[str, tuple[str, str]]] = {
+    "quality": ("quality", "grammatical share × coverage, 0 to 1"),
+    "grammatical": ("grammatical", "share of sentences that parse, 0 to 1"),
+    "coverage": ("coverage", "share of the words asked for that occur, 0 to 1"),
+    "right_count": ("right count", "share of answers with as many sentences as asked for"),
+    "words": ("words", "words per answer"),
+    "adjectives": ("adjectives", "share of the words, 0 to 1"),
+    "distinct_bigrams": ("distinct bigrams", "distinct word pairs per 1,000 words"),
+    "log_likelihood": (
+        "log-likelihood",
+        "nats per word under the grammar, grammatical answers only",
+    ),
+    "slack_share": ("slack share", "share of the content canvas that is slack, 0 to 1"),
+    "forwards": ("forwards", "model forwards per answer"),
+}
+"""Name of each metric in words, and its unit."""
+
+
+class Panel(NamedTuple):
+    """One decoding set-up, un-intervened or not."""
+
+    temperature: float
+    steps: int
+
+
+def checked(results: Results) -> Results:
+    """The results with every section present and every string safe to draw.
+
+    Control characters and lone surrogates become U+FFFD; numbers that are not finite become None.
+
+    Raises:
+        DataError: If a section or a key of one of its rows is missing or of the wrong type.
+    """
+    for section, (expected, keys) in SCHEMA.items():
+        if not isinstance(results.get(section), expected):
+            got = type(results[section]).__name__ if section in results else "nothing"
+            raise DataError(f"results: '{section}' must be a {expected.__name__}, got {got}")
+        rows = results[section] if expected is list else [results[section]]
+        for place, row in enumerate(rows):
+            for key in keys:
+                if not isinstance(row, dict) or key not in row:
+                    raise DataError(f"results: row {place} of '{section}' lacks '{key}'")
+    return _clean(results)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return "".join("\ufffd" if _undrawable(char) else char for char in value)
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _undrawable(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
+
+
+def arm_labels(results: Results) -> dict[str, str]:
+    """Each arm's label by name, in the order of the file; arms met only in rows come last."""
+    labels = {arm["name"]: arm["label"] for arm in results["arms"]}
+    for section in ("quality", "win_rates", "training", "replays", "samples"):
+        for row in results[section]:
+            labels.setdefault(row["arm"], row["arm"])
+    return labels
+
+
+def temperatures(results: Results) -> list[float]:
+    """The decoding temperatures, rising."""
+    return sorted({row["temperature"] for row in results["quality"]})
+
+
+def plain_rows(results: Results, temperature: float) -> list[dict[str, Any]]:
+    """The un-intervened quality rows at one temperature, by steps and then by arm."""
+    order = list(arm_labels(results))
+    rows = [
+        row
+        for row in results["quality"]
+        if row["kind"] == "none" and row["temperature"] == temperature
+    ]
+    return sorted(rows, key=lambda row: (row["steps"], order.index(row["arm"])))
+
+
+def probed_panels(results: Results) -> list[Panel]:
+    """The set-ups under which an intervention was measured, by temperature and then by steps."""
+    rows = [*results["quality"], *results["win_rates"]]
+    return sorted({Panel(r["temperature"], r["steps"]) for r in rows if r["kind"] != "none"})
+
+
+def scored_range(estimates: list[dict[str, Any]]) -> str:
+    """The questions scored behind some estimates, such as ``n = 256`` or ``n = 250 to 256``."""
+    counts = [row["num_scored"] for row in estimates if row.get("value") is not None]
+    if not counts:
+        return "n = 0"
+    low, high = min(counts), max(counts)
+    return f"n = {low}" if low == high else f"n = {low} to {high}"

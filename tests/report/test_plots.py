@@ -1,0 +1,90 @@
+import io
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from slackdlm.report import plots
+from slackdlm.report.results import probed_panels
+
+FIGURES = {
+    "shift": lambda r: plots.shift_figure(r, probed_panels(r), plots.LIGHT),
+    "steps": lambda r: plots.steps_figure(r, [0.0, 1.0], plots.LIGHT),
+    "plainness": lambda r: plots.plainness_figure(r, 0.0, plots.LIGHT),
+    "training": lambda r: plots.training_figure(r, plots.LIGHT),
+}
+
+
+def lines(axis):
+    return [line for line in axis.lines if len(line.get_xdata()) > 1 and line.get_marker() != "."]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_draws_something(name, results):
+    pixels = imread(io.BytesIO(plots.to_png(FIGURES[name](results))))
+    assert pixels.shape[1] > 1200
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
+
+
+def test_the_same_results_give_the_same_bytes(results):
+    first, second = FIGURES["steps"](results), FIGURES["steps"](results)
+    assert plots.to_png(first) == plots.to_png(second)
+    assert plots.to_svg(first) == plots.to_svg(second)
+
+
+def test_every_axis_is_labelled(results):
+    for draw in FIGURES.values():
+        for axis in draw(results).axes:
+            assert axis.get_xlabel()
+            assert axis.get_ylabel()
+
+
+def test_the_shift_plot_draws_shift_solid_and_substitute_dashed(results):
+    wins, quality = FIGURES["shift"](results).axes
+    drawn = [line for line in lines(wins) if line.get_marker() != "None"]
+    assert [line.get_linestyle() for line in drawn] == ["-", "--", "-", "--"]
+    np.testing.assert_allclose(drawn[0].get_xdata(), [0.01, 0.1])
+    np.testing.assert_allclose(drawn[0].get_ydata(), [0.49, 0.4])
+    np.testing.assert_allclose(lines(quality)[0].get_xdata(), [0.0, 0.01, 0.1])
+    assert len(wins.collections) == 4
+    assert "n = 64" in wins.get_title(loc="left")
+
+
+def test_a_missing_value_breaks_the_line(results):
+    results["win_rates"][1] |= {"value": None, "low": None, "high": None}
+    wins, _ = FIGURES["shift"](results).axes
+    assert np.isnan(lines(wins)[0].get_ydata()[0])
+    plots.to_png(wins.figure)
+
+
+def test_the_source_texts_are_a_line_where_measured(results):
+    words, adjectives, _, coverage = FIGURES["plainness"](results).axes
+    dashed = [len([x for x in a.lines if x.is_dashed()]) for a in (words, adjectives, coverage)]
+    assert dashed == [1, 0, 1]
+
+
+def test_training_runs_show_only_what_was_measured(results):
+    figure = FIGURES["training"](results)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["training loss (nats, own objective)"]
+    assert len(figure.axes[0].lines) == 2
+
+
+def test_arms_differ_in_colour_and_marker(results):
+    axis = FIGURES["steps"](results).axes[0]
+    drawn = lines(axis)
+    assert len({line.get_color() for line in drawn}) == 2
+    assert len({line.get_marker() for line in drawn}) == 2
+
+
+@pytest.mark.parametrize("label", ["$\\frac", "日本 🚢", "مرحبا", "_hidden", "a<b>&'\""])
+def test_hostile_labels_are_drawn_as_text(label, results):
+    results["arms"][0]["label"] = label
+    figure = FIGURES["steps"](results)
+    plots.to_svg(figure)
+    assert label in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_unknown_arms_get_colours_too(results):
+    for place in range(9):
+        results["arms"].append({"name": f"arm{place}", "label": f"arm {place}", "description": ""})
+    plots.to_svg(FIGURES["steps"](results))

@@ -1,0 +1,53 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slackdlm.errors import DataError
+from slackdlm.report.replay import STATES, packed, scenes, script_json
+
+
+def test_arms_on_one_prompt_share_a_scene(results):
+    (scene,) = scenes(results)
+    assert [track["label"] for track in scene.tracks] == ["pre-trained", "slack-CTC"]
+    assert (scene.title, scene.prompt, scene.num_frames) == ("no intervention", "tell", 3)
+
+
+def test_interventions_get_scenes_of_their_own(results):
+    results["replays"][1] |= {"kind": "shift", "rate": 0.1}
+    assert [scene.title for scene in scenes(results)] == [
+        "no intervention",
+        "shifted by one place, 10 % of tokens",
+    ]
+
+
+def test_a_replay_without_frames_is_left_out(results):
+    for replay in results["replays"]:
+        replay["frames"] = []
+    assert scenes(results) == []
+
+
+def test_cells_are_packed_with_text_state_and_novelty(results):
+    frames = packed(scenes(results))[0]["tracks"][0]["frames"]
+    assert frames[0]["cells"] == [["", 0, 0]] * 3
+    assert frames[2]["cells"] == [["a", 1, 0], ["slack", 2, 0], ["b", 4, 1]]
+    assert STATES[4] == "displaced"
+
+
+def test_an_unknown_state_is_refused(results):
+    results["replays"][0]["frames"][1]["cells"][0]["state"] = "melted"
+    with pytest.raises(DataError, match="frame 1: unknown cell state 'melted'"):
+        scenes(results)
+
+
+@given(st.text() | st.sampled_from(["</script>", "<!--", "]]>", "&lt;", "'\"", "\u2028", "🚢"]))
+def test_script_json_reads_back_and_cannot_leave_its_element(text):
+    written = script_json({"text": text})
+    assert json.loads(written) == {"text": text}
+    assert not set(written) & set("<>&'\u2028\u2029")
+
+
+def test_script_json_refuses_numbers_that_json_lacks():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        script_json([float("nan")])
