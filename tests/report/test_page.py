@@ -183,6 +183,13 @@ def test_only_corrected_findings_are_bold(results):
     assert "<strong>0.490</strong>" not in text
 
 
+def test_the_page_says_what_its_intervals_speak_about(results):
+    assert "new training runs" in page(results)
+    for row in results["quality"]:
+        row["per_training_seed"] = {"quality": [0.5]}
+    assert "new training runs" not in page(results)
+
+
 def test_torn_results_leave_no_report(results, tmp_path):
     del results["arms"]
     with pytest.raises(DataError, match="'arms'"):

@@ -135,12 +135,19 @@ def render(results: Results, images: list[dict[str, str]]) -> str:
         canvas_parts=canvas_parts,
         scene_json=Markup(replay.script_json(replay.packed(shown))),
         samples=samples_by_prompt(results),
+        several_runs=has_several_runs(results),
         config=flatten(results["run"]["config"]),
         # Both files are ours; nothing of a model's is ever marked safe except through script_json.
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_digest=digest,
     )
+
+
+def has_several_runs(results: Results) -> bool:
+    """Whether any quality row rests on more than one training run."""
+    runs = [row.get("per_training_seed", {}) for row in results["quality"]]
+    return any(len(values) > 1 for metrics in runs for values in metrics.values())
 
 
 def samples_by_prompt(results: Results) -> dict[str, list[dict[str, str]]]:
