@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
+from slackdlm.lattice.posteriors import Posteriors
 
 
 def safe_logaddexp(left: Float[Tensor, "*N"], right: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
@@ -68,3 +69,37 @@ def band_log_likelihood(
     budget = canvas_lengths - target_lengths
     final = state.gather(1, budget.clamp(0, num_states - 1).long()[:, None])[:, 0]
     return torch.where(budget < 0, final.new_tensor(-torch.inf), final)
+
+
+def posteriors(
+    token_scores: Float[Tensor, "B L band"],
+    slack_scores: Float[Tensor, "B L"],
+    canvas_lengths: Int[Tensor, " B"],
+    target_lengths: Int[Tensor, " B"],
+    *,
+    needs_posteriors: bool = True,
+) -> Posteriors:
+    """Log-likelihood and posteriors in the form of the kernels: the posteriors are the gradient.
+
+    Args:
+        token_scores: Columns as `band_log_likelihood` takes them.
+        slack_scores: Score of ``<slack>``.
+        canvas_lengths: Positions of each sample.
+        target_lengths: Tokens of each sample.
+        needs_posteriors: False leaves the posteriors zero.
+
+    Returns:
+        Log-likelihoods and posteriors.
+    """
+    with torch.enable_grad():
+        token = token_scores.detach().requires_grad_()
+        slack = slack_scores.detach().requires_grad_()
+        log_likelihood = band_log_likelihood(token, slack, canvas_lengths, target_lengths)
+        if not needs_posteriors or not log_likelihood.requires_grad:
+            return Posteriors(
+                log_likelihood.detach().double(), torch.zeros_like(token), torch.zeros_like(slack)
+            )
+        gradients = torch.autograd.grad(
+            log_likelihood.sum(), (token, slack), allow_unused=True, materialize_grads=True
+        )
+    return Posteriors(log_likelihood.detach().double(), *gradients)

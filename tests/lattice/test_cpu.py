@@ -1,0 +1,123 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from problems import IDS, Problem, problems
+from torch import Tensor
+
+from slackdlm.errors import ConfigError
+from slackdlm.lattice import band_log_likelihood, cpu, reference
+from slackdlm.lattice.band import Columns, clamp_columns, gather_columns, target_band
+
+MASK_ID, SLACK_ID = 1001, 1000
+
+
+def draw_long_columns(
+    num_positions: int, num_tokens: int, *, kind: str, visible: float
+) -> tuple[Columns, Tensor, Tensor]:
+    """Float32 columns of one long sample: ``random``, ``cold`` (slack 14 nats down) or ``peaky``."""
+    generator = torch.Generator().manual_seed(num_tokens)
+    num_slack = num_positions - num_tokens
+    targets = torch.randint(0, 1000, (1, num_tokens), generator=generator)
+    canvas = torch.full((1, num_positions), SLACK_ID)
+    places = torch.randperm(num_positions, generator=generator)[:num_tokens].sort().values
+    canvas[0, places] = targets[0]
+    token = torch.randn(1, num_positions, num_slack + 1, generator=generator)
+    slack = torch.randn(1, num_positions, generator=generator)
+    if kind == "cold":
+        slack -= 14.0
+    if kind == "peaky":
+        token, slack = 10.0 * token, 10.0 * slack
+    is_visible = torch.rand(canvas.shape, generator=generator) < visible
+    canvas = torch.where(is_visible, canvas, MASK_ID)
+    lengths = torch.tensor([num_positions]), torch.tensor([num_tokens])
+    band = target_band(targets, *lengths, num_positions=num_positions, num_slack=num_slack)
+    columns = clamp_columns(token, slack, band, canvas, mask_id=MASK_ID, slack_id=SLACK_ID)
+    return columns, *lengths
+
+
+@settings(max_examples=200)
+@given(problem=problems(contradiction=0.2))
+def test_the_kernel_equals_the_reference_on_every_edge(problem: Problem):
+    num_slack = max(0, int((problem.canvas_lengths - problem.target_lengths).max()))
+    log_probs = problem.logits.log_softmax(2)
+    columns = gather_columns(log_probs, *problem[1:], num_slack=num_slack, **IDS)
+    lengths = problem.canvas_lengths, problem.target_lengths
+    ours, expected = cpu.posteriors(*columns, *lengths), reference.posteriors(*columns, *lengths)
+    torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
+
+
+def check_long(num_positions: int, num_tokens: int, kind: str, visible: float) -> None:
+    columns, *lengths = draw_long_columns(num_positions, num_tokens, kind=kind, visible=visible)
+    ours = cpu.posteriors(*columns, *lengths)
+    exact = Columns(columns.token.double(), columns.slack.double())
+    expected = reference.posteriors(*exact, *lengths)
+    torch.testing.assert_close(ours.log_likelihood, expected.log_likelihood, rtol=1e-10, atol=0)
+    torch.testing.assert_close(ours.token.double(), expected.token, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.slack.double(), expected.slack, rtol=0, atol=1e-6)
+    mass = ours.token.sum(2) + ours.slack
+    torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["random", "cold", "peaky"])
+@pytest.mark.parametrize("visible", [0.0, 0.5])
+@pytest.mark.parametrize("num_tokens", [64, 256, 480])
+def test_long_canvases_keep_their_posteriors_in_float32(num_tokens: int, kind: str, visible: float):
+    check_long(512, num_tokens, kind, visible)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["random", "cold", "peaky"])
+@pytest.mark.parametrize("visible", [0.0, 0.5])
+@pytest.mark.parametrize("num_tokens", [512, 2048, 3900])
+def test_very_long_canvases_keep_their_posteriors_in_float32(
+    num_tokens: int, kind: str, visible: float
+):
+    check_long(4096, num_tokens, kind, visible)
+
+
+def test_many_samples_run_in_threads_and_give_what_each_gives_alone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    drawn = [draw_long_columns(64, 40, kind="random", visible=0.3 * b) for b in range(3)]
+    together = [torch.cat(parts) for parts in zip(*(d[0] for d in drawn), strict=True)]
+    lengths = [torch.cat([d[i] for d in drawn]) for i in (1, 2)]
+    batch = cpu.posteriors(*together, *lengths)
+    for b, (columns, *alone_lengths) in enumerate(drawn):
+        alone = cpu.posteriors(*columns, *alone_lengths)
+        for ours, expected in zip(batch, alone, strict=True):
+            torch.testing.assert_close(ours[b : b + 1], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("place", ["token", "slack"])
+def test_nan_scores_give_nan_and_never_a_number(place: str):
+    columns, *lengths = draw_long_columns(40, 30, kind="random", visible=0.0)
+    getattr(columns, place)[0, 20] = math.nan
+    result = cpu.posteriors(*columns, *lengths)
+    assert result.log_likelihood.isnan().all()
+    assert result.token.isnan().all()
+
+
+def test_the_log_likelihood_alone_costs_no_posteriors():
+    columns, *lengths = draw_long_columns(40, 30, kind="random", visible=0.3)
+    with_posteriors = cpu.posteriors(*columns, *lengths)
+    without = cpu.posteriors(*columns, *lengths, needs_posteriors=False)
+    assert torch.equal(with_posteriors.log_likelihood, without.log_likelihood)
+
+
+def test_a_second_derivative_is_refused():
+    columns, *lengths = draw_long_columns(8, 5, kind="random", visible=0.0)
+    token = columns.token.requires_grad_()
+    log_likelihood = band_log_likelihood(token, columns.slack, *lengths)
+    with pytest.raises(ConfigError, match="second derivatives are not available"):
+        torch.autograd.grad(log_likelihood.sum(), token, create_graph=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_columns_are_refused(dtype: torch.dtype):
+    columns, *lengths = draw_long_columns(8, 5, kind="random", visible=0.0)
+    with pytest.raises(ConfigError, match=r"float32 or float64, got torch\.b?float16"):
+        band_log_likelihood(columns.token.to(dtype), columns.slack.to(dtype), *lengths)
