@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging as transformers_logging
 
 
 class ProgressCallback(TrainerCallback):
@@ -44,6 +45,18 @@ class ProgressCallback(TrainerCallback):
             )
         loss = "" if self.loss is None else f"loss {self.loss:.3f}"
         self.bar.update(self.task, completed=state.global_step, losses=loss + self.eval_text)
+
+
+@contextmanager
+def quiet_transformers() -> Generator[None]:
+    """The library's own bars (one per saved checkpoint) off, and as they were afterwards."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
 from slackdlm.training.parsing import flatten
-from slackdlm.training.progress import progress_bar
+from slackdlm.training.progress import progress_bar, quiet_transformers
 from slackdlm.training.provenance import environment, file_sha256
 from slackdlm.training.stream import CanvasSpec, EvalStream, TrainStream
 from slackdlm.training.trainer import EvalStreams, SlackTrainer
@@ -165,7 +165,7 @@ def train_samples(
     checkpoint, finished = _start(folder, run, resume=resume)
     if finished is not None:
         return finished
-    spec = _spec(loaded, canvas_length=canvas_length, objective=objective)
+    spec = canvas_spec(loaded, canvas_length=canvas_length, objective=objective)
     stream = TrainStream(
         samples,
         spec,
@@ -176,7 +176,10 @@ def train_samples(
     streams = _eval_streams(eval_samples, spec) if eval_samples else None
     started = time.perf_counter()
     shown = progress and PartialState().is_main_process
-    with progress_bar(total=training.steps, shown=shown) as callbacks:
+    with (
+        quiet_transformers(),
+        progress_bar(total=training.steps, shown=shown) as callbacks,
+    ):
         trainer = SlackTrainer(
             loaded.model,
             _arguments(training, folder=folder, evaluate=streams is not None),
@@ -193,7 +196,8 @@ def train_samples(
     result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        save_model(loaded, folder / "model")
+        with quiet_transformers():
+            save_model(loaded, folder / "model")
         run |= {"status": "finished", "result": {**asdict(result), "output": str(folder)}}
         checkpoints.write_json(folder / "run.json", run)
     return result
@@ -234,7 +238,10 @@ def _model(recipe: Recipe, dialogues: Sequence[Dialogue]) -> LoadedModel:
     return new_model(config, tokenizer, generator_seed=recipe.training.seed)
 
 
-def _spec(loaded: LoadedModel, *, canvas_length: int, objective: ObjectiveConfig) -> CanvasSpec:
+def canvas_spec(
+    loaded: LoadedModel, *, canvas_length: int, objective: ObjectiveConfig
+) -> CanvasSpec:
+    """How an arm writes canvases for this model."""
     return CanvasSpec(
         canvas_length=canvas_length,
         slack_ratio=objective.slack_ratio,

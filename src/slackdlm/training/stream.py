@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -64,8 +64,6 @@ class Draw:
     """What the first ``ctc_length`` positions must collapse to."""
     ctc_length: int
     """Positions of the alignment problem: content and slack, or the whole canvas."""
-    ce_weights: Float[Tensor, " L"]
-    """Weight of each masked position's cross-entropy."""
     loss_weight: float
     """What the sample's loss is multiplied with before the mean over the global batch."""
     target_length: int
@@ -143,16 +141,13 @@ def draw_canvas(
     written = insert_slack(target, num_slack, slack_id=spec.slack_id, generator=slack_generator)
     clean = torch.cat([written, padding])[:length]
     noise = draw_noise(length, eps=spec.eps, generator=noise_generator, t=t)
-    ce_weights = torch.ones(length)
-    ce_weights[: written.numel()] = 1 - spec.ctc_weight
     return Draw(
         sample_id=sample_id,
         prompt=sample.prompt,
-        noisy=torch.where(noise.masked, spec.mask_id, clean),
+        noisy=clean.masked_fill(noise.masked, spec.mask_id),
         clean=clean,
         target=target,
         ctc_length=written.numel(),
-        ce_weights=ce_weights,
         loss_weight=loss_weight(
             noise.rate,
             loss_norm=spec.loss_norm,
@@ -225,39 +220,41 @@ class EvalStream(Dataset[Draw]):
         )
 
 
-def collate(draws: Sequence[Draw], *, pad_id: int) -> dict[str, Tensor]:
+def collate(draws: Sequence[Draw], *, spec: CanvasSpec) -> dict[str, Tensor]:
     """A batch: prompts padded on the left, the canvas in the last ``L`` columns of every row.
 
     Args:
-        draws: At least one, all of the same canvas length.
-        pad_id: Fills prompts on the left and targets on the right.
+        draws: At least one, drawn for this arm.
+        spec: The arm.
 
     Returns:
         ``input_ids`` and ``attention_mask`` ``[B, P + L]`` (0 on prompt padding) for the model; the
-        fields of :class:`Draw` stacked for the loss.
+        fields of :class:`Draw` stacked for the loss, and ``ce_weights`` ``[B, L]``: ``1 - w`` inside
+        the alignment problem and 1 on the padding behind it.
     """
     prompt_length = max(draw.prompt.numel() for draw in draws)
     target_length = max(draw.target.numel() for draw in draws)
-    canvas_length = draws[0].noisy.numel()
-    shape = (len(draws), prompt_length + canvas_length)
-    input_ids = torch.full(shape, pad_id, dtype=torch.long)
+    shape = (len(draws), prompt_length + spec.canvas_length)
+    input_ids = torch.full(shape, spec.pad_id, dtype=torch.long)
     attention_mask = torch.zeros(shape, dtype=torch.long)
-    targets = torch.full((len(draws), target_length), pad_id, dtype=torch.long)
+    targets = torch.full((len(draws), target_length), spec.pad_id, dtype=torch.long)
     for row, draw in enumerate(draws):
         start = prompt_length - draw.prompt.numel()
         input_ids[row, start:prompt_length] = draw.prompt
         input_ids[row, prompt_length:] = draw.noisy
         attention_mask[row, start:] = 1
         targets[row, : draw.target.numel()] = draw.target
+    ctc_lengths = torch.tensor([draw.ctc_length for draw in draws])
+    inside = torch.arange(spec.canvas_length) < ctc_lengths[:, None]
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "noisy": torch.stack([draw.noisy for draw in draws]),
         "clean": torch.stack([draw.clean for draw in draws]),
         "targets": targets,
-        "ctc_lengths": torch.tensor([draw.ctc_length for draw in draws]),
+        "ctc_lengths": ctc_lengths,
         "target_lengths": torch.tensor([draw.target.numel() for draw in draws]),
-        "ce_weights": torch.stack([draw.ce_weights for draw in draws]),
+        "ce_weights": 1.0 - spec.ctc_weight * inside.float(),
         "loss_weights": torch.tensor([draw.loss_weight for draw in draws]),
         "sample_ids": torch.tensor([draw.sample_id for draw in draws]),
     }

@@ -110,7 +110,7 @@ class SlackTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=partial(collate, pad_id=self.spec.pad_id),
+            data_collator=partial(collate, spec=self.spec),
             train_dataset=train_stream,
             eval_dataset=eval_streams.ce if eval_streams else None,
             callbacks=callbacks,
@@ -174,7 +174,7 @@ class SlackTrainer(Trainer):
         size = self.args.per_device_train_batch_size
         for start in range(0, len(indices), size):
             draws = [stream[index] for index in indices[start : start + size]]
-            batch: Any = self._prepare_inputs(collate(draws, pad_id=stream.spec.pad_id))
+            batch: Any = self._prepare_inputs(collate(draws, spec=stream.spec))
             with self.accelerator.autocast():
                 losses = sample_losses(
                     self.network,

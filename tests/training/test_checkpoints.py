@@ -1,0 +1,95 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from slackdlm.errors import CheckpointError
+from slackdlm.training.checkpoints import (
+    checkpoint_step,
+    discard,
+    fault,
+    keep_newest,
+    latest_complete,
+    seal,
+    write_json,
+)
+
+
+def make(root: Path, step: int, *, sealed: bool = True) -> Path:
+    folder = root / f"checkpoint-{step}"
+    folder.mkdir()
+    (folder / "weights").write_text("0123456789")
+    if sealed:
+        seal(folder)
+    return folder
+
+
+def test_a_sealed_checkpoint_is_complete(tmp_path: Path) -> None:
+    assert fault(make(tmp_path, 1)) is None
+
+
+def test_a_checkpoint_without_seal_is_torn(tmp_path: Path) -> None:
+    assert fault(make(tmp_path, 1, sealed=False)) == "it was not finished"
+
+
+def test_a_shortened_file_is_noticed(tmp_path: Path) -> None:
+    folder = make(tmp_path, 1)
+    (folder / "weights").write_text("0123")
+    assert fault(folder) == "weights has 4 of 10 bytes"
+
+
+def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
+    folder = make(tmp_path, 1)
+    (folder / "weights").unlink()
+    assert fault(folder) == "weights has 0 of 10 bytes"
+
+
+def test_a_half_written_seal_is_no_seal(tmp_path: Path) -> None:
+    folder = make(tmp_path, 1)
+    (folder / "complete.json").write_text('{"weights": 1')
+    assert fault(folder) == "it was not finished"
+
+
+def test_the_newest_complete_one_is_found_and_torn_ones_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, 9)
+    good = make(tmp_path, 10)
+    make(tmp_path, 200, sealed=False)
+    with caplog.at_level(logging.WARNING):
+        assert latest_complete(tmp_path) == good
+    assert "checkpoint-200 is torn and skipped: it was not finished" in caplog.text
+
+
+def test_without_a_complete_one_there_is_none(tmp_path: Path) -> None:
+    assert latest_complete(tmp_path / "none") is None
+
+
+def test_the_newest_are_kept_and_old_torn_ones_removed(tmp_path: Path) -> None:
+    for step in (1, 3, 4):
+        make(tmp_path, step)
+    make(tmp_path, 2, sealed=False)
+    make(tmp_path, 5, sealed=False)
+    keep_newest(tmp_path, 2)
+    assert sorted(checkpoint_step(f) for f in tmp_path.iterdir()) == [3, 4, 5]
+
+
+def test_keeping_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="keep_checkpoints: expected at least 1, got 0"):
+        keep_newest(tmp_path, 0)
+
+
+def test_a_discarded_checkpoint_is_gone(tmp_path: Path) -> None:
+    folder = make(tmp_path, 1)
+    discard(folder)
+    discard(folder)
+    assert not folder.exists()
+
+
+def test_json_is_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write_json(file, {"a": float("nan")})
+    assert json.loads(file.read_text()) == {"a": 1}

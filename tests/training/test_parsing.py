@@ -1,0 +1,94 @@
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from slackdlm.errors import ConfigError
+from slackdlm.training.parsing import apply_overrides, build, flatten, read_yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.5
+    kind: Literal["red", "blue"] = "red"
+    span: tuple[float, float] = (0.0, 1.0)
+    on: bool = False
+    label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    count: int
+    inner: Inner
+
+
+def test_a_mapping_becomes_nested_dataclasses() -> None:
+    built = build(Outer, {"count": 3, "inner": {"rate": 1, "span": [0, 0.5], "label": None}})
+    assert built == Outer(count=3, inner=Inner(rate=1.0, span=(0.0, 0.5)))
+    assert isinstance(built.inner.rate, float)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"cuont": 3, "inner": {}}, r"^cuont: unknown key; did you mean count\?$"),
+        (
+            {"count": 3, "inner": {"rte": 1}},
+            r"^inner\.rte: unknown key; did you mean inner\.rate\?",
+        ),
+        ({"count": 3, "inner": {"zzz": 1}}, r"^inner\.zzz: unknown key; known keys: rate, kind"),
+        ({"inner": {}}, r"^count: this key is required and missing; .* --set count="),
+        ({"count": 3.5, "inner": {}}, r"^count: expected a whole number, got 3\.5 \(float\)"),
+        ({"count": True, "inner": {}}, r"^count: expected a whole number, got True \(bool\)"),
+        ({"count": 3, "inner": {"on": 1}}, r"^inner\.on: expected true or false, got 1"),
+        ({"count": 3, "inner": {"rate": "x"}}, r"^inner\.rate: expected a number, got 'x'"),
+        ({"count": 3, "inner": {"rate": None}}, r"^inner\.rate: expected a number, got nothing"),
+        ({"count": 3, "inner": {"label": 4}}, r"^inner\.label: expected text, got 4"),
+        ({"count": 3, "inner": {"kind": "blu"}}, r"^inner\.kind: expected .* did you mean blue\?"),
+        ({"count": 3, "inner": {"span": [1]}}, r"^inner\.span: expected a list of 2 numbers"),
+        ({"count": 3, "inner": {"span": [1, "a"]}}, r"^inner\.span: expected a number, got 'a'"),
+        ({"count": 3, "inner": 4}, r"^inner: expected a mapping of keys, got 4"),
+        (None, r"^recipe: expected a mapping of keys, got nothing"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_with_its_dotted_key(mapping: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(Outer, mapping)
+
+
+def test_overrides_are_yaml_and_make_missing_blocks() -> None:
+    mapping = {"a": {"b": 1}, "empty": None}
+    apply_overrides(mapping, ["a.b=2.5", "a.c=[0, 1]", "empty.d=x=y", "new.e.f=true"])
+    assert mapping == {
+        "a": {"b": 2.5, "c": [0, 1]},
+        "empty": {"d": "x=y"},
+        "new": {"e": {"f": True}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("a.b", r"--set a\.b: expected key\.subkey=value"),
+        ("a..b=1", r"expected key\.subkey=value"),
+        ("=1", r"expected key\.subkey=value"),
+        ("a.b=[1", r"the value is not valid YAML"),
+        ("a.b.c=1", r"a\.b is a value, not a block"),
+    ],
+)
+def test_a_wrong_override_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        apply_overrides({"a": {"b": 1}}, [override])
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1E5", "-2.e3", "1.0e-3"])
+def test_exponents_without_a_point_are_numbers(text: str) -> None:
+    assert read_yaml(text) == float(text)
+
+
+def test_words_that_look_like_exponents_stay_text() -> None:
+    assert read_yaml("[e5, 1e, 1e5x]") == ["e5", "1e", "1e5x"]
+
+
+def test_flattening_names_every_leaf() -> None:
+    assert flatten({"a": {"b": 1, "c": (1, 2)}, "d": None}) == {"a.b": 1, "a.c": [1, 2], "d": None}

@@ -1,0 +1,317 @@
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from arms import CANVAS_LENGTH, CE, SLACK_CTC, short
+from safetensors.torch import load_file
+
+from slackdlm.errors import CheckpointError, ConfigError, DataError
+from slackdlm.models.loading import LoadedModel, load_model
+from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig, load_recipe
+from slackdlm.training.data import Sample
+from slackdlm.training.run import TrainResult, train, train_samples
+
+Build = Callable[[], LoadedModel]
+SCRIPT = Path(__file__).with_name("interrupted.py")
+
+
+def run(
+    loaded: LoadedModel,
+    samples: list[Sample],
+    output: Path,
+    *,
+    training: TrainingConfig,
+    objective: ObjectiveConfig = SLACK_CTC,
+    resume: bool = False,
+) -> TrainResult:
+    return train_samples(
+        loaded,
+        samples,
+        samples[:3],
+        canvas_length=CANVAS_LENGTH,
+        objective=objective,
+        training=training,
+        output=output,
+        resume=resume,
+        progress=False,
+    )
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    """The records without their times."""
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert journal(a) == journal(b)
+    mine, other = (load_file(folder / "model" / "model.safetensors") for folder in (a, b))
+    assert mine.keys() == other.keys()
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def undo(folder: Path, *, step: int) -> None:
+    """Make a finished run one that died some time after ``step``."""
+    shutil.rmtree(folder / "model")
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if int(checkpoint.name.split("-")[1]) > step:
+            shutil.rmtree(checkpoint)
+    file = folder / "run.json"
+    run = json.loads(file.read_text())
+    del run["result"]
+    file.write_text(json.dumps(run | {"status": "running"}))
+
+
+CHECKPOINTED = short(steps=10, save_every=2, keep_checkpoints=9)
+
+
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    run(new_loaded(), samples, tmp_path / "whole", training=CHECKPOINTED)
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    undo(tmp_path / "broken", step=4)
+    run(new_loaded(), samples, tmp_path / "broken", training=CHECKPOINTED, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_resumed_run_with_accumulation_is_the_unbroken_one(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    training = short(steps=6, micro_batch_size=2, save_every=2, keep_checkpoints=9)
+    run(new_loaded(), samples, tmp_path / "whole", training=training)
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    undo(tmp_path / "broken", step=4)
+    run(new_loaded(), samples, tmp_path / "broken", training=training, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_torn_checkpoint_is_skipped_for_the_one_before_it(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(new_loaded(), samples, tmp_path / "whole", training=CHECKPOINTED)
+    shutil.copytree(tmp_path / "whole", tmp_path / "torn")
+    undo(tmp_path / "torn", step=6)
+    weights = tmp_path / "torn" / "checkpoints" / "checkpoint-6" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with caplog.at_level(logging.WARNING):
+        run(new_loaded(), samples, tmp_path / "torn", training=CHECKPOINTED, resume=True)
+    assert "checkpoint-6 is torn and skipped: model.safetensors has 100 of" in caplog.text
+    assert_same_run(tmp_path / "whole", tmp_path / "torn")
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_again(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(new_loaded(), samples, tmp_path / "whole", training=CHECKPOINTED)
+    shutil.copytree(tmp_path / "whole", tmp_path / "early")
+    undo(tmp_path / "early", step=0)
+    with caplog.at_level(logging.WARNING):
+        run(new_loaded(), samples, tmp_path / "early", training=CHECKPOINTED, resume=True)
+    assert "no complete checkpoint; the run starts again at step 0" in caplog.text
+    assert_same_run(tmp_path / "whole", tmp_path / "early")
+
+
+def test_a_run_that_died_after_its_last_step_is_finished(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    whole = run(new_loaded(), samples, tmp_path / "run", training=CHECKPOINTED)
+    before = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    undo(tmp_path / "run", step=10)
+    again = run(new_loaded(), samples, tmp_path / "run", training=CHECKPOINTED, resume=True)
+    after = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (again.train_loss, again.eval_ce) == (whole.train_loss, whole.eval_ce)
+    assert again.tokens_per_second is None
+
+
+def test_resuming_a_finished_run_gives_its_result(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    first = run(new_loaded(), samples, tmp_path / "run", training=short())
+    assert run(new_loaded(), samples, tmp_path / "run", training=short(), resume=True) == first
+
+
+def test_a_different_run_is_not_resumed_and_the_keys_are_named(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    run(new_loaded(), samples, tmp_path / "run", training=short())
+    with pytest.raises(
+        ConfigError,
+        match=r"these differ: objective\.kind \(was 'slack_ctc', now 'ce'\), "
+        r"objective\.slack_ratio .*, training\.seed \(was 0, now 1\)",
+    ):
+        run(
+            new_loaded(),
+            samples,
+            tmp_path / "run",
+            training=short(seed=1),
+            objective=CE,
+            resume=True,
+        )
+
+
+def test_other_data_under_the_same_recipe_is_not_resumed(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    run(new_loaded(), samples, tmp_path / "run", training=short())
+    with pytest.raises(ConfigError, match=r"these differ: .*samples\.train_sha256"):
+        run(
+            new_loaded(),
+            samples[::-1][:20] + samples[:3],
+            tmp_path / "run",
+            training=short(),
+            resume=True,
+        )
+
+
+def test_a_folder_with_a_run_is_not_overwritten(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    run(new_loaded(), samples, tmp_path / "run", training=short())
+    with pytest.raises(ConfigError, match="holds a run already; resume it or choose another"):
+        run(new_loaded(), samples, tmp_path / "run", training=short())
+
+
+def test_there_must_be_something_to_resume(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="there is no run to resume"):
+        run(loaded, samples, tmp_path / "run", training=short(), resume=True)
+
+
+def test_there_must_be_a_sample(loaded: LoadedModel, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no training sample"):
+        run(loaded, [], tmp_path / "run", training=short())
+
+
+def test_only_the_newest_checkpoints_are_kept(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    training = short(steps=5, save_every=1, keep_checkpoints=2)
+    run(loaded, samples, tmp_path / "run", training=training)
+    kept = sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["checkpoint-4", "checkpoint-5"]
+
+
+def test_run_json_records_what_made_the_run(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    result = run(loaded, samples, tmp_path / "run", training=short())
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["recipe"]["objective"]["kind"] == "slack_ctc"
+    assert record["recipe"]["training"]["seed"] == 0
+    assert record["samples"]["train"] == len(samples)
+    assert record["result"]["train_loss"] == result.train_loss
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["hardware"]["torch_threads"] == torch.get_num_threads()
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    words = [f"w{number}" for number in range(12)]
+    rows = [
+        {
+            "question": " ".join(words[i % 7 : i % 7 + 3]),
+            "answer": " ".join(words[i % 5 : i % 5 + 4]),
+        }
+        for i in range(40)
+    ]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shape = {"d_model": 16, "n_layers": 1, "n_heads": 2, "mlp_hidden_size": 16}
+    recipe = {
+        "model": {"from_scratch": {"tokenizer_kind": "word", "vocab_size": 40, **shape}},
+        "data": {
+            "train": str(data),
+            "columns": {"prompt": "question", "response": "answer"},
+            "max_prompt_length": 24,
+            "canvas_length": 12,
+        },
+        "objective": {"kind": "ce"},
+        "training": {"steps": 120, "batch_size": 4, "eval_every": 100, "eval_samples": 8}
+        | {"save_every": 20, "learning_rate": 1e-3},
+    }
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return file
+
+
+def steps(recipe_file: Path, number: int, *more: str) -> Recipe:
+    return load_recipe(recipe_file, [f"training.steps={number}", *more])
+
+
+def test_a_recipe_gives_a_model_that_loads(recipe_file: Path, tmp_path: Path) -> None:
+    result = train(steps(recipe_file, 20), output=tmp_path / "run", progress=False)
+    loaded = load_model(result.output / "model")
+    assert loaded.model.config.max_sequence_length == 36
+    record = json.loads((result.output / "run.json").read_text())
+    assert record["name"] == "small"
+    assert record["samples"] == record["samples"] | {"train": 32, "eval": 8}
+    (digest,) = record["files"].values()
+    assert len(digest) == 64
+    assert result.eval_ce is not None
+    assert result.tokens_per_second is not None
+
+
+def test_a_saved_model_is_the_start_of_the_next_run(recipe_file: Path, tmp_path: Path) -> None:
+    first = train(steps(recipe_file, 40), output=tmp_path / "base", progress=False)
+    blocks = yaml.safe_load(recipe_file.read_text())
+    blocks["model"] = {"path": str(tmp_path / "base" / "model")}
+    recipe_file.write_text(yaml.safe_dump(blocks))
+    recipe = steps(recipe_file, 1, "training.learning_rate=1e-12")
+    second = train(recipe, output=tmp_path / "next", progress=False)
+    assert second.eval_ce == pytest.approx(first.eval_ce, rel=1e-5)
+
+
+def test_evaluation_can_be_left_out_and_have_its_own_file(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    none = train(
+        steps(recipe_file, 2, "training.eval_samples=0"), output=tmp_path / "a", progress=False
+    )
+    assert (none.eval_ce, none.eval_objective) == (None, None)
+    data = tmp_path / "data.jsonl"
+    own = steps(recipe_file, 2, f"data.eval={data}", "training.eval_samples=5")
+    train(own, output=tmp_path / "b", progress=False)
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert record["samples"] == record["samples"] | {"train": 40, "eval": 5}
+
+
+def test_holding_out_everything_is_refused(recipe_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds out 40 of 40 dialogues and leaves none"):
+        train(steps(recipe_file, 2, "training.eval_samples=40"), output=tmp_path / "run")
+
+
+def test_a_run_killed_without_warning_resumes_to_the_same_bits(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at some step after the second checkpoint, then resume in a new process."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(SCRIPT), str(recipe_file)]
+    for name in ("whole", "killed"):
+        process = subprocess.Popen([*command, str(tmp_path / name)], env=environment)
+        if name == "killed":
+            deadline = time.monotonic() + 120
+            while not (tmp_path / name / "checkpoints" / "checkpoint-40").is_dir():
+                assert process.poll() is None, "the run ended before it could be killed"
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=300) == (0 if name == "whole" else -signal.SIGKILL)
+    assert not (tmp_path / "killed" / "model").exists()
+    resumed = [*command, str(tmp_path / "killed"), "--resume"]
+    subprocess.run(resumed, env=environment, check=True, capture_output=True, timeout=300)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")

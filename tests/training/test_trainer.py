@@ -1,0 +1,245 @@
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, short
+from torch import Tensor
+
+from slackdlm.errors import SlackDLMError
+from slackdlm.models.loading import LoadedModel
+from slackdlm.objectives import slack_ctc_loss
+from slackdlm.training.config import ObjectiveConfig, TrainingConfig
+from slackdlm.training.data import Sample
+from slackdlm.training.run import canvas_spec, train_samples
+from slackdlm.training.stream import EvalStream, TrainStream, collate
+from slackdlm.training.trainer import head_weight, sample_losses
+
+Build = Callable[[], LoadedModel]
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> Tensor:
+    return torch.tensor([r["loss"] for r in journal(folder) if "loss" in r], dtype=torch.float64)
+
+
+def run(
+    loaded: LoadedModel,
+    samples: list[Sample],
+    folder: Path,
+    *,
+    objective: ObjectiveConfig = CE,
+    training: TrainingConfig | None = None,
+    eval_samples: list[Sample] | None = None,
+) -> Path:
+    train_samples(
+        loaded,
+        samples,
+        eval_samples or [],
+        canvas_length=CANVAS_LENGTH,
+        objective=objective,
+        training=training or short(),
+        output=folder,
+        progress=False,
+    )
+    return folder
+
+
+def batch_of(
+    loaded: LoadedModel, samples: list[Sample], objective: ObjectiveConfig, size: int
+) -> tuple[TrainStream, dict[str, Tensor]]:
+    spec = canvas_spec(loaded, canvas_length=CANVAS_LENGTH, objective=objective)
+    stream = TrainStream(samples, spec, num_draws=size, seed=0, data_seed=0)
+    return stream, collate([stream[n] for n in range(size)], spec=spec)
+
+
+@torch.no_grad()
+def test_ce_is_the_formula_of_llada(loaded: LoadedModel, samples: list[Sample]) -> None:
+    """(1 / B) sum_b (1 / L) sum over masked i of CE_i / p_b, each row alone and unpadded."""
+    stream, batch = batch_of(loaded, samples, CE, 8)
+    ours = sample_losses(loaded.model, head_weight(loaded.model), batch, spec=stream.spec).mean()
+    total = 0.0
+    for n in range(8):
+        draw = stream[n]
+        rate = 1 / (draw.loss_weight * CANVAS_LENGTH)
+        ids = torch.cat([draw.prompt, draw.noisy])[None]
+        logits = loaded.model(ids).logits[0, draw.prompt.numel() :].double()
+        log_probs = logits - torch.logsumexp(logits, dim=1, keepdim=True)
+        for i in range(CANVAS_LENGTH):
+            if int(draw.noisy[i]) == loaded.mask_id:
+                total -= float(log_probs[i, draw.clean[i]]) / rate / CANVAS_LENGTH / 8
+    assert float(ours) == pytest.approx(total, rel=1e-5)
+
+
+@torch.no_grad()
+def test_slack_ctc_is_the_content_alignment_and_ce_on_the_padding(
+    loaded: LoadedModel, samples: list[Sample]
+) -> None:
+    stream, batch = batch_of(loaded, samples, SLACK_CTC, 8)
+    ours = sample_losses(loaded.model, head_weight(loaded.model), batch, spec=stream.spec)
+    for n in range(8):
+        draw = stream[n]
+        ids = torch.cat([draw.prompt, draw.noisy])[None]
+        logits = loaded.model(ids).logits[:, draw.prompt.numel() :].double()
+        expected = float(
+            slack_ctc_loss(
+                logits[:, : draw.ctc_length],
+                draw.noisy[None, : draw.ctc_length],
+                draw.target[None],
+                torch.tensor([draw.ctc_length]),
+                torch.tensor([draw.target.numel()]),
+                mask_id=loaded.mask_id,
+                slack_id=loaded.slack_id,
+            )
+        )
+        log_probs = logits[0].log_softmax(1)
+        for i in range(draw.ctc_length, CANVAS_LENGTH):
+            if int(draw.noisy[i]) == loaded.mask_id:
+                expected -= float(log_probs[i, loaded.pad_id])
+        assert float(ours[n]) == pytest.approx(expected * draw.loss_weight, rel=1e-4, abs=1e-6)
+
+
+def test_the_logged_loss_of_the_first_step_is_the_mean_of_its_draws(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    folder = run(new_loaded(), samples, tmp_path / "run", training=short(steps=1))
+    loaded = new_loaded()
+    stream, batch = batch_of(loaded, samples, CE, 8)
+    expected = sample_losses(
+        loaded.model, head_weight(loaded.model), batch, spec=stream.spec
+    ).mean()
+    torch.testing.assert_close(losses(folder)[0].float(), expected.detach())
+
+
+@pytest.mark.parametrize("objective", [CE, SLACK_CTC, MIXED], ids=["ce", "slack_ctc", "mixed"])
+def test_accumulation_does_not_change_the_trajectory(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, objective: ObjectiveConfig
+) -> None:
+    runs = []
+    for name, micro in (("whole", None), ("parts", 2)):
+        loaded = new_loaded()
+        training = short(steps=12, micro_batch_size=micro)
+        folder = run(loaded, samples, tmp_path / name, objective=objective, training=training)
+        runs.append((losses(folder), loaded.model.state_dict()))
+    (whole, weights), (parts, other) = runs
+    difference = (whole - parts).abs()
+    assert float(difference.max()) < 1e-5
+    assert float(difference.mean()) < 1e-6
+    for name, value in weights.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=2e-5)
+
+
+def test_without_slack_slack_ctc_and_mixed_train_as_ce_does(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    arms = {
+        "ce": CE,
+        "ctc": ObjectiveConfig(kind="slack_ctc"),
+        "canvas": ObjectiveConfig(kind="slack_ctc", slack_region="canvas"),
+        "mixed": ObjectiveConfig(kind="mixed", ctc_weight=0.3),
+    }
+    found = {
+        name: losses(run(new_loaded(), samples, tmp_path / name, objective=objective))
+        for name, objective in arms.items()
+    }
+    for name in ("ctc", "canvas", "mixed"):
+        torch.testing.assert_close(found[name], found["ce"], rtol=1e-5, atol=1e-5)
+
+
+def test_slack_makes_another_trajectory(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    ce = losses(run(new_loaded(), samples, tmp_path / "ce"))
+    slack = losses(run(new_loaded(), samples, tmp_path / "slack", objective=SLACK_CTC))
+    assert float((ce - slack).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("objective", [CE, SLACK_CTC, MIXED], ids=["ce", "slack_ctc", "mixed"])
+def test_the_losses_fall(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path, objective: ObjectiveConfig
+) -> None:
+    training = short(steps=80, eval_every=40, learning_rate=1e-2)
+    folder = run(
+        loaded,
+        samples,
+        tmp_path / "run",
+        objective=objective,
+        training=training,
+        eval_samples=samples,
+    )
+    first, last = losses(folder)[:10].mean(), losses(folder)[-10:].mean()
+    assert float(last) < 0.8 * float(first)
+    evaluations = [record for record in journal(folder) if "eval_ce" in record]
+    assert [record["step"] for record in evaluations] == [40, 80]
+    assert evaluations[1]["eval_objective"] < evaluations[0]["eval_objective"]
+
+
+def test_the_evaluation_bound_is_nats_per_response_token(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    loaded, spec = (
+        new_loaded(),
+        canvas_spec(new_loaded(), canvas_length=CANVAS_LENGTH, objective=CE),
+    )
+    training = short(steps=1, eval_every=1, learning_rate=1e-12)
+    folder = run(loaded, samples, tmp_path / "run", training=training, eval_samples=samples[:5])
+    stream = EvalStream(samples[:5], spec)
+    draws = [stream[n] for n in range(len(stream))]
+    batch = collate(draws, spec=spec)
+    weighted = sample_losses(loaded.model, head_weight(loaded.model), batch, spec=spec).detach()
+    expected = float(weighted.sum()) * CANVAS_LENGTH / sum(draw.target_length for draw in draws)
+    (record,) = [record for record in journal(folder) if "eval_ce" in record]
+    assert record["eval_ce"] == pytest.approx(expected, rel=1e-5)
+    assert record["eval_objective"] == record["eval_ce"]
+
+
+def test_evaluation_does_not_disturb_training(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    without = losses(run(new_loaded(), samples, tmp_path / "a"))
+    training = short(eval_every=1)
+    with_ = losses(
+        run(new_loaded(), samples, tmp_path / "b", training=training, eval_samples=samples[:3])
+    )
+    assert torch.equal(without, with_)
+
+
+def test_only_matrices_decay(new_loaded: Build, samples: list[Sample], tmp_path: Path) -> None:
+    """With a rate too small to learn anything, decay alone moves weights."""
+    decayed = new_loaded()
+    before = copy.deepcopy(decayed.model.state_dict())
+    training = short(steps=1, learning_rate=1e-6, weight_decay=1e4, schedule="constant")
+    run(decayed, samples, tmp_path / "run", training=training)
+    for name, value in decayed.model.state_dict().items():
+        factor = float((value / before[name]).median())
+        assert factor == pytest.approx(1 - 1e-2 if value.ndim == 2 else 1.0, abs=1e-4), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[int(samples[4].response[0])] = math.nan
+    with pytest.raises(
+        SlackDLMError,
+        match=r"stopped at step 1: the loss of samples \[.*\d.*\] is not finite; "
+        r"the last checkpoint is not there yet; lower training\.learning_rate",
+    ):
+        run(loaded, samples, tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_a_checkpoint(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    head: Any = loaded.model.get_output_embeddings()
+    head.weight.register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(SlackDLMError, match=r"step 1: the gradient norm is not finite"):
+        run(loaded, samples, tmp_path / "run", training=short(save_every=1))
+    assert not list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
