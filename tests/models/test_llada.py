@@ -345,6 +345,7 @@ def test_resizing_keeps_the_config_in_step_and_the_old_rows() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_gpu_gives_the_logits_of_the_cpu(dtype: torch.dtype) -> None:
     model, ids = tiny(n_kv_heads=2), draw_ids(2, 17)

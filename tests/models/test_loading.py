@@ -119,6 +119,14 @@ def test_loading_draws_no_random_numbers(write_checkpoint: Write) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_token_named_slack_goes_before_a_reserved_one(published: Path) -> None:
+    path = published / "tokenizer.json"
+    path.write_text(path.read_text().replace("<|reserved_token_1|>", "<slack>"))
+    loaded = load_model(published)
+    assert "<|reserved_token_0|>" in loaded.tokenizer.get_vocab()
+    assert loaded.tokenizer.convert_ids_to_tokens(loaded.slack_id) == "<slack>"
+
+
 # --- <slack> where there is no token for it ------------------------------------------------------
 
 

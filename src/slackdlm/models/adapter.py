@@ -37,10 +37,10 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     read_headers(folder / _WEIGHTS)
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
-    config.task_type = None  # PEFT's task wrappers pass arguments that a diffusion model has not
     try:
         weights = load_peft_weights(str(folder), device="cpu")
         with torch.random.fork_rng(devices=[]):
+            # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
             adapted = PeftModel(model, config)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
         missing = sorted(expected - weights.keys())
