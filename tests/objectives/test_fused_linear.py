@@ -64,7 +64,7 @@ def test_it_equals_the_plain_pieces_in_value_and_every_gradient(
 ):
     hidden, head_weight, clean = draw_layer(problem)
     inside = torch.arange(problem.canvas.shape[1]) < problem.canvas_lengths[:, None]
-    ce_weights = inside * (1.0 - ctc_weight)
+    ce_weights = inside.double() * (1.0 - ctc_weight)
     if own_ce_weights:
         generator = torch.Generator().manual_seed(1)
         ce_weights = torch.rand(ce_weights.shape, generator=generator).round(decimals=1)

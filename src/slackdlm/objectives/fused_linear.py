@@ -5,10 +5,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
-from slackdlm.lattice import band_log_likelihood
-from slackdlm.lattice.band import gather_columns
+from slackdlm.lattice import band_posteriors
+from slackdlm.lattice.band import clamp_columns, target_band
 from slackdlm.objectives import checks
-from slackdlm.objectives.masked_ce import position_ce
+from slackdlm.objectives.vocabulary_pass import Supervision, VocabularyLoss, default_chunk_size
+
+_TILE = 256  # positions whose band logits are computed in one product
 
 
 def fused_linear_slack_ctc_loss(
@@ -66,10 +68,10 @@ def fused_linear_slack_ctc_loss(
     checks.check_batch_shapes(where, *batch, shape=(num_samples, num_positions))
     inside = checks.inside_lengths(canvas_lengths, num_positions)
     if ce_weights is None:
-        ce_weights = inside * torch.tensor(1.0 - ctc_weight, device=hidden.device)
+        ce_weights = (1.0 - ctc_weight) * inside.double()
     checks.check_weights(where, ce_weights, (num_samples, num_positions), name="ce_weights")
     if sample_weights is None:
-        sample_weights = torch.ones(num_samples, device=hidden.device)
+        sample_weights = torch.ones(num_samples, device=hidden.device, dtype=torch.float64)
     checks.check_weights(where, sample_weights, (num_samples,), name="sample_weights")
     supervised = (canvas == mask_id) & (ce_weights > 0)
     faults = checks.batch_faults(*batch, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
@@ -81,18 +83,136 @@ def fused_linear_slack_ctc_loss(
     num_slack = checks.raise_first_fault(
         where, faults, checks.largest_budget(canvas_lengths, target_lengths)
     )
-    logits = hidden @ head_weight.to(hidden.dtype).T
-    logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    loss = logits.new_zeros(num_samples)
-    if clean is not None:
-        loss = loss + (ce_weights * position_ce(logits, clean, supervised)).sum(1)
-    if ctc_weight > 0:
-        columns = gather_columns(
-            logits.log_softmax(2), *batch, num_slack=num_slack, mask_id=mask_id, slack_id=slack_id
+    dtype = _product_dtype(hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
+        supervision, lattice_loss = _supervise(
+            hidden.detach().to(dtype),
+            head_weight.detach().to(dtype),
+            *batch,
+            clean=canvas if clean is None else clean,
+            ctc_weight=ctc_weight,
+            ce_weights=ce_weights.double() * supervised,
+            sample_weights=sample_weights.double(),
+            num_slack=num_slack,
+            mask_id=mask_id,
+            slack_id=slack_id,
         )
-        loss = loss - ctc_weight * band_log_likelihood(*columns, canvas_lengths, target_lengths)
-    counts = sample_weights > 0
-    return torch.where(counts, torch.where(counts, loss, 0.0) * sample_weights, 0.0)
+        return VocabularyLoss.apply(
+            hidden,
+            head_weight,
+            lattice_loss,
+            supervision,
+            dtype,
+            chunk_size or default_chunk_size(vocab_size, hidden.device),
+        )  # pyright: ignore[reportReturnType]
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype of the matrix products: autocast's if it is on, else that of the hidden states."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
+
+
+def _supervise(
+    hidden: Float[Tensor, "B L D"],
+    head_weight: Float[Tensor, "V D"],
+    canvas: Int[Tensor, "B L"],
+    targets: Int[Tensor, "B S"],
+    canvas_lengths: Int[Tensor, " B"],
+    target_lengths: Int[Tensor, " B"],
+    *,
+    clean: Int[Tensor, "B L"],
+    ctc_weight: float,
+    ce_weights: Float[Tensor, "B L"],
+    sample_weights: Float[Tensor, " B"],
+    num_slack: int,
+    mask_id: int,
+    slack_id: int,
+) -> tuple[Supervision, Float[Tensor, " B"]]:
+    """Soft targets and weights of every row, and the weighted lattice term of each sample's loss.
+
+    On raw logits the loss is ``sum of log-sum-exps - log Z``: the pass adds the first, this the
+    second.
+    """
+    num_samples, num_positions, _ = hidden.shape
+    is_real = checks.inside_lengths(target_lengths, targets.shape[1])
+    targets = targets.long().masked_fill(~is_real, 0)
+    if ctc_weight > 0:
+        band = target_band(
+            targets,
+            canvas_lengths,
+            target_lengths,
+            num_positions=num_positions,
+            num_slack=num_slack,
+        )
+        token = band_logits(hidden, head_weight, targets, num_slack=num_slack)
+        slack = (hidden @ head_weight[slack_id]).to(token.dtype)
+        columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
+        result = band_posteriors(*columns, canvas_lengths, target_lengths)
+        is_possible = result.log_likelihood != -torch.inf
+        inside = checks.inside_lengths(canvas_lengths, num_positions) & (canvas == mask_id)
+        ctc_weights = ctc_weight * inside.double()
+        lattice_loss = -ctc_weight * result.log_likelihood
+        token_posterior, slack_posterior = result.token, result.slack
+    else:
+        is_possible = torch.ones(num_samples, dtype=torch.bool, device=hidden.device)
+        ctc_weights = torch.zeros_like(ce_weights)
+        lattice_loss = torch.zeros_like(sample_weights)
+        token_posterior = torch.zeros(num_samples, num_positions, 1, device=hidden.device)
+        slack_posterior = token_posterior[:, :, 0]
+    supervision = Supervision(
+        ctc_weights,
+        ce_weights,
+        clean.long(),
+        targets,
+        token_posterior,
+        slack_posterior,
+        slack_id,
+    )
+    lattice_loss = torch.where(sample_weights > 0, lattice_loss * sample_weights, 0.0)
+    return supervision.scaled(sample_weights * is_possible), lattice_loss
+
+
+def band_logits(
+    hidden: Float[Tensor, "B L D"],
+    head_weight: Float[Tensor, "V D"],
+    targets: Int[Tensor, "B S"],
+    *,
+    num_slack: int,
+) -> Float[Tensor, "B L band"]:
+    """Logit of ``targets[i - k]`` at position ``i`` for every slack budget, without the other logits.
+
+    Works on tiles of positions: a tile can only emit the tokens of a window ``num_slack`` wider
+    than itself.
+
+    Args:
+        hidden: Last hidden states.
+        head_weight: Output layer in the same dtype.
+        targets: Valid ids, padded with any valid id.
+        num_slack: ``K``; the band is ``K + 1`` wide.
+
+    Returns:
+        Float32 logits (float64 for float64 input); 0 where ``i - k`` is no token.
+    """
+    num_samples, num_positions, _ = hidden.shape
+    num_tokens = targets.shape[1]
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    band = torch.zeros(num_samples, num_positions, num_slack + 1, dtype=dtype, device=hidden.device)
+    slack_used = torch.arange(num_slack + 1, device=hidden.device)
+    for start in range(0, num_positions, _TILE):
+        stop = min(start + _TILE, num_positions)
+        low, high = max(0, start - num_slack), min(num_tokens, stop)
+        if low >= high:
+            break  # every later tile lies behind the last token it could emit
+        window = head_weight[targets[:, low:high]]  # [B, high - low, D]
+        logits = torch.bmm(hidden[:, start:stop], window.transpose(1, 2)).to(dtype)
+        token_index = torch.arange(start, stop, device=hidden.device)[:, None] - slack_used
+        exists = (token_index >= low) & (token_index < high)
+        index = (token_index - low).clamp(0, high - low - 1).expand(num_samples, -1, -1)
+        band[:, start:stop] = logits.gather(2, index) * exists
+    return band
 
 
 def _check_options(

@@ -1,0 +1,205 @@
+"""One trip through the output layer for loss and gradients, a few rows of logits at a time.
+
+Cross-entropy and slack-CTC are both cross-entropies with a target distribution per position:
+one-hot for the first, the lattice posterior for the second. Their loss gradient with respect to the
+logits is ``weight * softmax - weighted targets``, so both share one pass and ``[B, L, V]`` never
+exists.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Logits held at a time; large enough for efficient products, small beside the output layer.
+_CHUNK_ELEMENTS_CPU = 2**25
+_CHUNK_ELEMENTS_GPU = 2**27
+
+
+class Supervision(NamedTuple):
+    """What the rows of a batch are trained towards, all of it constant. Weights are float64."""
+
+    ctc_weights: Float[Tensor, "B L"]
+    """Weight of the lattice posterior at each position; 0 where slack-CTC does not reach."""
+    ce_weights: Float[Tensor, "B L"]
+    """Weight of ``clean`` at each position; 0 where cross-entropy does not reach."""
+    clean: Int[Tensor, "B L"]
+    """Ids of the clean canvas; read where ``ce_weights`` is not 0."""
+    targets: Int[Tensor, "B S"]
+    """Target ids, padding replaced by a valid id."""
+    token_posterior: Float[Tensor, "B L band"]
+    """Entry ``[i, k]``: posterior of ``targets[i - k]`` at position ``i``."""
+    slack_posterior: Float[Tensor, "B L"]
+    """Posterior of ``<slack>`` at each position."""
+    slack_id: int
+    """Id of ``<slack>``."""
+
+    def scaled(self, factors: Float[Tensor, " B"]) -> "Supervision":
+        """The same with every sample's weights multiplied by its factor."""
+        factors = factors[:, None]
+        return self._replace(
+            ctc_weights=self.ctc_weights * factors, ce_weights=self.ce_weights * factors
+        )
+
+
+class PassResult(NamedTuple):
+    """Loss and gradients of one pass."""
+
+    loss: Float[Tensor, " B"]
+    """``sum_i (ctc_weights_i + ce_weights_i) * logsumexp_i - ce_weights_i * logit_i[clean_i]``, float64."""
+    hidden_grad: Tensor | None
+    """Gradient of the summed loss, or None if not wanted."""
+    head_grad: Tensor | None
+    """Gradient of the summed loss, or None if not wanted."""
+
+
+def default_chunk_size(vocab_size: int, device: torch.device) -> int:
+    """Rows of logits to hold at a time."""
+    elements = _CHUNK_ELEMENTS_CPU if device.type == "cpu" else _CHUNK_ELEMENTS_GPU
+    return max(1, elements // vocab_size)
+
+
+def vocabulary_pass(
+    hidden: Float[Tensor, "B L D"],
+    head_weight: Float[Tensor, "V D"],
+    supervision: Supervision,
+    *,
+    chunk_size: int,
+    needs_hidden_grad: bool,
+    needs_head_grad: bool,
+) -> PassResult:
+    """Loss and gradients of all supervised rows; everything else never meets the output layer.
+
+    Args:
+        hidden: Last hidden states in the dtype of the matrix products.
+        head_weight: Output layer in the same dtype.
+        supervision: Weights and targets.
+        chunk_size: Rows of logits held at a time.
+        needs_hidden_grad: Whether to compute the gradient of ``hidden``.
+        needs_head_grad: Whether to compute the gradient of ``head_weight``.
+
+    Returns:
+        The loss without the lattice's own term, and the gradients with it. Sums are float32
+        (float64 for float64 input), whatever the dtype of the products.
+    """
+    accumulator = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    num_samples, num_positions, hidden_size = hidden.shape
+    flat_hidden = hidden.reshape(-1, hidden_size)
+    weights = supervision.ctc_weights + supervision.ce_weights
+    is_supervised = (supervision.ctc_weights != 0) | (supervision.ce_weights != 0)
+    rows = is_supervised.flatten().nonzero()[:, 0]
+    loss = torch.zeros(num_samples, dtype=torch.float64, device=hidden.device)
+    hidden_grad = torch.zeros_like(flat_hidden) if needs_hidden_grad else None
+    head_grad = torch.zeros_like(head_weight, dtype=accumulator) if needs_head_grad else None
+    for chunk in rows.split(chunk_size):
+        inputs = flat_hidden[chunk]
+        samples = chunk // num_positions
+        logits = (inputs @ head_weight.T).to(accumulator)
+        ce_weights = supervision.ce_weights.flatten()[chunk]
+        clean = torch.where(ce_weights != 0, supervision.clean.flatten()[chunk], 0)
+        clean_logits = logits.gather(1, clean[:, None])[:, 0]
+        row_weights = weights.flatten()[chunk]
+        exponentials, log_sums = _exponentiate(logits)
+        row_loss = row_weights * log_sums.double()
+        row_loss -= torch.where(ce_weights != 0, ce_weights * clean_logits.double(), 0.0)
+        loss.index_add_(0, samples, row_loss)
+        if hidden_grad is None and head_grad is None:
+            continue
+        logits_grad = exponentials.mul_((row_weights / exponentials.sum(1))[:, None])
+        _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
+        logits_grad = logits_grad.to(hidden.dtype)
+        if hidden_grad is not None:
+            hidden_grad[chunk] = logits_grad @ head_weight
+        if head_grad is not None:
+            if accumulator == hidden.dtype:
+                head_grad.addmm_(logits_grad.T, inputs)
+            else:
+                head_grad += logits_grad.T @ inputs
+    shaped = None if hidden_grad is None else hidden_grad.view(hidden.shape)
+    return PassResult(loss, shaped, head_grad)
+
+
+def _exponentiate(logits: Float[Tensor, "R V"]) -> tuple[Tensor, Tensor]:
+    """``exp(logits - max)``, written over the logits, and the log-sum-exp of each row."""
+    top = logits.amax(1, keepdim=True)
+    exponentials = logits.sub_(top).exp_()
+    return exponentials, exponentials.sum(1).log() + top[:, 0]
+
+
+def _subtract_targets(
+    logits_grad: Float[Tensor, "R V"],
+    supervision: Supervision,
+    chunk: Int[Tensor, " R"],
+    clean: Int[Tensor, " R"],
+    ce_weights: Float[Tensor, " R"],
+) -> None:
+    """Takes the weighted target distribution of each row off its weighted softmax, in place."""
+    dtype = logits_grad.dtype
+    logits_grad.scatter_add_(1, clean[:, None], -ce_weights[:, None].to(dtype))
+    num_positions = supervision.clean.shape[1]
+    samples, positions = chunk // num_positions, chunk % num_positions
+    ctc_weights = supervision.ctc_weights.flatten()[chunk].to(dtype)
+    token = supervision.token_posterior.flatten(0, 1)[chunk].to(dtype)
+    slack = supervision.slack_posterior.flatten()[chunk].to(dtype)
+    if supervision.targets.shape[1] > 0:
+        slack_used = torch.arange(token.shape[1], device=chunk.device)
+        token_index = positions[:, None] - slack_used
+        token_index = token_index.clamp(0, supervision.targets.shape[1] - 1)  # posterior 0 outside
+        ids = supervision.targets[samples[:, None], token_index]
+        logits_grad.scatter_add_(1, ids, -ctc_weights[:, None] * token)
+    logits_grad[:, supervision.slack_id] -= ctc_weights * slack
+
+
+class VocabularyLoss(torch.autograd.Function):
+    """The pass as a differentiable loss: gradients are computed with it and scaled on the way back."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        hidden: Float[Tensor, "B L D"],
+        head_weight: Float[Tensor, "V D"],
+        lattice_loss: Float[Tensor, " B"],
+        supervision: Supervision,
+        dtype: torch.dtype,
+        chunk_size: int,
+    ) -> Float[Tensor, " B"]:
+        """Runs the pass in ``dtype`` and adds ``lattice_loss``, the lattice's own weighted term."""
+        ctx.run = partial(
+            vocabulary_pass,
+            chunk_size=chunk_size,
+            needs_hidden_grad=ctx.needs_input_grad[0],
+            needs_head_grad=ctx.needs_input_grad[1],
+        )
+        result = ctx.run(hidden.to(dtype), head_weight.to(dtype), supervision)
+        ctx.save_for_backward(hidden, head_weight)
+        ctx.supervision, ctx.dtype = supervision, dtype
+        ctx.gradients = result.hidden_grad, result.head_grad
+        loss = result.loss + lattice_loss
+        return loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Scales the gradients; runs the pass again where one number cannot scale the head's."""
+        hidden, head_weight = ctx.saved_tensors
+        (factors,) = grad_outputs
+        gradients, ctx.gradients = ctx.gradients, None
+        factor = float(factors[0]) if bool((factors == factors[:1]).all()) else None
+        if gradients is not None and factor is not None:
+            hidden_grad, head_grad = (None if g is None else _scale(g, factor) for g in gradients)
+        else:  # each sample has its own factor, or this is not the first backward
+            _, hidden_grad, head_grad = ctx.run(
+                hidden.to(ctx.dtype),
+                head_weight.to(ctx.dtype),
+                ctx.supervision.scaled(factors),
+            )
+        return (
+            None if hidden_grad is None else hidden_grad.to(hidden.dtype),
+            None if head_grad is None else head_grad.to(head_weight.dtype),
+            *(None,) * 4,
+        )
+
+
+def _scale(gradient: Tensor, factor: float) -> Tensor:
+    return gradient if factor == 1.0 else gradient.mul_(factor)
