@@ -37,7 +37,9 @@ def draw_num_slack(
     if not 0 <= low <= high:
         raise ConfigError(f"slack_ratio: expected 0 <= low <= high, got [{low}, {high}]")
     if room < 0:
-        raise ConfigError(f"canvas: the target is {-room} tokens longer than the canvas; raise canvas_length")
+        raise ConfigError(
+            f"canvas: the target is {-room} tokens longer than the canvas; raise canvas_length"
+        )
     share = low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
     return min(round(share * target_length), room)
 
@@ -62,7 +64,9 @@ def insert_slack(
     if num_slack < 0:
         raise ConfigError(f"insert_slack: num_slack must be at least 0, got {num_slack}")
     if bool((target == slack_id).any()):
-        raise ConfigError(f"insert_slack: the target already holds the slack id {slack_id}; it is reserved")
+        raise ConfigError(
+            f"insert_slack: the target already holds the slack id {slack_id}; it is reserved"
+        )
     length = target.numel() + num_slack
     canvas = torch.full((length,), slack_id, dtype=target.dtype)
     places = torch.randperm(length, generator=generator)[: target.numel()].sort().values
@@ -79,7 +83,9 @@ class Noise(NamedTuple):
     """True where the canvas is masked."""
 
 
-def draw_noise(length: int, *, eps: float, generator: torch.Generator, t: float | None = None) -> Noise:
+def draw_noise(
+    length: int, *, eps: float, generator: torch.Generator, t: float | None = None
+) -> Noise:
     """LLaDA's forward process: ``p = (1 - eps) t + eps``, each position masked independently with ``p``.
 
     Args:

@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked, 2 after an error of the user's, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     errors = Console(stderr=True)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)]
+    )
     try:
         arguments.run(arguments)
     except SlackDLMError as error:
@@ -54,9 +56,15 @@ _Commands = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
 
 def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("demo", help="the paper in miniature on a CPU, with a report")
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=1, help="training seeds of every arm (default: 1)")
-    parser.add_argument("--quick", action="store_true", help="the whole path in minutes; figures mean nothing")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/demo"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="training seeds of every arm (default: 1)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="the whole path in minutes; figures mean nothing"
+    )
     parser.set_defaults(run=_demo)
 
 
@@ -68,7 +76,11 @@ def _demo(arguments: argparse.Namespace) -> None:
     console = Console()
     plan = QUICK if arguments.quick else DemoPlan()
     report = run_demo(
-        plan, output=arguments.output, num_seeds=arguments.seeds, quick=arguments.quick, console=console
+        plan,
+        output=arguments.output,
+        num_seeds=arguments.seeds,
+        quick=arguments.quick,
+        console=console,
     )
     results = json.loads((arguments.output / "results.json").read_text(encoding="utf-8"))
     for sentence in [*results["warnings"], *results["summary"]]:
@@ -79,7 +91,13 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _add_train(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("train", help="train what a recipe says")
     parser.add_argument("recipe", type=Path, help="YAML file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. data.train=x")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override, e.g. data.train=x",
+    )
     parser.add_argument("--output", type=Path, help="run folder (default: runs/<recipe name>)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -94,7 +112,9 @@ def _train(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path("runs") / recipe.name
     result = train(recipe, output=output, resume=arguments.resume, progress=not arguments.quiet)
     console = Console()
-    table = Table(title=f"{recipe.name}: {result.steps} steps", title_justify="left", show_header=False)
+    table = Table(
+        title=f"{recipe.name}: {result.steps} steps", title_justify="left", show_header=False
+    )
     for name, value in (
         ("training loss, last 50 steps (nats per position)", result.train_loss),
         ("evaluation CE bound (nats per token)", result.eval_ce),
@@ -108,24 +128,38 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _add_generate(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("generate", help="decode prompts from an argument, a JSONL file or standard input")
+    parser = commands.add_parser(
+        "generate", help="decode prompts from an argument, a JSONL file or standard input"
+    )
     parser.add_argument("model", help="model folder or hub id")
     parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", help="one user text")
     source.add_argument("--input", type=Path, help="JSONL of questions")
-    parser.add_argument("--column", default="prompt", help="column of the question (default: %(default)s)")
+    parser.add_argument(
+        "--column", default="prompt", help="column of the question (default: %(default)s)"
+    )
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
-    parser.add_argument("--canvas-length", type=int, required=True, help="positions, slack and padding included")
+    parser.add_argument(
+        "--canvas-length", type=int, required=True, help="positions, slack and padding included"
+    )
     parser.add_argument("--steps", type=int, help="denoising steps (default: one per position)")
-    parser.add_argument("--block-length", type=int, help="positions per block (default: the whole canvas)")
+    parser.add_argument(
+        "--block-length", type=int, help="positions per block (default: the whole canvas)"
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--remasking", choices=["low_confidence", "random"], default="low_confidence")
+    parser.add_argument(
+        "--remasking", choices=["low_confidence", "random"], default="low_confidence"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--intervention", choices=["shift", "substitute", "drop"], help="disturb the decoding")
-    parser.add_argument("--rate", type=float, help="share of content tokens the intervention touches")
+    parser.add_argument(
+        "--intervention", choices=["shift", "substitute", "drop"], help="disturb the decoding"
+    )
+    parser.add_argument(
+        "--rate", type=float, help="share of content tokens the intervention touches"
+    )
     parser.set_defaults(run=_generate)
 
 
@@ -141,7 +175,9 @@ def _generate(arguments: argparse.Namespace) -> None:
         raise ConfigError("--intervention and --rate: give both or neither")
     intervention = None
     if arguments.intervention is not None:
-        intervention = ShiftIntervention(arguments.rate, kind=arguments.intervention, seed=arguments.seed)
+        intervention = ShiftIntervention(
+            arguments.rate, kind=arguments.intervention, seed=arguments.seed
+        )
     config = SamplerConfig(
         canvas_length=arguments.canvas_length,
         steps=arguments.steps or arguments.canvas_length,
@@ -156,7 +192,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     else:
         text = arguments.prompt if arguments.prompt is not None else sys.stdin.read().strip()
         if not text:
-            raise ConfigError("generate: no prompt; give --prompt TEXT, --input FILE or text on standard input")
+            raise ConfigError(
+                "generate: no prompt; give --prompt TEXT, --input FILE or text on standard input"
+            )
         questions = [Question(0, text)]
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
@@ -186,11 +224,19 @@ def printable(text: str) -> Text:
 
 
 def _add_surface_form(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("surface-form", help="count the answers that a collapse map changes")
+    parser = commands.add_parser(
+        "surface-form", help="count the answers that a collapse map changes"
+    )
     parser.add_argument("files", type=Path, nargs="+", help="JSONL of gold answers")
-    parser.add_argument("--column", default="answer", help="column of the answer (default: %(default)s)")
-    parser.add_argument("--tokenizer", help="model folder or hub id; default: byte-level BPE trained on the answers")
-    parser.add_argument("--slack-ratio", type=float, nargs=2, default=(0.0, 0.5), metavar=("LOW", "HIGH"))
+    parser.add_argument(
+        "--column", default="answer", help="column of the answer (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tokenizer", help="model folder or hub id; default: byte-level BPE trained on the answers"
+    )
+    parser.add_argument(
+        "--slack-ratio", type=float, nargs=2, default=(0.0, 0.5), metavar=("LOW", "HIGH")
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=_surface_form)
 
@@ -205,7 +251,10 @@ def _surface_form(arguments: argparse.Namespace) -> None:
         for question in read_questions(file, column=arguments.column)
     ]
     tokenizer, slack_id = answers_tokenizer(answers, arguments.tokenizer)
-    table = Table(title=f"{len(answers)} answers: canvas, fill with the true path, collapse", title_justify="left")
+    table = Table(
+        title=f"{len(answers)} answers: canvas, fill with the true path, collapse",
+        title_justify="left",
+    )
     for heading in ("collapse", "answers changed", "final values changed", "examples"):
         table.add_column(heading)
     for mode in ("slack", "graves"):
@@ -235,7 +284,7 @@ def _add_report(commands: "_Commands[argparse.ArgumentParser]") -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from slackdlm.report.html import write_report
+    from slackdlm.report.page import write_report
 
     try:
         results = json.loads(arguments.results.read_text(encoding="utf-8"))

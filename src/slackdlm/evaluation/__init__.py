@@ -1,0 +1,1 @@
+"""Benchmarks, answers, judges and statistics: what the texts are worth."""

@@ -25,7 +25,9 @@ class Question(NamedTuple):
     """A text, or a chat that ends with a user's turn."""
 
 
-def read_questions(path: Path, *, column: str = "prompt", first: int | None = None) -> list[Question]:
+def read_questions(
+    path: Path, *, column: str = "prompt", first: int | None = None
+) -> list[Question]:
     """Questions of a JSONL file.
 
     Args:
@@ -50,7 +52,9 @@ def read_questions(path: Path, *, column: str = "prompt", first: int | None = No
             raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from error
         prompt = row.get("messages", row.get(column)) if isinstance(row, dict) else None
         if not isinstance(prompt, str | list) or not prompt:
-            raise DataError(f"{path}:{number}: expected a text in column {column!r} or a list in 'messages'")
+            raise DataError(
+                f"{path}:{number}: expected a text in column {column!r} or a list in 'messages'"
+            )
         questions.append(Question(row.get("id", number - 1), prompt))
     if not questions:
         raise DataError(f"{path}: the file holds no question")
@@ -111,5 +115,7 @@ def weights_sha256(loaded: LoadedModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(loaded.model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Decoding a canvas of masks, and interventions on it."""

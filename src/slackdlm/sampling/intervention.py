@@ -78,12 +78,19 @@ class ShiftIntervention:
     """
 
     def __init__(
-        self, rate: float, *, kind: InterventionKind = "shift", direction: Direction = "both", seed: int
+        self,
+        rate: float,
+        *,
+        kind: InterventionKind = "shift",
+        direction: Direction = "both",
+        seed: int,
     ) -> None:
         if kind not in ("shift", "substitute", "drop"):
             raise ConfigError(f"intervention: unknown kind {kind!r}; use shift, substitute or drop")
         if direction not in ("left", "right", "both"):
-            raise ConfigError(f"intervention: unknown direction {direction!r}; use left, right or both")
+            raise ConfigError(
+                f"intervention: unknown direction {direction!r}; use left, right or both"
+            )
         if not 0 <= rate <= 1 or (kind == "drop" and rate == 1):
             allowed = "[0, 1)" if kind == "drop" else "[0, 1]"
             raise ConfigError(f"intervention: rate of {kind} must lie in {allowed}, got {rate}")
@@ -125,7 +132,11 @@ class ShiftIntervention:
             altered = torch.zeros_like(asked)
         none = torch.zeros_like(asked)
         return Placement(
-            proposal.positions, tokens, written, altered, _dose(asked, asked, none, none, content & written)
+            proposal.positions,
+            tokens,
+            written,
+            altered,
+            _dose(asked, asked, none, none, content & written),
         )
 
     def _shift(
@@ -143,7 +154,9 @@ class ShiftIntervention:
             own = positions[:, n : n + 1]
             alive = proposal.valid[:, n] & free.gather(1, own)[:, 0]
             left = (own > 0)[:, 0] & free.gather(1, (own - 1).clamp_min(0))[:, 0]
-            right = (own < num_cells - 1)[:, 0] & free.gather(1, (own + 1).clamp_max(num_cells - 1))[:, 0]
+            right = (own < num_cells - 1)[:, 0] & free.gather(
+                1, (own + 1).clamp_max(num_cells - 1)
+            )[:, 0]
             if self.direction == "left":
                 right = torch.zeros_like(right)
             elif self.direction == "right":
@@ -169,7 +182,9 @@ def _other(
     """A uniformly random content token other than the one given."""
     num_content = content_ids.numel()
     if num_content < 2:
-        raise ConfigError(f"substitute: needs at least 2 content tokens in the vocabulary, got {num_content}")
+        raise ConfigError(
+            f"substitute: needs at least 2 content tokens in the vocabulary, got {num_content}"
+        )
     place = torch.searchsorted(content_ids, tokens).clamp_max(num_content - 1)
     is_content = content_ids[place] == tokens
     choices = num_content - is_content.long()

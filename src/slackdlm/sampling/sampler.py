@@ -52,7 +52,9 @@ class SamplerConfig:
         if self.temperature < 0:
             raise ConfigError(f"sampler: temperature must be at least 0, got {self.temperature}")
         if self.remasking not in ("low_confidence", "random"):
-            raise ConfigError(f"sampler: unknown remasking {self.remasking!r}; use low_confidence or random")
+            raise ConfigError(
+                f"sampler: unknown remasking {self.remasking!r}; use low_confidence or random"
+            )
         if self.block_length is not None and not 1 <= self.block_length <= self.canvas_length:
             raise ConfigError(
                 f"sampler: block_length must lie in [1, canvas_length={self.canvas_length}], "
@@ -114,7 +116,10 @@ class Sampler:
     """
 
     def __init__(
-        self, loaded: LoadedModel, config: SamplerConfig, intervention: ShiftIntervention | None = None
+        self,
+        loaded: LoadedModel,
+        config: SamplerConfig,
+        intervention: ShiftIntervention | None = None,
     ) -> None:
         self.loaded = loaded
         self.config = config
@@ -186,15 +191,26 @@ class _Decoding:
         self.prompts = self.prompts.to(self.device)
         self.attention = attention.to(self.device)
         self.canvas = torch.full(
-            (rows, self.config.canvas_length), self.loaded.mask_id, dtype=torch.long, device=self.device
+            (rows, self.config.canvas_length),
+            self.loaded.mask_id,
+            dtype=torch.long,
+            device=self.device,
         )
-        self.noise = [np.random.Generator(np.random.PCG64([self.config.seed, row])) for row in row_ids]
+        self.noise = [
+            np.random.Generator(np.random.PCG64([self.config.seed, row])) for row in row_ids
+        ]
         if self.intervention is not None:
             self.shift_noise = [self.intervention.row_generator(row) for row in row_ids]
-        special = {self.loaded.mask_id, self.loaded.slack_id, *self.loaded.tokenizer.all_special_ids}
+        special = {
+            self.loaded.mask_id,
+            self.loaded.slack_id,
+            *self.loaded.tokenizer.all_special_ids,
+        }
         content = [i for i in range(len(self.loaded.tokenizer)) if i not in special]
         self.content_ids = torch.tensor(content, device=self.device)
-        self.exempt_ids = torch.tensor([self.loaded.slack_id, self.loaded.pad_id], device=self.device)
+        self.exempt_ids = torch.tensor(
+            [self.loaded.slack_id, self.loaded.pad_id], device=self.device
+        )
         self.num_forwards = torch.zeros(rows, dtype=torch.long, device=self.device)
         self.dose = torch.zeros(rows, len(Dose._fields), dtype=torch.long, device=self.device)
         self.steps: list[list[list[Commit]]] = [[] for _ in prompts]
@@ -226,7 +242,9 @@ class _Decoding:
             self.num_forwards += (remaining > 0).long()
             step += 1
 
-    def _step(self, free: Bool[Tensor, "B L"], count: Int[Tensor, " B"], *, num_proposed: int) -> None:
+    def _step(
+        self, free: Bool[Tensor, "B L"], count: Int[Tensor, " B"], *, num_proposed: int
+    ) -> None:
         proposed, confidence = self._predict(free)
         order = confidence.sort(dim=1, descending=True, stable=True)
         positions = order.indices[:, :num_proposed]
@@ -240,7 +258,9 @@ class _Decoding:
         if self.config.trace:
             self._record(placement, order.values[:, :num_proposed])
 
-    def _predict(self, free: Bool[Tensor, "B L"]) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]:
+    def _predict(
+        self, free: Bool[Tensor, "B L"]
+    ) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]:
         """The token proposed for every free cell and its confidence; -inf elsewhere."""
         model = self.loaded.model
         inputs = torch.cat([self.prompts, self.canvas], dim=1)
@@ -263,7 +283,9 @@ class _Decoding:
     def _uniforms(self, free: Bool[Tensor, "B L"], width: int) -> Float[Tensor, "M width"]:
         """Uniform draws for every free cell, each row from its own generator."""
         counts = free.sum(dim=1).tolist()
-        draws = [noise.random((count, width)) for noise, count in zip(self.noise, counts, strict=True)]
+        draws = [
+            noise.random((count, width)) for noise, count in zip(self.noise, counts, strict=True)
+        ]
         return torch.from_numpy(np.concatenate(draws)).to(self.device)
 
     def _place(self, proposal: Proposal) -> Placement:
@@ -272,7 +294,11 @@ class _Decoding:
             dose = torch.zeros_like(self.dose)
             dose[:, Dose._fields.index("committed")] = content.sum(dim=1)
             return Placement(
-                proposal.positions, proposal.tokens, proposal.valid, torch.zeros_like(proposal.valid), dose
+                proposal.positions,
+                proposal.tokens,
+                proposal.valid,
+                torch.zeros_like(proposal.valid),
+                dose,
             )
         # Every row draws for the whole canvas in every step, so that its draws depend on itself alone.
         length, num_proposed = self.config.canvas_length, proposal.positions.shape[1]
@@ -285,7 +311,13 @@ class _Decoding:
         )
 
     def _record(self, placement: Placement, confidence: Float[Tensor, "B N"]) -> None:
-        columns = (placement.positions, placement.tokens, confidence, placement.altered, placement.written)
+        columns = (
+            placement.positions,
+            placement.tokens,
+            confidence,
+            placement.altered,
+            placement.written,
+        )
         for row, cells in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
             commits = [Commit(*cell[:4]) for cell in zip(*cells, strict=True) if cell[4]]
             self.steps[row].append(commits)
@@ -295,8 +327,12 @@ class _Decoding:
         canvases, doses = self.canvas.tolist(), self.dose.tolist()
         for row, num_forwards in enumerate(self.num_forwards.tolist()):
             canvas = canvases[row]
-            end = next((i for i, token in enumerate(canvas) if token in self.loaded.eos_ids), len(canvas))
-            tokens = collapse(canvas[:end], slack_id=self.loaded.slack_id, mode=self.config.collapse)
+            end = next(
+                (i for i, token in enumerate(canvas) if token in self.loaded.eos_ids), len(canvas)
+            )
+            tokens = collapse(
+                canvas[:end], slack_id=self.loaded.slack_id, mode=self.config.collapse
+            )
             dose = Dose(*doses[row])
             generations.append(
                 Generation(

@@ -9,9 +9,7 @@ from torch import Tensor
 Remasking = Literal["low_confidence", "random"]
 
 
-def low_confidence(
-    logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"]
-) -> Float[Tensor, " M"]:
+def low_confidence(logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
     """Probability the model gives each proposed token, before temperature and noise.
 
     Args:

@@ -1,0 +1,1 @@
+"""Whole experiments: train, decode, judge and report in one go."""

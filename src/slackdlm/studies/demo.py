@@ -21,7 +21,7 @@ from slackdlm.errors import ConfigError
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model
 from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.report.html import write_report
+from slackdlm.report.page import write_report
 from slackdlm.studies import demo_results, shift_sensitivity
 from slackdlm.studies.demo_findings import findings, warnings
 from slackdlm.studies.demo_replay import replays, samples_shown
@@ -60,13 +60,23 @@ class DemoPlan:
     """Width of the feed-forward layers."""
     base: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=2500, batch_size=32, learning_rate=2e-3, warmup_steps=100, eval_every=500, save_every=500
+            steps=2500,
+            batch_size=32,
+            learning_rate=2e-3,
+            warmup_steps=100,
+            eval_every=500,
+            save_every=500,
         )
     )
     """Pre-training of the base."""
     arm: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=800, batch_size=32, learning_rate=1e-3, warmup_steps=50, eval_every=200, save_every=400
+            steps=800,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=50,
+            eval_every=200,
+            save_every=400,
         )
     )
     """Fine-tuning of each arm."""
@@ -92,10 +102,22 @@ QUICK = DemoPlan(
     n_heads=2,
     mlp_hidden_size=64,
     base=TrainingConfig(
-        steps=60, batch_size=16, learning_rate=3e-3, warmup_steps=10, eval_every=30, eval_samples=16, save_every=30
+        steps=60,
+        batch_size=16,
+        learning_rate=3e-3,
+        warmup_steps=10,
+        eval_every=30,
+        eval_samples=16,
+        save_every=30,
     ),
     arm=TrainingConfig(
-        steps=30, batch_size=16, learning_rate=2e-3, warmup_steps=5, eval_every=15, eval_samples=16, save_every=15
+        steps=30,
+        batch_size=16,
+        learning_rate=2e-3,
+        warmup_steps=5,
+        eval_every=15,
+        eval_samples=16,
+        save_every=15,
     ),
     steps=(8, 16),
     rates=(0.01, 0.1),
@@ -105,7 +127,12 @@ QUICK = DemoPlan(
 
 
 def run_demo(
-    plan: DemoPlan, *, output: Path, num_seeds: int = 1, quick: bool = False, console: Console | None = None
+    plan: DemoPlan,
+    *,
+    output: Path,
+    num_seeds: int = 1,
+    quick: bool = False,
+    console: Console | None = None,
 ) -> Path:
     """Run or finish the demo.
 
@@ -132,18 +159,30 @@ def run_demo(
     answer_files: list[Path] = []
     for seed in range(num_seeds):
         with clock.stage(f"train, seed {seed}"):
-            models = _train(plan, arms, train_file, output / f"seed-{seed}", seed=seed, console=console)
+            models = _train(
+                plan, arms, train_file, output / f"seed-{seed}", seed=seed, console=console
+            )
         with clock.stage(f"decode, seed {seed}"):
-            answer_files += _answer(plan, models, questions, output / "answers", seed=seed, console=console)
+            answer_files += _answer(
+                plan, models, questions, output / "answers", seed=seed, console=console
+            )
     with clock.stage("judge"):
         judgments = output / "judgments.jsonl"
         demo_results.judge_answers(answer_files, judgments)
     with clock.stage("statistics"):
-        results = _results(plan, [BASE, *arms], questions, judgments, num_seeds=num_seeds, quick=quick)
-    models = {arm.name: load_model(str(output / "seed-0" / arm.name / "model")) for arm in [BASE, *arms]}
+        results = _results(
+            plan, [BASE, *arms], questions, judgments, num_seeds=num_seeds, quick=quick
+        )
+    models = {
+        arm.name: load_model(str(output / "seed-0" / arm.name / "model")) for arm in [BASE, *arms]
+    }
     prompts = [task.prompt for task in questions]
-    results["replays"] = replays(models, prompts[:1], plan.probed_steps[0], canvas_length=plan.canvas_length)
-    results["samples"] = samples_shown(judgments, questions, num_questions=5, steps=plan.probed_steps[0])
+    results["replays"] = replays(
+        models, prompts[:1], plan.probed_steps[0], canvas_length=plan.canvas_length
+    )
+    results["samples"] = samples_shown(
+        judgments, questions, num_questions=5, steps=plan.probed_steps[0]
+    )
     results["training"] = _curves([BASE, *arms], output, num_seeds=num_seeds)
     results["run"]["seconds"] = clock.seconds
     results_file = output / "results.json"
@@ -181,7 +220,9 @@ def _same_plan(plan: DemoPlan, output: Path) -> None:
     file = output / "plan.json"
     text = json.dumps(asdict(plan), indent=1) + "\n"
     if file.exists() and file.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{output}: holds a demo of another plan; choose another --output or delete the folder")
+        raise ConfigError(
+            f"{output}: holds a demo of another plan; choose another --output or delete the folder"
+        )
     file.write_text(text, encoding="utf-8")
 
 
@@ -189,9 +230,13 @@ def _write_tasks(plan: DemoPlan, folder: Path) -> tuple[Path, list[Task]]:
     """Training dialogues as a JSONL file, and questions whose prompts do not occur there."""
     folder.mkdir(exist_ok=True)
     train = write_tasks(plan.num_train, seed=1)
-    questions = write_tasks(plan.num_questions, seed=2, unlike=frozenset(task.prompt for task in train))
+    questions = write_tasks(
+        plan.num_questions, seed=2, unlike=frozenset(task.prompt for task in train)
+    )
     for name, tasks in (("train", train), ("questions", questions)):
-        lines = (json.dumps({"prompt": task.prompt, "response": task.story}) + "\n" for task in tasks)
+        lines = (
+            json.dumps({"prompt": task.prompt, "response": task.story}) + "\n" for task in tasks
+        )
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     return folder / "train.jsonl", questions
 
@@ -210,11 +255,19 @@ def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
 
 
 def _train(
-    plan: DemoPlan, arms: Sequence[Arm], train_file: Path, folder: Path, *, seed: int, console: Console
+    plan: DemoPlan,
+    arms: Sequence[Arm],
+    train_file: Path,
+    folder: Path,
+    *,
+    seed: int,
+    console: Console,
 ) -> dict[str, LoadedModel]:
     new = _new_base(plan, seed=seed)
     dialogues = read_dialogues(train_file, prompt=None, response=None)
-    encoded = encode_samples(dialogues, new.tokenizer, max_prompt_length=32, canvas_length=plan.canvas_length)
+    encoded = encode_samples(
+        dialogues, new.tokenizer, max_prompt_length=32, canvas_length=plan.canvas_length
+    )
     held_out = plan.base.eval_samples
     samples: list[Sample] = encoded[held_out:]
     models: dict[str, LoadedModel] = {}
@@ -283,7 +336,13 @@ def _conditions(plan: DemoPlan) -> list[Condition]:
 
 
 def _results(
-    plan: DemoPlan, arms: Sequence[Arm], questions: Sequence[Task], judgments: Path, *, num_seeds: int, quick: bool
+    plan: DemoPlan,
+    arms: Sequence[Arm],
+    questions: Sequence[Task],
+    judgments: Path,
+    *,
+    num_seeds: int,
+    quick: bool,
 ) -> dict[str, Any]:
     rng = np.random.Generator(np.random.PCG64(0))
     scores = demo_results.Scores(judgments, num_questions=plan.num_questions)
@@ -324,7 +383,9 @@ def _points(rows: Sequence[dict[str, Any]], *, every: int = 10) -> list[dict[str
         if "loss" in row:
             losses.append(row["loss"])
         if "eval_ce" in row or len(losses) == every:
-            point = points.setdefault(row["step"], {"step": row["step"], "eval_ce": None, "eval_objective": None})
+            point = points.setdefault(
+                row["step"], {"step": row["step"], "eval_ce": None, "eval_objective": None}
+            )
             if losses:
                 point["loss"] = float(np.mean(losses))
                 losses = []

@@ -28,7 +28,9 @@ def findings(
     sentences += [_objective(row) for row in win_rates if _is(row, "ce_slack", "ce", kind="none")]
     for arm in ("ce", "slack_ctc"):
         for rate in sorted({row["rate"] for row in win_rates}):
-            sentences += [_probe(row) for row in win_rates if _is(row, arm, "self", kind="shift", rate=rate)]
+            sentences += [
+                _probe(row) for row in win_rates if _is(row, arm, "self", kind="shift", rate=rate)
+            ]
     sentences += _plainness(quality, source)
     runs = "1 training run" if num_seeds == 1 else f"{num_seeds} training runs"
     sentences.append(
@@ -42,18 +44,26 @@ def warnings(*, num_seeds: int, quick: bool) -> list[str]:
     """What a reader must know before believing a figure."""
     found: list[str] = []
     if quick:
-        found.append("Quick run: the models are barely trained. It shows that the path works; its figures mean nothing.")
+        found.append(
+            "Quick run: the models are barely trained. It shows that the path works; its figures mean nothing."
+        )
     if num_seeds == 1:
         found.append(
             "One training seed: intervals cover new questions, not new training runs. Run with --seeds 3 to see those."
         )
     elif num_seeds < 5:
-        found.append(f"{num_seeds} training seeds: intervals cover new training runs too, and are wide for that reason.")
+        found.append(
+            f"{num_seeds} training seeds: intervals cover new training runs too, and are wide for that reason."
+        )
     return found
 
 
 def _is(row: dict[str, Any], arm: str, against: str, **where: object) -> bool:
-    return row["arm"] == arm and row["against"] == against and all(row[k] == v for k, v in where.items())
+    return (
+        row["arm"] == arm
+        and row["against"] == against
+        and all(row[k] == v for k, v in where.items())
+    )
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -70,11 +80,15 @@ def _rate(row: dict[str, Any]) -> str:
     text = f"win rate {row['value']:.3f}"
     if row["low"] is not None:
         text += f" [{row['low']:.3f}, {row['high']:.3f}]"
-    return f"{text}, adjusted p = {row['p_adjusted']:.2g}, n = {row['num_scored']}/{row['num_total']}"
+    return (
+        f"{text}, adjusted p = {row['p_adjusted']:.2g}, n = {row['num_scored']}/{row['num_total']}"
+    )
 
 
 def _decoding(row: dict[str, Any]) -> str:
-    return f"{row['steps']} steps, " + ("greedy" if row["temperature"] == 0 else f"temperature {row['temperature']:g}")
+    return f"{row['steps']} steps, " + (
+        "greedy" if row["temperature"] == 0 else f"temperature {row['temperature']:g}"
+    )
 
 
 def _objective(row: dict[str, Any]) -> str:
@@ -96,7 +110,9 @@ def _plainness(quality: Sequence[dict[str, Any]], source: dict[str, Any]) -> lis
     sentences: list[str] = []
     for temperature in sorted({row["temperature"] for row in plain}):
         most = max(row["steps"] for row in plain)
-        rows = {r["arm"]: r for r in plain if r["temperature"] == temperature and r["steps"] == most}
+        rows = {
+            r["arm"]: r for r in plain if r["temperature"] == temperature and r["steps"] == most
+        }
         if not {"ce", "slack_ctc"} <= rows.keys():
             continue
         parts: list[str] = []

@@ -8,7 +8,8 @@ from typing import Any
 from slackdlm.models.loading import LoadedModel
 from slackdlm.sampling.sampler import Commit, Generation
 from slackdlm.studies.shift_sensitivity import Condition, decode
-from slackdlm.studies.toy_language import Task, judge
+from slackdlm.studies.toy_judge import judge
+from slackdlm.studies.toy_language import Task
 
 REPLAY_RATE = 0.1
 """Shift rate of the disturbed replay: high enough that one answer shows it."""
@@ -20,7 +21,10 @@ def replays(
     """One greedy decoding per arm and prompt, undisturbed and displaced."""
     shown: list[dict[str, Any]] = []
     for arm in ("ce", "slack_ctc"):
-        for condition in (Condition(0.0, steps, None, 0.0), Condition(0.0, steps, "shift", REPLAY_RATE)):
+        for condition in (
+            Condition(0.0, steps, None, 0.0),
+            Condition(0.0, steps, "shift", REPLAY_RATE),
+        ):
             answers = decode(
                 models[arm], prompts, condition, canvas_length=canvas_length, seed=0, trace=True
             )
@@ -57,7 +61,11 @@ def _cell(loaded: LoadedModel, commit: Commit) -> dict[str, Any]:
         state = "slack"
     elif commit.token in loaded.eos_ids:
         state = "end"
-    return {"token": loaded.tokenizer.convert_ids_to_tokens(commit.token), "state": state, "new": True}
+    return {
+        "token": loaded.tokenizer.convert_ids_to_tokens(commit.token),
+        "state": state,
+        "new": True,
+    }
 
 
 def samples_shown(
@@ -65,7 +73,13 @@ def samples_shown(
 ) -> list[dict[str, Any]]:
     """The first questions' greedy, undisturbed answers of the first training run, with the source story."""
     samples = [
-        {"prompt": task.prompt, "arm": "source", "text": task.story, "canvas": "", "verdict": _verdict(task)}
+        {
+            "prompt": task.prompt,
+            "arm": "source",
+            "text": task.story,
+            "canvas": "",
+            "verdict": _verdict(task),
+        }
         for task in questions[:num_questions]
     ]
     for line in judgments.read_text(encoding="utf-8").splitlines():
@@ -75,7 +89,13 @@ def samples_shown(
             task = questions[row["question"]]
             verdict = _verdict(task._replace(story=row["text"]))
             samples.append(
-                {"prompt": task.prompt, "arm": row["arm"], "text": row["text"], "canvas": "", "verdict": verdict}
+                {
+                    "prompt": task.prompt,
+                    "arm": row["arm"],
+                    "text": row["text"],
+                    "canvas": "",
+                    "verdict": verdict,
+                }
             )
     return samples
 

@@ -6,6 +6,7 @@ questions and new training runs (`over_training_runs`). p-values always speak ab
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from slackdlm.evaluation.statistics import (
     sign_flip_test,
     win_points,
 )
-from slackdlm.studies.toy_language import Task, judge
+from slackdlm.studies.toy_judge import judge
+from slackdlm.studies.toy_language import Task
 
 PER_QUESTION = (
     "quality",
@@ -49,7 +51,16 @@ class Cell(NamedTuple):
 def judge_answers(answers: Iterable[Path], file: Path) -> None:
     """Judge every answer exactly; one ``judgments.jsonl``, whole or not at all."""
     part = file.with_suffix(".part")
-    keep = ("arm", "training_seed", "decoding_seed", "temperature", "steps", "kind", "rate", "question")
+    keep = (
+        "arm",
+        "training_seed",
+        "decoding_seed",
+        "temperature",
+        "steps",
+        "kind",
+        "rate",
+        "question",
+    )
     with part.open("w", encoding="utf-8") as stream:
         for source in answers:
             for line in source.read_text(encoding="utf-8").splitlines():
@@ -80,7 +91,11 @@ class Scores:
         seeds = sorted({row["decoding_seed"] for row in rows})
         scores = np.full((len(runs), len(seeds), self.num_questions), np.nan)
         for row in rows:
-            place = (runs.index(row["training_seed"]), seeds.index(row["decoding_seed"]), row["question"])
+            place = (
+                runs.index(row["training_seed"]),
+                seeds.index(row["decoding_seed"]),
+                row["question"],
+            )
             scores[place] = np.nan if row[metric] is None else row[metric]
         return scores
 
@@ -105,7 +120,7 @@ def distinct_bigrams(texts: Sequence[str]) -> float:
     for text in texts:
         words = text.split()
         num_words += len(words)
-        pairs.update(zip(words, words[1:], strict=False))
+        pairs.update(pairwise(words))
     return 1000 * len(pairs) / num_words if num_words else float("nan")
 
 
@@ -126,7 +141,9 @@ def _per_run_questions(scores: Float[np.ndarray, "N R Q"]) -> Float[np.ndarray, 
     return np.stack([average_over_seeds(run) for run in scores])
 
 
-def quality_rows(scores: Scores, *, canvas_length: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def quality_rows(
+    scores: Scores, *, canvas_length: int, rng: np.random.Generator
+) -> list[dict[str, Any]]:
     """One row per cell: every metric with its interval, and the realised dose."""
     rows: list[dict[str, Any]] = []
     for cell in scores.rows:
@@ -215,6 +232,7 @@ def _points(
     a = np.broadcast_to(a, (a.shape[0], num_seeds, a.shape[2])) if a.shape[1] == 1 else a
     b = np.broadcast_to(b, (b.shape[0], num_seeds, b.shape[2])) if b.shape[1] == 1 else b
     points = [
-        [win_points(x, y) for x, y in zip(run_a, run_b, strict=True)] for run_a, run_b in zip(a, b, strict=True)
+        [win_points(x, y) for x, y in zip(run_a, run_b, strict=True)]
+        for run_a, run_b in zip(a, b, strict=True)
     ]
     return np.stack([average_over_seeds(np.stack(run)) for run in points])

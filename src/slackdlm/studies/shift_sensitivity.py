@@ -125,7 +125,12 @@ def answer_grid(
 
 
 def answer_row(
-    loaded: LoadedModel, prompt: str, question: int, condition: Condition, seed: int, answer: Generation
+    loaded: LoadedModel,
+    prompt: str,
+    question: int,
+    condition: Condition,
+    seed: int,
+    answer: Generation,
 ) -> dict[str, Any]:
     """One line of ``answers.jsonl``."""
     return {

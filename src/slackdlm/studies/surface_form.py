@@ -60,7 +60,9 @@ def survey(
     examples: list[tuple[str, str]] = []
     for answer in answers:
         ids = torch.tensor(tokenizer.encode(answer, add_special_tokens=False), dtype=torch.long)
-        num_slack = draw_num_slack(len(ids), slack_ratio=slack_ratio, room=2 * len(ids), generator=generator)
+        num_slack = draw_num_slack(
+            len(ids), slack_ratio=slack_ratio, room=2 * len(ids), generator=generator
+        )
         canvas = insert_slack(ids, num_slack, slack_id=slack_id, generator=generator)
         text = tokenizer.decode(collapse(canvas.tolist(), slack_id=slack_id, mode=mode))
         before, after = final_value(answer), final_value(text)
@@ -73,7 +75,9 @@ def survey(
     return SurfaceForm(len(answers), changed, finals, finals_changed, examples)
 
 
-def answers_tokenizer(answers: Sequence[str], name: str | None) -> tuple[PreTrainedTokenizerFast, int]:
+def answers_tokenizer(
+    answers: Sequence[str], name: str | None
+) -> tuple[PreTrainedTokenizerFast, int]:
     """The tokenizer of a model and its slack id, or a byte-level BPE fitted to the answers.
 
     Args:

@@ -1,0 +1,190 @@
+"""The exact judge of the toy language: a parser with likelihoods, and a verdict on each answer.
+
+Ours; it stands in for the judge model of open-ended evaluation.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from slackdlm.errors import DataError
+from slackdlm.studies.toy_language import (
+    ADJECTIVES,
+    ADVERBS,
+    ASK,
+    COLOURS,
+    COUNT_WORDS,
+    DETERMINERS,
+    INTRANSITIVE,
+    NOUN_NUMBER,
+    NOUNS,
+    NUMBERS,
+    OPENERS,
+    P_ADVERB,
+    P_COLOUR,
+    P_OPENER,
+    P_PP,
+    P_SECOND_CLAUSE,
+    P_SIZE,
+    P_TRANSITIVE,
+    PREPOSITIONS,
+    SIZES,
+    TRANSITIVE,
+)
+
+
+class _Reader:
+    """Recursive descent over one sentence; sums the log-probability of every choice it reads."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+        self.place = 0
+        self.log_likelihood = 0.0
+
+    def next_in(self, words: Sequence[str] | dict[str, str]) -> bool:
+        return self.place < len(self.words) and self.words[self.place] in words
+
+    def take(self, words: Sequence[str]) -> None:
+        """Read one word drawn uniformly from ``words``."""
+        if not self.next_in(words):
+            raise ValueError
+        self.place += 1
+        self.log_likelihood -= math.log(len(words))
+
+    def optional(self, words: Sequence[str], probability: float) -> bool:
+        """Account for an optional part that begins with one of ``words``; does not read it."""
+        present = self.next_in(words)
+        self.log_likelihood += math.log(probability if present else 1 - probability)
+        return present
+
+    def noun_phrase(self) -> str:
+        """Read a noun phrase and return its number, which only the noun decides."""
+        determiner = self.place
+        self.place += 1
+        if self.optional(SIZES, P_SIZE):
+            self.take(SIZES)
+        if self.optional(COLOURS, P_COLOUR):
+            self.take(COLOURS)
+        if not self.next_in(NOUN_NUMBER):
+            raise ValueError
+        number = NOUN_NUMBER[self.words[self.place]]
+        self.log_likelihood -= math.log(len(NUMBERS))
+        self.take(NOUNS[number])
+        if self.words[determiner] not in DETERMINERS[number]:
+            raise ValueError
+        self.log_likelihood -= math.log(len(DETERMINERS[number]))
+        return number
+
+    def verb_phrase(self, number: str) -> None:
+        if self.optional(TRANSITIVE[number], P_TRANSITIVE):
+            self.take(TRANSITIVE[number])
+            self.noun_phrase()
+        else:
+            self.take(INTRANSITIVE[number])
+        if self.optional(ADVERBS, P_ADVERB):
+            self.take(ADVERBS)
+        if self.optional(PREPOSITIONS, P_PP):
+            self.take(PREPOSITIONS)
+            self.noun_phrase()
+
+    def sentence(self) -> float:
+        if self.optional(OPENERS, P_OPENER):
+            self.take(OPENERS)
+        number = self.noun_phrase()
+        self.verb_phrase(number)
+        if self.optional(["and"], P_SECOND_CLAUSE):
+            self.take(["and"])
+            self.verb_phrase(number)
+        self.take(["."])
+        if self.place != len(self.words):
+            raise ValueError
+        return self.log_likelihood
+
+
+def sentence_log_likelihood(words: Sequence[str]) -> float | None:
+    """Exact log-probability of a sentence under the grammar, in nats.
+
+    Args:
+        words: The sentence, its full stop included.
+
+    Returns:
+        The log-probability, before stories are conditioned on their length; ``None`` where the sentence does
+        not parse. The grammar is unambiguous, so one derivation is the whole sum.
+    """
+    try:
+        return _Reader(words).sentence()
+    except (ValueError, IndexError):
+        return None
+
+
+class Request(NamedTuple):
+    """What a prompt asks for."""
+
+    num_sentences: int
+    words: tuple[str, ...]
+
+
+def read_prompt(prompt: str) -> Request:
+    """The request behind a prompt of :func:`write_task`.
+
+    Raises:
+        DataError: If the prompt is not of that form.
+    """
+    counts = {word: count for count, word in COUNT_WORDS.items()}
+    words = prompt.split()
+    if words[:1] != [ASK] or len(words) < 2 or words[1] not in counts:
+        raise DataError(f"toy prompt: expected '{ASK} {'|'.join(counts)} WORD...', got {prompt!r}")
+    return Request(num_sentences=counts[words[1]], words=tuple(words[2:]))
+
+
+class Verdict(NamedTuple):
+    """The exact judgment of one answer."""
+
+    grammatical: float
+    """Share of grammatical sentences, of as many as were asked for or written, whichever is more."""
+    coverage: float
+    """Share of the requested words that occur; 1 where nothing was requested."""
+    quality: float
+    """``grammatical * coverage``: the score that pairwise verdicts compare."""
+    right_count: float
+    """1 if the number of sentences is the one asked for, else 0."""
+    words: int
+    """Words written, full stops included."""
+    adjectives: float | None
+    """Share of adjectives among the words; ``None`` where there are no words."""
+    log_likelihood: float | None
+    """Mean log-probability per word, in nats, under the grammar; ``None`` unless every sentence parses."""
+
+
+def judge(prompt: str, answer: str) -> Verdict:
+    """Judge one answer against its prompt, exactly and without a model.
+
+    Args:
+        prompt: A prompt of :func:`write_task`.
+        answer: Any text; it is split at white space, and sentences end at ``.``. Words after the last full
+            stop count as a sentence that does not parse.
+    """
+    request = read_prompt(prompt)
+    words = answer.split()
+    sentences: list[list[str]] = [[]]
+    for word in words:
+        sentences[-1].append(word)
+        if word == ".":
+            sentences.append([])
+    if not sentences[-1]:
+        sentences.pop()
+    scores = [sentence_log_likelihood(sentence) for sentence in sentences]
+    parsed = [score for score in scores if score is not None]
+    grammatical = len(parsed) / max(len(sentences), request.num_sentences)
+    present = [word in words for word in request.words]
+    coverage = sum(present) / len(present) if present else 1.0
+    all_parse = bool(sentences) and len(parsed) == len(sentences)
+    return Verdict(
+        grammatical=grammatical,
+        coverage=coverage,
+        quality=grammatical * coverage,
+        right_count=float(len(sentences) == request.num_sentences),
+        words=len(words),
+        adjectives=sum(word in ADJECTIVES for word in words) / len(words) if words else None,
+        log_likelihood=sum(parsed) / len(words) if all_parse else None,
+    )

@@ -1,0 +1,214 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slackdlm.errors import ConfigError
+from slackdlm.sampling.intervention import Dose, Proposal, ShiftIntervention
+
+SLACK, PAD = 0, 1
+EXEMPT = torch.tensor([SLACK, PAD])
+CONTENT = torch.arange(2, 12)
+
+
+def proposal(positions, tokens, free) -> Proposal:
+    return Proposal(
+        torch.tensor([positions]),
+        torch.tensor([tokens]),
+        torch.ones(1, len(positions), dtype=torch.bool),
+        torch.tensor([free], dtype=torch.bool),
+    )
+
+
+def draws(asked, coin=0.0, pick=0.0):
+    """Uniforms: 0 asks, 1 does not; a coin below one half goes left."""
+    return torch.tensor([[[0.0 if a else 0.999, coin, pick] for a in asked]], dtype=torch.float64)
+
+
+def place(intervention, proposal, uniforms):
+    placed = intervention.place(proposal, uniforms, exempt_ids=EXEMPT, content_ids=CONTENT)
+    written = [
+        (int(p), int(t))
+        for p, t, w in zip(placed.positions[0], placed.tokens[0], placed.written[0], strict=True)
+        if w
+    ]
+    return written, Dose(*placed.dose[0].tolist()), placed.altered[0].tolist()
+
+
+def test_a_token_moves_one_place_and_leaves_its_own_masked():
+    shift = ShiftIntervention(0.5, seed=0)
+    assert place(shift, proposal([2], [5], [1] * 5), draws([True]))[0] == [(1, 5)]
+    assert place(shift, proposal([2], [5], [1] * 5), draws([True], coin=0.9))[0] == [(3, 5)]
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("left", 1), ("right", 3)])
+def test_direction_restricts_the_neighbour(direction, expected):
+    shift = ShiftIntervention(0.5, direction=direction, seed=0)
+    for coin in (0.0, 0.9):
+        written, _, _ = place(shift, proposal([2], [5], [1] * 5), draws([True], coin=coin))
+        assert written == [(expected, 5)]
+
+
+def test_the_only_free_neighbour_is_used():
+    shift = ShiftIntervention(0.5, seed=0)
+    written, dose, _ = place(shift, proposal([2], [5], [1, 0, 1, 1, 1]), draws([True]))
+    assert written == [(3, 5)]
+    assert dose == Dose(asked=1, displaced=1, impossible=0, lost=0, committed=1)
+
+
+@pytest.mark.parametrize("own", [0, 4])
+def test_the_canvas_ends_are_never_left(own):
+    free = [0] * 5
+    free[own] = 1
+    written, dose, altered = place(
+        ShiftIntervention(1.0, seed=0), proposal([own], [5], free), draws([True])
+    )
+    assert written == [(own, 5)]
+    assert dose == Dose(asked=1, displaced=0, impossible=1, lost=0, committed=1)
+    assert altered == [False]
+
+
+def test_a_token_whose_place_was_taken_waits():
+    written, dose, _ = place(
+        ShiftIntervention(0.5, seed=0), proposal([2, 1], [5, 6], [1] * 5), draws([True, False])
+    )
+    assert written == [(1, 5)]
+    assert dose == Dose(asked=1, displaced=1, impossible=0, lost=1, committed=1)
+
+
+def test_a_token_just_committed_is_no_free_neighbour():
+    written, dose, _ = place(
+        ShiftIntervention(0.5, direction="left", seed=0),
+        proposal([1, 2], [5, 6], [1] * 5),
+        draws([False, True]),
+    )
+    assert written == [(1, 5), (2, 6)]
+    assert dose == Dose(asked=1, displaced=0, impossible=1, lost=0, committed=2)
+
+
+def test_slack_and_padding_are_neither_displaced_nor_counted():
+    for kind in ("shift", "substitute", "drop"):
+        written, dose, _ = place(
+            ShiftIntervention(0.9, kind=kind, seed=0),
+            proposal([1, 3], [SLACK, PAD], [1] * 5),
+            draws([True, True]),
+        )
+        assert written == [(1, SLACK), (3, PAD)]
+        assert dose == Dose(0, 0, 0, 0, 0)
+
+
+def test_substitute_writes_another_content_token_in_place():
+    substitute = ShiftIntervention(0.5, kind="substitute", seed=0)
+    seen = set()
+    for pick in np.linspace(0, 0.9999, 200):
+        written, dose, altered = place(
+            substitute, proposal([2], [5], [1] * 5), draws([True], pick=float(pick))
+        )
+        assert written[0][0] == 2
+        seen.add(written[0][1])
+        assert dose == Dose(asked=1, displaced=1, impossible=0, lost=0, committed=1)
+        assert altered == [True]
+    assert seen == set(CONTENT.tolist()) - {5}, "every other content token and never the same one"
+
+
+def test_drop_skips_the_commit():
+    written, dose, _ = place(
+        ShiftIntervention(0.5, kind="drop", seed=0),
+        proposal([2, 3], [5, 6], [1] * 5),
+        draws([True, False]),
+    )
+    assert written == [(3, 6)]
+    assert dose == Dose(asked=1, displaced=1, impossible=0, lost=0, committed=1)
+
+
+def restated_shift(positions, tokens, free, uniforms, rate):
+    """The rule of the design, one token at a time, in plain Python."""
+    free, written, counts = list(free), [], dict.fromkeys(Dose._fields, 0)
+    for place_, token, (ask, coin, _) in zip(positions, tokens, uniforms, strict=True):
+        content = token not in (SLACK, PAD)
+        if not free[place_]:
+            counts["lost"] += content
+            continue
+        target = place_
+        if content and ask < rate:
+            counts["asked"] += 1
+            options = [q for q in (place_ - 1, place_ + 1) if 0 <= q < len(free) and free[q]]
+            if options:
+                target = options[0] if len(options) == 1 or coin < 0.5 else options[1]
+                counts["displaced"] += 1
+            else:
+                counts["impossible"] += 1
+        free[target] = False
+        written.append((target, token))
+        counts["committed"] += content
+    return written, Dose(**counts)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_shift_equals_its_rule_restated(data):
+    length = data.draw(st.integers(1, 9))
+    free = data.draw(st.lists(st.booleans(), min_size=length, max_size=length).filter(any))
+    places = data.draw(st.permutations([i for i in range(length) if free[i]]))
+    places = places[: data.draw(st.integers(1, len(places)))]
+    tokens = data.draw(st.lists(st.integers(0, 11), min_size=len(places), max_size=len(places)))
+    rate = data.draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+    seed = data.draw(st.integers(0, 10_000))
+    uniforms = np.random.Generator(np.random.PCG64(seed)).random((len(places), 3))
+    expected = restated_shift(places, tokens, free, uniforms, rate)
+    written, dose, _ = place(
+        ShiftIntervention(rate, seed=0),
+        proposal(places, tokens, [int(f) for f in free]),
+        torch.from_numpy(uniforms)[None],
+    )
+    assert (written, dose) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rate": -0.1}, r"rate of shift must lie in \[0, 1\], got -0.1"),
+        ({"rate": 1.5}, "must lie in"),
+        ({"rate": 1.0, "kind": "drop"}, r"rate of drop must lie in \[0, 1\), got 1.0"),
+        ({"rate": 0.1, "kind": "jump"}, "unknown kind 'jump'"),
+        ({"rate": 0.1, "direction": "up"}, "unknown direction 'up'"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        ShiftIntervention(**arguments, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["shift", "substitute"])
+def test_the_realised_dose_is_the_rate_asked_for(toy, kind):
+    """Over many tokens, asked / content tokens lies within four standard errors of the rate."""
+    from slackdlm.sampling.sampler import Sampler, SamplerConfig
+
+    rate = 0.1
+    config = SamplerConfig(canvas_length=32, steps=8, temperature=1.0, batch_size=50)
+    answers = Sampler(toy, config, ShiftIntervention(rate, kind=kind, seed=0)).generate(
+        ["tell twice cat"] * 100
+    )
+    asked = sum(a.dose.asked for a in answers)
+    committed = sum(a.dose.committed for a in answers)
+    displaced = sum(a.dose.displaced for a in answers)
+    impossible = sum(a.dose.impossible for a in answers)
+    assert abs(asked / committed - rate) < 4 * (rate * (1 - rate) / committed) ** 0.5
+    assert displaced + impossible == asked
+    assert all(
+        a.num_displaced == a.dose.displaced and a.num_committed == a.dose.committed for a in answers
+    )
+
+
+def test_a_higher_rate_displaces_the_tokens_of_a_lower_one_and_more():
+    """Common random numbers: the draw does not depend on the rate."""
+    uniforms = torch.from_numpy(np.random.Generator(np.random.PCG64(0)).random((1, 30, 3)))
+    tokens, free = [5] * 30, [1] * 60
+    places = list(range(0, 60, 2))
+    low = place(ShiftIntervention(0.1, seed=0), proposal(places, tokens, free), uniforms)[2]
+    high = place(ShiftIntervention(0.5, seed=0), proposal(places, tokens, free), uniforms)[2]
+    assert sum(low) > 0
+    assert all(h for h, was in zip(high, low, strict=True) if was)
+    assert sum(high) > sum(low)

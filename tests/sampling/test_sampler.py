@@ -1,0 +1,202 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.sampling.intervention import ShiftIntervention
+from slackdlm.sampling.sampler import Sampler, SamplerConfig, schedule
+
+PROMPTS = [
+    "tell twice cat",
+    "tell thrice red boats slowly often cat",
+    "tell twice",
+    "tell twice owl",
+]
+
+
+def config(**changes) -> SamplerConfig:
+    return SamplerConfig(**{"canvas_length": 24, "steps": 8, "trace": True} | changes)
+
+
+def llada_reference(toy, prompt: str, cfg: SamplerConfig) -> list[int]:
+    """LLaDA's published loop, restated for one row: full logits, explicit schedule, no batching."""
+    from slackdlm.models.chat import encode_prompt
+
+    ids = encode_prompt(toy.tokenizer, [{"role": "user", "content": prompt}])
+    x = torch.tensor([ids + [toy.mask_id] * cfg.canvas_length])
+    start = len(ids)
+    block = cfg.block_length or cfg.canvas_length
+    steps = cfg.steps // (cfg.canvas_length // block)
+    for b in range(cfg.canvas_length // block):
+        masked_at_start = block
+        transfers = [masked_at_start // steps + (i < masked_at_start % steps) for i in range(steps)]
+        for count in transfers:
+            with torch.no_grad():
+                logits = toy.model(x).logits.clone()
+            probs = torch.softmax(logits, dim=-1)
+            logits[..., toy.mask_id] = -torch.inf
+            best = logits.argmax(-1)
+            confidence = probs.gather(-1, best[..., None])[..., 0]
+            confidence[x != toy.mask_id] = -torch.inf
+            confidence[:, start + (b + 1) * block :] = -torch.inf
+            chosen = confidence[0].topk(count).indices
+            x[0, chosen] = best[0, chosen]
+    return x[0, start:].tolist()
+
+
+@pytest.mark.parametrize(("steps", "block"), [(8, None), (24, None), (5, None), (6, 8), (12, 12)])
+def test_greedy_decoding_equals_llada_s_loop(toy, steps, block):
+    cfg = config(steps=steps, block_length=block)
+    for prompt, answer in zip(PROMPTS, Sampler(toy, cfg).generate(PROMPTS), strict=True):
+        assert answer.canvas == llada_reference(toy, prompt, cfg)
+
+
+@pytest.mark.parametrize("remasking", ["low_confidence", "random"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_a_batch_of_mixed_prompts_equals_its_rows_alone(toy, temperature, rate, remasking):
+    cfg = config(temperature=temperature, remasking=remasking, batch_size=4)
+    intervention = ShiftIntervention(rate, seed=5)
+    together = Sampler(toy, cfg, intervention).generate(PROMPTS)
+    alone = [
+        Sampler(toy, cfg, intervention).generate([prompt], row_ids=[row])[0]
+        for row, prompt in enumerate(PROMPTS)
+    ]
+    assert [a.canvas for a in together] == [a.canvas for a in alone]
+    assert [a.dose for a in together] == [a.dose for a in alone]
+    assert [a.num_forwards for a in together] == [a.num_forwards for a in alone]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    length=st.integers(1, 20),
+    block=st.integers(1, 20),
+    extra=st.integers(0, 8),
+    kind=st.sampled_from([None, "shift", "substitute", "drop"]),
+    rate=st.sampled_from([0.0, 0.2, 0.9]),
+    temperature=st.sampled_from([0.0, 1.0]),
+)
+def test_no_mask_is_committed_or_left_over(toy, length, block, extra, kind, rate, temperature):
+    block = min(block, length)
+    steps = -(-length // block) + extra
+    cfg = config(canvas_length=length, block_length=block, steps=steps, temperature=temperature)
+    intervention = None if kind is None else ShiftIntervention(rate, kind=kind, seed=1)
+    for answer in Sampler(toy, cfg, intervention).generate(PROMPTS[:2]):
+        assert toy.mask_id not in answer.canvas
+        assert len(answer.canvas) == length
+        assert sum(len(step) for step in answer.steps) == length
+        written = [commit.position for step in answer.steps for commit in step]
+        assert sorted(written) == list(range(length)), (
+            "each cell is written once, never overwritten"
+        )
+
+
+def test_the_most_probable_token_is_never_the_mask(toy):
+    """A head that always prefers the mask still gives a full canvas of other tokens."""
+    import copy
+
+    biased = dataclasses.replace(toy, model=copy.deepcopy(toy.model))
+    head = biased.model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight[toy.mask_id] = 10 * head.weight.abs().max() * torch.sign(head.weight.sum(0))
+    answer = Sampler(biased, config()).generate(["tell twice cat"])[0]
+    assert toy.mask_id not in answer.canvas
+
+
+def test_zero_rate_is_identical_to_no_intervention(toy):
+    for temperature in (0.0, 1.0):
+        cfg = config(temperature=temperature)
+        plain = Sampler(toy, cfg).generate(PROMPTS)
+        zero = Sampler(toy, cfg, ShiftIntervention(0.0, seed=9)).generate(PROMPTS)
+        assert plain == zero
+
+
+def test_the_seed_decides_the_sample_and_greedy_has_none(toy):
+    sampled = [Sampler(toy, config(temperature=1.0, seed=s)).generate(PROMPTS) for s in (0, 0, 1)]
+    assert sampled[0] == sampled[1]
+    assert sampled[0] != sampled[2]
+    greedy = [Sampler(toy, config(seed=s)).generate(PROMPTS) for s in (0, 1)]
+    assert greedy[0] == greedy[1]
+
+
+def test_temperature_one_samples_the_model_s_distribution(toy):
+    """One-cell canvases: frequencies over many rows match the softmax with the mask left out."""
+    from slackdlm.models.chat import encode_prompt
+
+    cfg = config(canvas_length=1, steps=1, temperature=1.0, batch_size=500)
+    answers = Sampler(toy, cfg).generate(["tell twice cat"] * 1500)
+    counts = torch.bincount(
+        torch.tensor([a.canvas[0] for a in answers]), minlength=toy.model.config.vocab_size
+    )
+    ids = encode_prompt(toy.tokenizer, [{"role": "user", "content": "tell twice cat"}])
+    with torch.no_grad():
+        logits = toy.model(torch.tensor([[*ids, toy.mask_id]])).logits[0, -1].double()
+    logits[toy.mask_id] = -torch.inf
+    expected = 1500 * torch.softmax(logits, 0)
+    assert counts[toy.mask_id] == 0
+    keep = expected > 5
+    chi_square = float(((counts - expected)[keep] ** 2 / expected[keep]).sum())
+    degrees = int(keep.sum())
+    assert chi_square < degrees + 5 * (2 * degrees) ** 0.5
+
+
+def test_the_response_is_cut_at_end_of_text_and_collapsed(toy, monkeypatch):
+    end, pad = toy.eos_ids[0], toy.pad_id
+    cat = toy.tokenizer.convert_tokens_to_ids("cat")
+    canvas = [cat, toy.slack_id, cat, end, cat, toy.slack_id, pad, pad]
+
+    def commit_all(decoding, first, end, steps):
+        decoding.canvas[:] = torch.tensor(canvas)
+
+    monkeypatch.setattr("slackdlm.sampling.sampler._Decoding._decode_block", commit_all)
+    answer = Sampler(toy, config(canvas_length=8)).generate(["tell twice"])[0]
+    assert answer.tokens == [cat, cat]
+    assert answer.text == "cat cat"
+    assert answer.canvas == canvas
+    graves = Sampler(toy, config(canvas_length=8, collapse="graves")).generate(["tell twice"])[0]
+    assert graves.tokens == [cat, cat], "slack between them keeps the repeat"
+
+
+@given(length=st.integers(1, 64), block=st.integers(1, 64), steps=st.integers(1, 80))
+def test_schedule_covers_the_canvas_with_every_step(length, block, steps):
+    block = min(block, length)
+    if steps < -(-length // block):
+        with pytest.raises(ConfigError, match="at least as many steps"):
+            config(canvas_length=length, block_length=block, steps=steps)
+        return
+    blocks = schedule(config(canvas_length=length, block_length=block, steps=steps))
+    assert [b[0] for b in blocks] == list(range(0, length, block))
+    assert [b[1] for b in blocks][-1] == length
+    assert sum(b[2] for b in blocks) == steps
+    assert min(b[2] for b in blocks) >= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"canvas_length": 0}, "must be at least 1"),
+        ({"batch_size": 0}, "must be at least 1"),
+        ({"temperature": -0.1}, "temperature must be at least 0"),
+        ({"remasking": "best"}, "unknown remasking 'best'"),
+        ({"block_length": 25}, r"block_length must lie in \[1, canvas_length=24\], got 25"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**changes)
+
+
+def test_row_ids_must_match_the_prompts(toy):
+    with pytest.raises(DataError, match="4 prompts but 1 row ids"):
+        Sampler(toy, config()).generate(PROMPTS, row_ids=[0])
+
+
+def test_training_mode_is_given_back(toy):
+    toy.model.train()
+    Sampler(toy, config()).generate(PROMPTS[:1])
+    assert toy.model.training
+    toy.model.eval()
