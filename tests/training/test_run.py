@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from arms import CANVAS_LENGTH, CE, SLACK_CTC, short
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError
@@ -54,16 +55,16 @@ def journal(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
 
-def assert_same_run(a: Path, b: Path) -> None:
+def assert_same_run(a: Path, b: Path, *, weights: str = "model/model.safetensors") -> None:
     assert journal(a) == journal(b)
-    mine, other = (load_file(folder / "model" / "model.safetensors") for folder in (a, b))
+    mine, other = (load_file(folder / weights) for folder in (a, b))
     assert mine.keys() == other.keys()
     assert all(torch.equal(mine[name], other[name]) for name in mine)
 
 
-def undo(folder: Path, *, step: int) -> None:
+def undo(folder: Path, *, step: int, model: str = "model") -> None:
     """Make a finished run one that died some time after ``step``."""
-    shutil.rmtree(folder / "model")
+    shutil.rmtree(folder / model)
     for checkpoint in (folder / "checkpoints").iterdir():
         if int(checkpoint.name.split("-")[1]) > step:
             shutil.rmtree(checkpoint)
@@ -241,7 +242,7 @@ def recipe_file(tmp_path: Path) -> Path:
             "canvas_length": 12,
         },
         "objective": {"kind": "ce"},
-        "training": {"steps": 120, "batch_size": 4, "eval_every": 100, "eval_samples": 8}
+        "training": {"steps": 150, "batch_size": 4, "eval_every": 100, "eval_samples": 8}
         | {"save_every": 20, "learning_rate": 1e-3},
     }
     file = tmp_path / "small.yaml"
@@ -276,6 +277,29 @@ def test_a_saved_model_is_the_start_of_the_next_run(recipe_file: Path, tmp_path:
     assert second.eval_ce == pytest.approx(first.eval_ce, rel=1e-5)
 
 
+def test_an_adapter_is_trained_alone_and_resumes(recipe_file: Path, tmp_path: Path) -> None:
+    base = train(steps(recipe_file, 2), output=tmp_path / "base", progress=False).output / "model"
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
+    get_peft_model(load_model(base).model, config).save_pretrained(tmp_path / "lora")
+    blocks = yaml.safe_load(recipe_file.read_text())
+    blocks["model"] = {"path": str(base), "adapter": str(tmp_path / "lora")}
+    recipe_file.write_text(yaml.safe_dump(blocks))
+    recipe = steps(recipe_file, 6, "training.save_every=2", "training.keep_checkpoints=9")
+    train(recipe, output=tmp_path / "run", progress=False)
+    adapted = load_model(base, adapter=tmp_path / "run" / "adapter").model.state_dict()
+    plain = load_model(base).model.state_dict()
+    assert any(bool((v != 0).any()) for k, v in adapted.items() if "lora_B" in k)
+    for name, value in plain.items():
+        key = next(k for k in adapted if k.replace("base_layer.", "").endswith(name))
+        assert torch.equal(adapted[key], value)
+    shutil.copytree(tmp_path / "run", tmp_path / "broken")
+    undo(tmp_path / "broken", step=4, model="adapter")
+    train(recipe, output=tmp_path / "broken", resume=True, progress=False)
+    assert_same_run(
+        tmp_path / "run", tmp_path / "broken", weights="adapter/adapter_model.safetensors"
+    )
+
+
 def test_evaluation_can_be_left_out_and_have_its_own_file(
     recipe_file: Path, tmp_path: Path
 ) -> None:
@@ -298,20 +322,21 @@ def test_holding_out_everything_is_refused(recipe_file: Path, tmp_path: Path) ->
 def test_a_run_killed_without_warning_resumes_to_the_same_bits(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL at some step after the second checkpoint, then resume in a new process."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(SCRIPT), str(recipe_file)]
-    for name in ("whole", "killed"):
-        process = subprocess.Popen([*command, str(tmp_path / name)], env=environment)
-        if name == "killed":
-            deadline = time.monotonic() + 120
-            while not (tmp_path / name / "checkpoints" / "checkpoint-40").is_dir():
-                assert process.poll() is None, "the run ended before it could be killed"
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=300) == (0 if name == "whole" else -signal.SIGKILL)
-    assert not (tmp_path / "killed" / "model").exists()
-    resumed = [*command, str(tmp_path / "killed"), "--resume"]
-    subprocess.run(resumed, env=environment, check=True, capture_output=True, timeout=300)
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    """SIGKILL in another process some time after the second checkpoint; this one finishes."""
+    recipe, killed = load_recipe(recipe_file), tmp_path / "killed"
+    threads = str(torch.get_num_threads())
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(SCRIPT), str(recipe_file), str(killed)]
+    process = subprocess.Popen(command, env=environment)
+    deadline, log = time.monotonic() + 200, killed / "log.jsonl"
+    while not log.exists() or log.read_text().count("\n") < 45:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert not (killed / "model").exists()
+    resumed = train(recipe, output=killed, resume=True, progress=False)
+    whole = train(recipe, output=tmp_path / "whole", progress=False)
+    assert_same_run(tmp_path / "whole", killed)
+    assert (resumed.train_loss, resumed.eval_ce) == (whole.train_loss, whole.eval_ce)

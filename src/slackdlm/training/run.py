@@ -1,11 +1,9 @@
 """How does a recipe become a trained model? Data, stream, trainer, and a folder with the record.
 
 The folder holds ``run.json`` (recipe, versions, seeds, result), ``log.jsonl`` (every step and
-evaluation), ``checkpoints/`` and, at the end, ``model/``.
+evaluation), ``checkpoints/`` and, at the end, ``model/`` (``adapter/``, if an adapter was trained).
 """
 
-import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,22 +12,21 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import TrainingArguments
+from peft import PeftModel
 
-from slackdlm.errors import CheckpointError, ConfigError, DataError
+from slackdlm.errors import DataError
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
-from slackdlm.training.parsing import flatten
+from slackdlm.training.folder import begin
 from slackdlm.training.progress import progress_bar, quiet_transformers
 from slackdlm.training.provenance import environment, file_sha256
 from slackdlm.training.stream import CanvasSpec, EvalStream, TrainStream
-from slackdlm.training.trainer import EvalStreams, SlackTrainer
+from slackdlm.training.trainer import EvalStreams, SlackTrainer, training_arguments
 
-_LOG = logging.getLogger(__name__)
 _NUM_FINAL_STEPS = 50
 
 
@@ -162,9 +159,10 @@ def train_samples(
         },
         **environment(),
     }
-    checkpoint, finished = _start(folder, run, resume=resume)
-    if finished is not None:
-        return finished
+    start = begin(folder, run, resume=resume)
+    if start.result is not None:
+        recorded: dict[str, Any] = {**start.result, "output": folder}
+        return TrainResult(**recorded)
     spec = canvas_spec(loaded, canvas_length=canvas_length, objective=objective)
     stream = TrainStream(
         samples,
@@ -182,22 +180,26 @@ def train_samples(
     ):
         trainer = SlackTrainer(
             loaded.model,
-            _arguments(training, folder=folder, evaluate=streams is not None),
+            training_arguments(
+                training, folder=folder / "checkpoints", evaluate=streams is not None
+            ),
             train_stream=stream,
             eval_streams=streams,
             config=training,
             log_file=folder / "log.jsonl",
             callbacks=callbacks,
         )
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     seconds = time.perf_counter() - started
-    first = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
-    positions = (training.steps - first) * training.batch_size * canvas_length
+    positions = (training.steps - start.step) * training.batch_size * canvas_length
     result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         with quiet_transformers():
-            save_model(loaded, folder / "model")
+            if isinstance(loaded.model, PeftModel):
+                loaded.model.save_pretrained(str(folder / "adapter"))
+            else:
+                save_model(loaded, folder / "model")
         run |= {"status": "finished", "result": {**asdict(result), "output": str(folder)}}
         checkpoints.write_json(folder / "run.json", run)
     return result
@@ -224,7 +226,12 @@ def _dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue]]:
 def _model(recipe: Recipe, dialogues: Sequence[Dialogue]) -> LoadedModel:
     shape = recipe.model.from_scratch
     if shape is None:
-        return load_model(str(recipe.model.path), adapter=recipe.model.adapter, dtype=torch.float32)
+        loaded = load_model(
+            str(recipe.model.path), adapter=recipe.model.adapter, dtype=torch.float32
+        )
+        if isinstance(loaded.model, PeftModel):
+            loaded.model.set_adapter("default")  # It comes frozen; this makes it trainable.
+        return loaded
     texts = [turn["content"] for dialogue in dialogues for turn in dialogue.messages]
     tokenizer = train_tokenizer(texts, vocab_size=shape.vocab_size, kind=shape.tokenizer_kind)
     config = LLaDAConfig(
@@ -258,94 +265,6 @@ def canvas_spec(
 def _eval_streams(samples: Sequence[Sample], spec: CanvasSpec) -> EvalStreams:
     plain = replace(spec, slack_ratio=(0.0, 0.0), slack_region="content", ctc_weight=0.0)
     return EvalStreams(ce=EvalStream(samples, plain), objective=EvalStream(samples, spec))
-
-
-def _start(
-    folder: Path, run: dict[str, Any], *, resume: bool
-) -> tuple[Path | None, TrainResult | None]:
-    """Checkpoint to resume from, and the result if the run in the folder is finished already."""
-    file = folder / "run.json"
-    if not resume:
-        if file.exists():
-            raise ConfigError(f"{folder}: holds a run already; resume it or choose another output")
-        if PartialState().is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoints.write_json(file, run)
-        PartialState().wait_for_everyone()
-        return None, None
-    if not file.exists():
-        raise CheckpointError(f"{folder}: there is no run to resume (run.json is missing)")
-    recorded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    _refuse_other_run(recorded, run, folder=folder)
-    if recorded["status"] == "finished":
-        return None, TrainResult(**(recorded["result"] | {"output": folder}))
-    checkpoint = checkpoints.latest_complete(folder / "checkpoints")
-    if checkpoint is None:
-        _LOG.warning("%s: no complete checkpoint; the run starts again at step 0", folder)
-    if PartialState().is_main_process:
-        step = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
-        journal.cut_back(folder / "log.jsonl", step=step)
-    PartialState().wait_for_everyone()
-    return checkpoint, None
-
-
-def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: Path) -> None:
-    old, new = (
-        {**flatten(r["recipe"]), **flatten(r["samples"], where="samples")} for r in (recorded, run)
-    )
-    differing = [
-        f"{key} (was {old.get(key)!r}, now {new.get(key)!r})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{folder}: cannot resume a different run; these differ: {', '.join(differing)}"
-        )
-
-
-def _arguments(training: TrainingConfig, *, folder: Path, evaluate: bool) -> TrainingArguments:
-    num_processes = PartialState().num_processes
-    num_accumulation = training.num_accumulation(num_processes=num_processes)
-    # Renamed in transformers 5.
-    recompute = (
-        "activation_checkpointing"
-        if "activation_checkpointing" in TrainingArguments.__dataclass_fields__
-        else "gradient_checkpointing"
-    )
-    settings: dict[str, Any] = dict(
-        output_dir=str(folder / "checkpoints"),
-        max_steps=training.steps,
-        per_device_train_batch_size=training.batch_size // num_accumulation // num_processes,
-        gradient_accumulation_steps=num_accumulation,
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_steps,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(
-            training.schedule, training.schedule
-        ),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        bf16=training.bf16,
-        seed=training.seed,
-        optim="adamw_torch",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=(training.eval_every or training.steps) if evaluate else None,
-        save_strategy="steps" if training.save_every else "no",
-        save_steps=training.save_every or training.steps,
-        disable_tqdm=True,
-        report_to=training.report_to,
-        remove_unused_columns=False,
-        label_names=[],
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
-    settings[recompute] = training.gradient_checkpointing
-    arguments = TrainingArguments(**settings)
-    # One process drives one device; the Trainer would split batches over all visible ones.
-    _ = arguments.device
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
-    return arguments
 
 
 def _result(folder: Path, *, steps: int, seconds: float, num_positions: int) -> TrainResult:

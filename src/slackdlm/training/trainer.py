@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import PartialState
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
@@ -83,6 +84,65 @@ def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
     """The output layer's weight."""
     head: Any = model.get_output_embeddings()
     return head.weight
+
+
+def training_arguments(
+    training: TrainingConfig, *, folder: Path, evaluate: bool
+) -> TrainingArguments:
+    """The Trainer's own settings: a line of log each step, no bars, our batch split evenly.
+
+    Args:
+        training: The recipe's block.
+        folder: Where checkpoints go.
+        evaluate: Whether there are evaluation samples.
+
+    Returns:
+        The arguments for this process.
+
+    Raises:
+        ConfigError: If the global batch does not split evenly over processes and passes.
+    """
+    num_processes = PartialState().num_processes
+    num_accumulation = training.num_accumulation(num_processes=num_processes)
+    # Renamed in transformers 5.
+    recompute = (
+        "activation_checkpointing"
+        if "activation_checkpointing" in TrainingArguments.__dataclass_fields__
+        else "gradient_checkpointing"
+    )
+    settings: dict[str, Any] = dict(
+        output_dir=str(folder),
+        max_steps=training.steps,
+        per_device_train_batch_size=training.batch_size // num_accumulation // num_processes,
+        gradient_accumulation_steps=num_accumulation,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(
+            training.schedule, training.schedule
+        ),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        bf16=training.bf16,
+        seed=training.seed,
+        optim="adamw_torch",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=(training.eval_every or training.steps) if evaluate else None,
+        save_strategy="steps" if training.save_every else "no",
+        save_steps=training.save_every or training.steps,
+        disable_tqdm=True,
+        report_to=training.report_to,
+        remove_unused_columns=False,
+        label_names=[],
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    settings[recompute] = training.gradient_checkpointing
+    arguments = TrainingArguments(**settings)
+    # One process drives one device; the Trainer would split batches over all visible ones.
+    _ = arguments.device
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
+    return arguments
 
 
 class SlackTrainer(Trainer):
