@@ -53,7 +53,7 @@ def test_the_shift_plot_draws_shift_solid_and_substitute_dashed(results):
 def test_the_shift_plot_leaves_comparisons_between_arms_out(results):
     results["win_rates"].append(results["win_rates"][-1] | {"against": "base", "value": 0.9})
     wins, _ = FIGURES["shift"](results).axes
-    assert max(line.get_ydata().max() for line in lines(wins)) < 0.6
+    assert max(np.max(line.get_ydata()) for line in lines(wins)) < 0.6
 
 
 def test_a_missing_value_breaks_the_line(results):
