@@ -48,15 +48,15 @@ class DemoPlan:
     """Training stories."""
     num_questions: int = 128
     """Held-out prompts decoded and judged."""
-    canvas_length: int = 64
+    canvas_length: int = 56
     """``L`` of every arm, in training and decoding."""
-    d_model: int = 128
+    d_model: int = 96
     """Width of the model."""
-    n_layers: int = 4
+    n_layers: int = 3
     """Transformer blocks."""
     n_heads: int = 4
     """Attention heads."""
-    mlp_hidden_size: int = 384
+    mlp_hidden_size: int = 256
     """Width of the feed-forward layers."""
     base: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
@@ -84,9 +84,9 @@ class DemoPlan:
     """Slack budget of the arms that have one, as a share of the response tokens."""
     temperatures: tuple[float, ...] = (0.0, 1.0)
     """Decoding temperatures; 0 is greedy."""
-    steps: tuple[int, ...] = (8, 16, 32)
+    steps: tuple[int, ...] = (7, 14, 28)
     """Denoising steps."""
-    probed_steps: tuple[int, ...] = (16,)
+    probed_steps: tuple[int, ...] = (14,)
     """Step counts at which interventions are tried."""
     rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
     """Shares of content tokens displaced or substituted."""
@@ -119,7 +119,7 @@ QUICK = DemoPlan(
         eval_samples=16,
         save_every=15,
     ),
-    steps=(8, 16),
+    steps=(7, 14),
     rates=(0.01, 0.1),
     num_decoding_seeds=1,
 )
@@ -250,6 +250,7 @@ def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
         n_heads=plan.n_heads,
         mlp_hidden_size=plan.mlp_hidden_size,
         max_sequence_length=plan.canvas_length + 32,
+        weight_tying=True,
     )
     return new_model(config, tokenizer, generator_seed=seed)
 
@@ -266,7 +267,11 @@ def _train(
     new = _new_base(plan, seed=seed)
     dialogues = read_dialogues(train_file, prompt=None, response=None)
     encoded = encode_samples(
-        dialogues, new.tokenizer, max_prompt_length=32, canvas_length=plan.canvas_length
+        dialogues,
+        new.tokenizer,
+        name="toy stories",
+        max_prompt_length=32,
+        canvas_length=plan.canvas_length,
     )
     held_out = plan.base.eval_samples
     samples: list[Sample] = encoded[held_out:]
@@ -353,15 +358,25 @@ def _results(
         "title": "slackdlm demo: positional supervision on a toy language",
         "summary": findings(quality, win_rates, source, num_seeds=num_seeds),
         "warnings": warnings(num_seeds=num_seeds, quick=quick),
-        "run": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **environment(),
-            "config": {"num_seeds": num_seeds, **asdict(plan)},
-        },
+        "run": _provenance() | {"config": {"num_seeds": num_seeds, **asdict(plan)}},
         "arms": [{"name": a.name, "label": a.label, "description": a.description} for a in arms],
         "quality": quality,
         "source": source,
         "win_rates": win_rates,
+    }
+
+
+def _provenance() -> dict[str, Any]:
+    found = environment()
+    versions, hardware, git = found["versions"], found["hardware"], found["git"]
+    devices = ", ".join(hardware["gpus"]) or f"{hardware['cpus']} CPU cores, no GPU used"
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "slackdlm": versions["slackdlm"],
+        "python": versions["python"],
+        "torch": versions["torch"],
+        "hardware": f"{devices}, {hardware['torch_threads']} torch threads, {hardware['platform']}",
+        "git": None if git is None else git["commit"] + (" (changed)" if git["dirty"] else ""),
     }
 
 

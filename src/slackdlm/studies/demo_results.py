@@ -104,7 +104,7 @@ class Scores:
         keys = self.rows[cell][0]["dose"]
         return {key: sum(row["dose"][key] for row in self.rows[cell]) for key in keys}
 
-    def distinct_bigrams(self, cell: Cell) -> list[float]:
+    def distinct_bigrams(self, cell: Cell) -> list[float | None]:
         """Distinct word pairs per 1,000 words, one value per training run, on its first decoding seed."""
         texts: dict[int, list[str]] = {}
         for row in self.rows[cell]:
@@ -113,15 +113,15 @@ class Scores:
         return [distinct_bigrams(texts[run]) for run in sorted(texts)]
 
 
-def distinct_bigrams(texts: Sequence[str]) -> float:
-    """Distinct word pairs per 1,000 words of a corpus of answers to the same questions."""
+def distinct_bigrams(texts: Sequence[str]) -> float | None:
+    """Distinct word pairs per 1,000 words of a corpus of answers to the same questions; ``None`` without words."""
     pairs: set[tuple[str, str]] = set()
     num_words = 0
     for text in texts:
         words = text.split()
         num_words += len(words)
         pairs.update(pairwise(words))
-    return 1000 * len(pairs) / num_words if num_words else float("nan")
+    return 1000 * len(pairs) / num_words if num_words else None
 
 
 def _estimate(scores: Float[np.ndarray, "N Q"], rng: np.random.Generator) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def quality_rows(
         bigrams = scores.distinct_bigrams(cell)
         per_run["distinct_bigrams"] = bigrams
         metrics["distinct_bigrams"] = {
-            "value": float(np.mean(bigrams)),
+            "value": _mean(bigrams),
             "low": None,
             "high": None,
             "num_scored": scores.num_questions,
@@ -172,6 +172,12 @@ def quality_rows(
             }
         )
     return rows
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, or None where any value is missing: half the training runs are not all of them."""
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present and len(present) == len(values) else None
 
 
 def source_row(tasks: Sequence[Task], *, rng: np.random.Generator) -> dict[str, Any]:
