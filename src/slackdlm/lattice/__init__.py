@@ -70,6 +70,8 @@ def band_posteriors(
         )
     if token_scores.device.type == "cpu":
         from slackdlm.lattice import cpu as kernel  # numba takes a second to import
+    elif token_scores.device.type == "cuda":
+        from slackdlm.lattice import triton_kernel as kernel
     else:
         from slackdlm.lattice import reference as kernel
     return kernel.posteriors(

@@ -1,0 +1,138 @@
+"""The lattice on CUDA: one Triton program per sample walks the canvas with all states in registers.
+
+The neighbour state comes from ``tl.gather``, for which the compiler places the barriers: no program reads
+what another thread stored, so there is nothing to race. States are float64; the correction
+``log1p(exp(-gap))`` is at most ``log 2`` and is computed in the dtype of the scores.
+"""
+
+from typing import no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from slackdlm.errors import ConfigError
+from slackdlm.lattice.posteriors import Posteriors
+
+MAX_BLOCK = 8192  # states that fit the registers of one program
+
+
+def posteriors(
+    token_scores: Float[Tensor, "B L band"],
+    slack_scores: Float[Tensor, "B L"],
+    canvas_lengths: Int[Tensor, " B"],
+    target_lengths: Int[Tensor, " B"],
+    *,
+    needs_posteriors: bool = True,
+) -> Posteriors:
+    """Log-likelihood and posterior probability of every lattice edge; no wait for the device.
+
+    Args:
+        token_scores: Entry ``[i, k]`` is the score of ``y[i - k]`` at position ``i``, in nats; float32 or
+            float64.
+        slack_scores: Score of ``<slack>``.
+        canvas_lengths: Positions of each sample.
+        target_lengths: Tokens of each sample.
+        needs_posteriors: False skips the backward recursion; the posteriors then mean nothing.
+
+    Returns:
+        Log-likelihoods in float64, posteriors in the dtype of the scores. Where there is no path the
+        log-likelihood is ``-inf`` and the posteriors are 0. NaN scores give NaN.
+
+    Raises:
+        ConfigError: If the slack budget is beyond ``MAX_BLOCK - 1``.
+    """
+    num_samples, num_positions, band = token_scores.shape
+    block = max(16, triton.next_power_of_2(band))
+    if block > MAX_BLOCK:
+        raise ConfigError(
+            f"lattice: a slack budget of {band - 1} exceeds the {MAX_BLOCK - 1} states of the CUDA kernel; "
+            "lower slack_ratio or shorten the canvas"
+        )
+    log_likelihood = token_scores.new_full((num_samples,), -torch.inf, dtype=torch.float64)
+    token_posterior = torch.zeros_like(token_scores, memory_format=torch.contiguous_format)
+    slack_posterior = torch.zeros_like(slack_scores, memory_format=torch.contiguous_format)
+    if num_samples > 0:
+        lattice_kernel[(num_samples,)](
+            token_scores.contiguous(),
+            slack_scores.contiguous(),
+            canvas_lengths.to(torch.int32),
+            target_lengths.to(torch.int32),
+            log_likelihood,
+            token_posterior,
+            slack_posterior,
+            num_positions,
+            band,
+            BLOCK=block,
+            NEEDS_POSTERIORS=needs_posteriors,
+            num_warps=num_warps_for(block),  # pyright: ignore[reportCallIssue]
+        )
+    return Posteriors(log_likelihood, token_posterior, slack_posterior)
+
+
+def num_warps_for(block: int) -> int:
+    """Warps per program: at most 16 states a thread, at most 16 warps."""
+    return min(16, max(1, block // 128))
+
+
+@triton.jit
+@no_type_check
+def lattice_kernel(
+    token_ptr,  # [B, L, band] scores
+    slack_ptr,  # [B, L] scores
+    canvas_lengths_ptr,  # [B] int32
+    target_lengths_ptr,  # [B] int32
+    log_likelihood_ptr,  # [B] float64, written where the budget is not negative
+    token_posterior_ptr,  # [B, L, band], zero; holds the gaps on the way, the posteriors in the end
+    slack_posterior_ptr,  # [B, L], zero; written
+    num_positions,
+    band,
+    BLOCK: tl.constexpr,
+    NEEDS_POSTERIORS: tl.constexpr,
+):
+    """One sample: forward over the canvas, then backward."""
+    b = tl.program_id(0).to(tl.int64)
+    canvas_length = tl.load(canvas_lengths_ptr + b)
+    budget = canvas_length - tl.load(target_lengths_ptr + b)
+    k = tl.arange(0, BLOCK)
+    in_band = k < band
+    before = tl.maximum(k - 1, 0)
+    behind = tl.minimum(k + 1, BLOCK - 1)
+    token_row = token_ptr + b * num_positions * band + k
+    gap_row = token_posterior_ptr + b * num_positions * band + k
+    slack_row = slack_ptr + b * num_positions
+    slack_posterior_row = slack_posterior_ptr + b * num_positions
+    nothing = float("-inf")
+    if budget >= 0:
+        state = tl.where(k == 0, 0.0, nothing).to(tl.float64)
+        for i in range(canvas_length):
+            token = tl.load(token_row, mask=in_band, other=nothing)
+            by_slack = tl.where(k == 0, nothing, tl.gather(state, before, 0))
+            left = state + token.to(tl.float64)
+            right = by_slack + tl.load(slack_row + i).to(tl.float64)
+            top = tl.maximum(left, right, propagate_nan=tl.PropagateNan.ALL)
+            gap = tl.where(top == nothing, 0.0, left - right).to(token.dtype)
+            state = top + tl.log(1.0 + tl.exp(-tl.abs(gap))).to(tl.float64)
+            if NEEDS_POSTERIORS:
+                tl.store(gap_row, gap, mask=in_band)
+            token_row += band
+            gap_row += band
+        log_likelihood = tl.sum(tl.where(k == budget, state, 0.0), 0)
+        tl.store(log_likelihood_ptr + b, log_likelihood)
+        if NEEDS_POSTERIORS:
+            is_possible = tl.where(log_likelihood == nothing, 0.0, 1.0)
+            start = tl.where(log_likelihood == log_likelihood, is_possible, float("nan"))
+            mass = tl.where(k == budget, start, 0.0).to(tl.float64)
+            for j in range(canvas_length):
+                gap_row -= band
+                gap = tl.load(gap_row, mask=in_band, other=0.0)
+                ratio = tl.exp(-tl.abs(gap))
+                smaller = mass * (ratio / (1.0 + ratio)).to(tl.float64)
+                larger = mass - smaller  # no mass is lost on the way
+                moved = tl.where(gap > 0, smaller, larger)  # by slack
+                stayed = tl.where(gap > 0, larger, smaller)  # by a token
+                tl.store(gap_row, stayed, mask=in_band)
+                tl.store(slack_posterior_row + canvas_length - 1 - j, tl.sum(moved, 0))
+                mass = stayed + tl.where(k == BLOCK - 1, 0.0, tl.gather(moved, behind, 0))

@@ -1,0 +1,61 @@
+"""Run by test_triton_kernel.py in a process of its own, where Triton interprets its kernels on the CPU."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from problems import IDS, Problem, expected_loss, problems
+from test_cpu import draw_long_columns
+
+from slackdlm.errors import ConfigError
+from slackdlm.lattice import cpu, reference, triton_kernel
+from slackdlm.lattice.band import Columns, gather_columns
+
+
+@settings(max_examples=25)
+@given(problem=problems(contradiction=0.2))
+def test_reference_cpu_and_triton_agree_with_the_enumeration(problem: Problem):
+    num_slack = max(0, int((problem.canvas_lengths - problem.target_lengths).max()))
+    log_probs = problem.logits.log_softmax(2)
+    columns = gather_columns(log_probs, *problem[1:], num_slack=num_slack, **IDS)
+    lengths = problem.canvas_lengths, problem.target_lengths
+    expected = reference.posteriors(*columns, *lengths)
+    torch.testing.assert_close(
+        -expected.log_likelihood, expected_loss(problem), rtol=1e-11, atol=1e-12
+    )
+    for kernel in (cpu, triton_kernel):
+        ours = kernel.posteriors(*columns, *lengths)
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["random", "cold", "peaky"])
+def test_float32_scores_keep_their_posteriors(kind: str):
+    columns, *lengths = draw_long_columns(48, 30, kind=kind, visible=0.3)
+    ours = triton_kernel.posteriors(*columns, *lengths)
+    exact = Columns(columns.token.double(), columns.slack.double())
+    expected = reference.posteriors(*exact, *lengths)
+    torch.testing.assert_close(ours.log_likelihood, expected.log_likelihood, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours.token.double(), expected.token, rtol=0, atol=2e-6)
+    torch.testing.assert_close(ours.slack.double(), expected.slack, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("place", ["token", "slack"])
+def test_nan_scores_give_nan(place: str):
+    columns, *lengths = draw_long_columns(12, 8, kind="random", visible=0.0)
+    getattr(columns, place)[0, 6] = math.nan
+    assert triton_kernel.posteriors(*columns, *lengths).log_likelihood.isnan().all()
+
+
+def test_the_log_likelihood_alone_is_the_same():
+    columns, *lengths = draw_long_columns(12, 8, kind="random", visible=0.3)
+    with_posteriors = triton_kernel.posteriors(*columns, *lengths)
+    without = triton_kernel.posteriors(*columns, *lengths, needs_posteriors=False)
+    assert torch.equal(with_posteriors.log_likelihood, without.log_likelihood)
+
+
+def test_a_budget_beyond_the_registers_is_refused():
+    band = triton_kernel.MAX_BLOCK + 1
+    lengths = torch.tensor([band - 1]), torch.tensor([0])
+    with pytest.raises(ConfigError, match="slack budget of 8192 exceeds the 8191 states"):
+        triton_kernel.posteriors(torch.zeros(1, 1, band), torch.zeros(1, 1), *lengths)
