@@ -1,0 +1,249 @@
+"""What do the losses cost? Ours, the plain pieces and ``F.ctc_loss`` on the same rows, in one go."""
+
+import csv
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slackdlm.canvas import insert_slack
+from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
+from slackdlm.objectives.masked_ce import masked_ce_loss
+from slackdlm.objectives.slack_ctc import slack_ctc_loss
+
+PROVIDERS = ("ce_naive", "ce_fused", "slack_ctc_naive", "slack_ctc_fused", "torch_ctc")
+MODES = ("forward", "backward", "both")
+
+
+class _Ids(TypedDict):
+    mask_id: int
+    slack_id: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of one benchmark batch."""
+
+    num_samples: int
+    """``B``."""
+    num_positions: int
+    """``L``."""
+    num_slack: int
+    """``K``; targets have ``L - K`` tokens."""
+    hidden_size: int
+    """``D``."""
+    vocab_size: int
+    """``V``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the results."""
+
+    provider: str
+    """Which implementation."""
+    mode: str
+    """``forward`` without gradients, ``backward`` alone, or ``both``."""
+    num_samples: int
+    num_positions: int
+    num_slack: int
+    hidden_size: int
+    vocab_size: int
+    dtype: str
+    p20_ms: float
+    """Quantiles of the wall time, in milliseconds."""
+    p50_ms: float
+    p80_ms: float
+    peak_extra_mib: float | None
+    """Most memory in use above the inputs, gradients included; None where the system does not say."""
+    repeats: int
+    num_threads: int
+    hardware: str
+    torch_version: str
+    timestamp: str
+    note: str
+    """Anything a reader of the numbers must know."""
+
+
+def bench_loss(
+    size: Size,
+    *,
+    providers: tuple[str, ...] = PROVIDERS,
+    repeats: int = 5,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    note: str = "",
+) -> Iterator[Row]:
+    """Times every provider forward, backward and both, half of the positions masked.
+
+    Args:
+        size: Batch and layer.
+        providers: Some of `PROVIDERS`.
+        repeats: Timed runs of each mode, after one that is not.
+        device: Where to run.
+        dtype: Of hidden states and output layer.
+        note: Copied into every row.
+
+    Yields:
+        Rows as they are measured. ``torch_ctc`` has another collapse map and looks at all
+        positions; it is the outside baseline for cost alone.
+    """
+    for provider in providers:
+        hidden, head_weight, loss = _make_problem(size, provider, device=device, dtype=dtype)
+        for mode in MODES:
+            timings, peak = _measure(mode, hidden, head_weight, loss, repeats=repeats)
+            quantiles = statistics.quantiles(timings, n=10, method="inclusive")
+            yield Row(
+                provider=provider,
+                mode=mode,
+                **asdict(size),
+                dtype=str(dtype).removeprefix("torch."),
+                p20_ms=round(quantiles[1], 3),
+                p50_ms=round(statistics.median(timings), 3),
+                p80_ms=round(quantiles[7], 3),
+                peak_extra_mib=None if peak is None else round(peak / 2**20, 1),
+                repeats=repeats,
+                num_threads=torch.get_num_threads(),
+                hardware=_hardware(device),
+                torch_version=torch.__version__,
+                timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
+                note=note,
+            )
+
+
+def write_rows(rows: list[Row], path: Path) -> None:
+    """Writes the rows as CSV, one column per field of `Row`; a missing number is an empty cell."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def _make_problem(
+    size: Size, provider: str, *, device: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
+    """Random hidden states, an output layer, and the loss of the provider on them."""
+    generator = torch.Generator().manual_seed(0)
+    num_tokens = size.num_positions - size.num_slack
+    mask_id, slack_id = size.vocab_size - 1, size.vocab_size - 2
+    shape = (size.num_samples, size.num_positions)
+    targets = torch.randint(0, slack_id, (size.num_samples, num_tokens), generator=generator)
+    clean = torch.stack(
+        [insert_slack(y, size.num_slack, slack_id=slack_id, generator=generator) for y in targets]
+    )
+    masked = torch.rand(shape, generator=generator) < 0.5
+    canvas = torch.where(masked, mask_id, clean).to(device)
+    clean, targets = clean.to(device), targets.to(device)
+    canvas_lengths = torch.full((size.num_samples,), size.num_positions, device=device)
+    target_lengths = torch.full((size.num_samples,), num_tokens, device=device)
+    hidden = torch.randn(*shape, size.hidden_size, generator=generator)
+    head_weight = torch.randn(size.vocab_size, size.hidden_size, generator=generator)
+    hidden = hidden.to(device, dtype).requires_grad_()
+    head_weight = (head_weight / size.hidden_size**0.5).to(device, dtype).requires_grad_()
+    batch = (canvas, targets, canvas_lengths, target_lengths)
+    ids = _Ids(mask_id=mask_id, slack_id=slack_id)
+
+    def fused(ctc_weight: float) -> Tensor:
+        return fused_linear_slack_ctc_loss(
+            hidden, head_weight, *batch, clean=clean, ctc_weight=ctc_weight, **ids
+        )
+
+    def torch_ctc() -> Tensor:
+        log_probs = (hidden @ head_weight.T).float().log_softmax(2).transpose(0, 1)
+        return F.ctc_loss(
+            log_probs, targets, canvas_lengths, target_lengths, blank=slack_id, reduction="none"
+        )
+
+    losses: dict[str, Callable[[], Tensor]] = {
+        "ce_naive": lambda: masked_ce_loss(
+            hidden @ head_weight.T, canvas, clean, canvas_lengths, mask_id=mask_id
+        ),
+        "ce_fused": lambda: fused(0.0),
+        "slack_ctc_naive": lambda: slack_ctc_loss(hidden @ head_weight.T, *batch, **ids),
+        "slack_ctc_fused": lambda: fused(1.0),
+        "torch_ctc": torch_ctc,
+    }
+    return hidden, head_weight, losses[provider]
+
+
+def _measure(
+    mode: str,
+    hidden: Tensor,
+    head_weight: Tensor,
+    loss: Callable[[], Tensor],
+    *,
+    repeats: int,
+) -> tuple[list[float], float | None]:
+    """Wall times in milliseconds and the peak of extra memory in bytes."""
+    timings: list[float] = []
+    peaks: list[float | None] = []
+    for _ in range(repeats + 1):
+        hidden.grad = head_weight.grad = None
+        before = _reset_peak_memory(hidden.device)
+        start = _now(hidden.device)
+        if mode == "forward":
+            with torch.no_grad():
+                loss()
+        else:
+            value = loss().sum()
+            if mode == "backward":
+                start = _now(hidden.device)
+            value.backward()
+            del value
+        timings.append(1000 * (_now(hidden.device) - start))
+        peak = _peak_memory(hidden.device)
+        peaks.append(None if peak is None or before is None else peak - before)
+    known = [peak for peak in peaks[1:] if peak is not None]
+    return timings[1:], max(known) if known else None
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _reset_peak_memory(device: torch.device) -> float | None:
+    """Starts a new peak and returns the bytes in use, or None where the system does not say."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return float(torch.cuda.memory_allocated())
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _process_memory("VmRSS")
+
+
+def _peak_memory(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    return _process_memory("VmHWM")
+
+
+def _process_memory(key: str) -> float | None:
+    """A figure of ``/proc/self/status`` in bytes."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    for line in status.read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return 1024.0 * int(line.split()[1])
+    return None
+
+
+def _hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
