@@ -66,6 +66,14 @@ def test_arms_share_order_rates_and_masks_whatever_their_slack(
     assert num_slack > 60
 
 
+def test_slack_is_not_drawn_from_the_numbers_that_mask(samples: list[Sample]) -> None:
+    stream = stream_of(samples, SLACK)
+    draws = [stream[n] for n in range(200)]
+    rates = torch.tensor([1 / draw.loss_weight for draw in draws])
+    shares = torch.tensor([draw.ctc_length / draw.target_length for draw in draws])
+    assert abs(float(torch.corrcoef(torch.stack([rates, shares]))[0, 1])) < 0.3
+
+
 def test_the_data_seed_changes_the_order_and_the_seed_does_not(samples: list[Sample]) -> None:
     base, other_seed, other_data = (
         [stream_of(samples, **changes).sample_id(n) for n in range(40)]
