@@ -20,6 +20,12 @@ def test_a_position_after_k_slack_tokens_emits_the_token_k_places_back():
     assert band.ids[1].tolist() == [[2, 0], [2, 2], [0, 2], [0, 0]]
 
 
+def test_no_token_stands_behind_the_canvas():
+    band = target_band(TARGETS, *LENGTHS, num_positions=4, num_slack=3)
+    assert band.inside[1, 2].any()
+    assert not band.inside[1, 3].any()
+
+
 @pytest.mark.parametrize("num_tokens", [0, 3])
 def test_a_band_of_empty_targets_has_no_token(num_tokens: int):
     empty = torch.tensor([0, 0])

@@ -49,6 +49,16 @@ def test_an_empty_canvas_with_an_empty_target_is_certain():
         assert band_log_likelihood(token, slack, nothing, nothing).tolist() == [0.0, 0.0]
 
 
+def test_a_target_longer_than_its_canvas_is_impossible_with_zero_gradient():
+    token = torch.zeros(1, 2, 1, requires_grad=True)
+    lengths = torch.tensor([2]), torch.tensor([3])
+    log_likelihood = band_log_likelihood(token, torch.zeros(1, 2), *lengths)
+    log_likelihood.backward()
+    assert log_likelihood.item() == -math.inf
+    assert token.grad is not None
+    assert token.grad.abs().sum() == 0
+
+
 def test_a_single_improbable_path_is_summed_exactly():
     num_positions = 512
     token = torch.full((1, num_positions, 1), -300.0, requires_grad=True)

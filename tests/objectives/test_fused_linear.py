@@ -9,6 +9,7 @@ from problems import IDS, MASK_ID, SLACK_ID, VOCAB_SIZE, Problem, draw_problem, 
 from torch import Tensor
 
 from slackdlm import fused_linear_slack_ctc_loss, masked_ce_loss, slack_ctc_loss
+from slackdlm.objectives import vocabulary_pass
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 HIDDEN_SIZE = 3
@@ -113,6 +114,20 @@ def test_end_of_text_behind_the_canvas_is_supervised_by_its_ce_weight_alone():
     padding_ce = -logits[1, 2].log_softmax(0)[0]
     torch.testing.assert_close(with_padding[0], without[0])
     torch.testing.assert_close(with_padding[1], without[1] + 0.25 * padding_ce)
+
+
+def test_without_gradients_the_loss_is_the_same_and_no_gradient_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("a gradient was computed")
+
+    batch = batch_of_two()
+    batch["hidden"].requires_grad_()
+    loss = fused_linear_slack_ctc_loss(**batch)
+    monkeypatch.setattr(vocabulary_pass, "_subtract_targets", refuse)
+    with torch.no_grad():
+        assert torch.equal(fused_linear_slack_ctc_loss(**batch), loss)
 
 
 def test_ce_weights_at_visible_positions_do_not_matter():

@@ -34,6 +34,8 @@ def band_log_likelihood(
     Raises:
         ConfigError: If the columns are half precision, or on a second backward.
     """
+    if not torch.is_grad_enabled():
+        token_log_probs, slack_log_probs = token_log_probs.detach(), slack_log_probs.detach()
     return DifferentiableLattice.apply(
         band_posteriors, token_log_probs, slack_log_probs, canvas_lengths, target_lengths
     )  # pyright: ignore[reportReturnType]

@@ -84,6 +84,8 @@ def fused_linear_slack_ctc_loss(
         where, faults, checks.largest_budget(canvas_lengths, target_lengths)
     )
     dtype = _product_dtype(hidden)
+    if not torch.is_grad_enabled():
+        hidden, head_weight = hidden.detach(), head_weight.detach()
     with torch.autocast(hidden.device.type, enabled=False):
         supervision, lattice_loss = _supervise(
             hidden.detach().to(dtype),
@@ -96,6 +98,7 @@ def fused_linear_slack_ctc_loss(
             num_slack=num_slack,
             mask_id=mask_id,
             slack_id=slack_id,
+            needs_posteriors=hidden.requires_grad or head_weight.requires_grad,
         )
         return VocabularyLoss.apply(
             hidden,
@@ -130,6 +133,7 @@ def _supervise(
     num_slack: int,
     mask_id: int,
     slack_id: int,
+    needs_posteriors: bool,
 ) -> tuple[Supervision, Float[Tensor, " B"]]:
     """Soft targets and weights of every row, and the weighted lattice term of each sample's loss.
 
@@ -150,7 +154,9 @@ def _supervise(
         token = band_logits(hidden, head_weight, targets, num_slack=num_slack)
         slack = (hidden @ head_weight[slack_id]).to(token.dtype)
         columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
-        result = band_posteriors(*columns, canvas_lengths, target_lengths)
+        result = band_posteriors(
+            *columns, canvas_lengths, target_lengths, needs_posteriors=needs_posteriors
+        )
         is_possible = result.log_likelihood != -torch.inf
         inside = checks.inside_lengths(canvas_lengths, num_positions) & (canvas == mask_id)
         ctc_weights = ctc_weight * inside.double()

@@ -87,38 +87,50 @@ def vocabulary_pass(
     accumulator = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     num_samples, num_positions, hidden_size = hidden.shape
     flat_hidden = hidden.reshape(-1, hidden_size)
-    weights = supervision.ctc_weights + supervision.ce_weights
     is_supervised = (supervision.ctc_weights != 0) | (supervision.ce_weights != 0)
     rows = is_supervised.flatten().nonzero()[:, 0]
     loss = torch.zeros(num_samples, dtype=torch.float64, device=hidden.device)
     hidden_grad = torch.zeros_like(flat_hidden) if needs_hidden_grad else None
     head_grad = torch.zeros_like(head_weight, dtype=accumulator) if needs_head_grad else None
     for chunk in rows.split(chunk_size):
-        inputs = flat_hidden[chunk]
-        samples = chunk // num_positions
-        logits = (inputs @ head_weight.T).to(accumulator)
-        ce_weights = supervision.ce_weights.flatten()[chunk]
-        clean = torch.where(ce_weights != 0, supervision.clean.flatten()[chunk], 0)
-        clean_logits = logits.gather(1, clean[:, None])[:, 0]
-        row_weights = weights.flatten()[chunk]
-        exponentials, log_sums = _exponentiate(logits)
-        row_loss = row_weights * log_sums.double()
-        row_loss -= torch.where(ce_weights != 0, ce_weights * clean_logits.double(), 0.0)
-        loss.index_add_(0, samples, row_loss)
-        if hidden_grad is None and head_grad is None:
-            continue
-        logits_grad = exponentials.mul_((row_weights / exponentials.sum(1))[:, None])
-        _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
-        logits_grad = logits_grad.to(hidden.dtype)
-        if hidden_grad is not None:
-            hidden_grad[chunk] = logits_grad @ head_weight
-        if head_grad is not None:
-            if accumulator == hidden.dtype:
-                head_grad.addmm_(logits_grad.T, inputs)
-            else:
-                head_grad += logits_grad.T @ inputs
+        row_loss = _run_chunk(flat_hidden, head_weight, supervision, chunk, hidden_grad, head_grad)
+        loss.index_add_(0, chunk // num_positions, row_loss)
     shaped = None if hidden_grad is None else hidden_grad.view(hidden.shape)
     return PassResult(loss, shaped, head_grad)
+
+
+def _run_chunk(
+    flat_hidden: Float[Tensor, "N D"],
+    head_weight: Float[Tensor, "V D"],
+    supervision: Supervision,
+    chunk: Int[Tensor, " R"],
+    hidden_grad: Tensor | None,
+    head_grad: Tensor | None,
+) -> Float[Tensor, " R"]:
+    """Weighted loss of a few rows; adds their gradients to the two buffers, where there are any."""
+    dtype = flat_hidden.dtype
+    accumulator = torch.float64 if dtype == torch.float64 else torch.float32
+    inputs = flat_hidden[chunk]
+    logits = (inputs @ head_weight.T).to(accumulator)
+    ce_weights = supervision.ce_weights.flatten()[chunk]
+    row_weights = supervision.ctc_weights.flatten()[chunk] + ce_weights
+    clean = torch.where(ce_weights != 0, supervision.clean.flatten()[chunk], 0)
+    clean_logits = logits.gather(1, clean[:, None])[:, 0]
+    exponentials, log_sums = _exponentiate(logits)
+    row_loss = row_weights * log_sums.double()
+    row_loss -= torch.where(ce_weights != 0, ce_weights * clean_logits.double(), 0.0)
+    if hidden_grad is None and head_grad is None:
+        return row_loss
+    logits_grad = exponentials.mul_((row_weights / exponentials.sum(1))[:, None])
+    _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
+    logits_grad = logits_grad.to(dtype)
+    if hidden_grad is not None:
+        hidden_grad[chunk] = logits_grad @ head_weight
+    if head_grad is not None and accumulator == dtype:
+        head_grad.addmm_(logits_grad.T, inputs)
+    elif head_grad is not None:
+        head_grad += logits_grad.T @ inputs
+    return row_loss
 
 
 def _exponentiate(logits: Float[Tensor, "R V"]) -> tuple[Tensor, Tensor]:
