@@ -113,10 +113,10 @@ def test_many_samples_run_in_threads_and_give_what_each_gives_alone(
             torch.testing.assert_close(ours[b : b + 1], expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("place", ["token", "slack"])
-def test_nan_scores_give_nan_and_never_a_number(place: str):
+@pytest.mark.parametrize(("column", "edge"), [("token", (0, 20, 5)), ("slack", (0, 20))])
+def test_one_nan_score_gives_nan_and_never_a_number(column: str, edge: tuple[int, ...]):
     columns, *lengths = draw_long_columns(40, 30, kind="random", visible=0.0)
-    getattr(columns, place)[0, 20] = math.nan
+    getattr(columns, column)[edge] = math.nan
     result = cpu.posteriors(*columns, *lengths)
     assert result.log_likelihood.isnan().all()
     assert result.token.isnan().all()

@@ -151,7 +151,6 @@ def _forward(
             after[first + 1 : end + 1],
             shares[min(i, len(shares) - 1), : end - first],
         )
-        after[first] = -np.inf
         state, after = after, state
     return np.nan if num_nan > 0 else state[budget + 1]
 
