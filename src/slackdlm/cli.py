@@ -68,11 +68,15 @@ def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--quick", action="store_true", help="the whole path in minutes; figures mean nothing"
     )
+    parser.add_argument(
+        "--variants", action="store_true", help="also variants of slack-CTC, to OUTPUT/variants"
+    )
     parser.set_defaults(run=_demo)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from slackdlm.studies.demo import QUICK, DemoPlan, run_demo
+    from slackdlm.studies.demo import run_demo
+    from slackdlm.studies.demo_plan import QUICK, DemoPlan
 
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds: expected at least 1, got {arguments.seeds}")
@@ -82,10 +86,11 @@ def _demo(arguments: argparse.Namespace) -> None:
         plan,
         output=arguments.output,
         num_seeds=arguments.seeds,
+        with_variants=arguments.variants,
         quick=arguments.quick,
         console=console,
     )
-    results = json.loads((arguments.output / "results.json").read_text(encoding="utf-8"))
+    results = json.loads(report.with_name("results.json").read_text(encoding="utf-8"))
     for sentence in [*results["warnings"], *results["summary"]]:
         console.print(Text(f"• {sentence}"))
     console.print(Text(f"report: {report.resolve()}", style="bold"))

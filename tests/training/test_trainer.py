@@ -11,13 +11,13 @@ from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, short
 from torch import Tensor
 
 from slackdlm.errors import SlackDLMError
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loading import LoadedModel, head_weight
 from slackdlm.objectives import slack_ctc_loss
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.run import canvas_spec, train_samples
 from slackdlm.training.stream import EvalStream, TrainStream, collate
-from slackdlm.training.trainer import head_weight, sample_losses
+from slackdlm.training.trainer import sample_losses
 
 Build = Callable[[], LoadedModel]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -47,15 +47,16 @@ def read_questions(
         if not line.strip():
             continue
         try:
-            row: dict[str, Any] = json.loads(line)
+            row: object = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from error
-        prompt = row.get("messages", row.get(column)) if isinstance(row, dict) else None
+        columns = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+        prompt = columns.get("messages", columns.get(column))
         if not isinstance(prompt, str | list) or not prompt:
             raise DataError(
                 f"{path}:{number}: expected a text in column {column!r} or a list in 'messages'"
             )
-        questions.append(Question(row.get("id", number - 1), prompt))
+        questions.append(Question(columns.get("id", number - 1), prompt))
     if not questions:
         raise DataError(f"{path}: the file holds no question")
     return questions

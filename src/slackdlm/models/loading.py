@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from slackdlm.errors import CheckpointError, ConfigError
@@ -37,6 +38,12 @@ class LoadedModel:
     """``<|endoftext|>`` as padding."""
     name: str
     """Where it came from; goes into result files."""
+
+
+def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
+    """The output layer's weight: ``hidden @ weight.T`` are the logits."""
+    head: Any = model.get_output_embeddings()
+    return head.weight
 
 
 def load_model(

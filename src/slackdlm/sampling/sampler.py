@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from slackdlm.collapse import CollapseMode, collapse
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.models.chat import encode_prompt
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loading import LoadedModel, head_weight
 from slackdlm.sampling.intervention import Dose, Placement, Proposal, ShiftIntervention
 from slackdlm.sampling.strategies import Remasking, gumbel_argmax, low_confidence
 
@@ -266,7 +267,7 @@ class _Decoding:
         inputs = torch.cat([self.prompts, self.canvas], dim=1)
         output = model(input_ids=inputs, attention_mask=self.attention, logits=False)
         hidden = output.last_hidden_state[:, self.prompts.shape[1] :][free]
-        logits = model.get_output_embeddings()(hidden).float()
+        logits = F.linear(hidden, head_weight(model)).float()
         choosable = logits.clone()
         choosable[:, self.loaded.mask_id] = -torch.inf
         uniforms = self._uniforms(free, logits.shape[1]) if self.config.temperature > 0 else None
@@ -336,7 +337,7 @@ class _Decoding:
             dose = Dose(*doses[row])
             generations.append(
                 Generation(
-                    text=self.loaded.tokenizer.decode(tokens, skip_special_tokens=True),
+                    text=str(self.loaded.tokenizer.decode(tokens, skip_special_tokens=True)),
                     tokens=tokens,
                     canvas=canvas,
                     num_forwards=num_forwards,

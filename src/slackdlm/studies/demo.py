@@ -8,7 +8,7 @@ Every stage reads files and writes files below one folder; running the command a
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,106 +24,13 @@ from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.report.page import write_report
 from slackdlm.studies import demo_results, shift_sensitivity
 from slackdlm.studies.demo_findings import findings, warnings
+from slackdlm.studies.demo_plan import BASE, DemoPlan, variants
 from slackdlm.studies.demo_replay import replays, samples_shown
 from slackdlm.studies.objective_comparison import Arm, paper_arms, train_or_load
 from slackdlm.studies.shift_sensitivity import Condition
 from slackdlm.studies.toy_language import Task, vocabulary, write_tasks
-from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample, encode_samples, read_dialogues
 from slackdlm.training.provenance import environment
-
-BASE = Arm(
-    name="base",
-    label="base",
-    description="Pre-trained with cross-entropy; where every arm starts.",
-    objective=ObjectiveConfig(kind="ce"),
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DemoPlan:
-    """Every size of the demo. Chosen by measurement; see docs/log.md."""
-
-    num_train: int = 20_000
-    """Training stories."""
-    num_questions: int = 128
-    """Held-out prompts decoded and judged."""
-    canvas_length: int = 56
-    """``L`` of every arm, in training and decoding."""
-    d_model: int = 96
-    """Width of the model."""
-    n_layers: int = 3
-    """Transformer blocks."""
-    n_heads: int = 4
-    """Attention heads."""
-    mlp_hidden_size: int = 256
-    """Width of the feed-forward layers."""
-    base: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(
-            steps=2500,
-            batch_size=32,
-            learning_rate=2e-3,
-            warmup_steps=100,
-            eval_every=500,
-            save_every=500,
-        )
-    )
-    """Pre-training of the base."""
-    arm: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(
-            steps=800,
-            batch_size=32,
-            learning_rate=1e-3,
-            warmup_steps=50,
-            eval_every=200,
-            save_every=400,
-        )
-    )
-    """Fine-tuning of each arm."""
-    slack_ratio: tuple[float, float] = (0.0, 0.5)
-    """Slack budget of the arms that have one, as a share of the response tokens."""
-    temperatures: tuple[float, ...] = (0.0, 1.0)
-    """Decoding temperatures; 0 is greedy."""
-    steps: tuple[int, ...] = (7, 14, 28)
-    """Denoising steps."""
-    probed_steps: tuple[int, ...] = (14,)
-    """Step counts at which interventions are tried."""
-    rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
-    """Shares of content tokens displaced or substituted."""
-    num_decoding_seeds: int = 2
-    """Runs per condition that has randomness."""
-
-
-QUICK = DemoPlan(
-    num_train=512,
-    num_questions=16,
-    d_model=32,
-    n_layers=2,
-    n_heads=2,
-    mlp_hidden_size=64,
-    base=TrainingConfig(
-        steps=60,
-        batch_size=16,
-        learning_rate=3e-3,
-        warmup_steps=10,
-        eval_every=30,
-        eval_samples=16,
-        save_every=30,
-    ),
-    arm=TrainingConfig(
-        steps=30,
-        batch_size=16,
-        learning_rate=2e-3,
-        warmup_steps=5,
-        eval_every=15,
-        eval_samples=16,
-        save_every=15,
-    ),
-    steps=(7, 14),
-    rates=(0.01, 0.1),
-    num_decoding_seeds=1,
-)
-"""The demo's whole path in a minute or two. Its models are untrained toys: look at the path, not at the figures."""
 
 
 def run_demo(
@@ -131,6 +38,7 @@ def run_demo(
     *,
     output: Path,
     num_seeds: int = 1,
+    with_variants: bool = False,
     quick: bool = False,
     console: Console | None = None,
 ) -> Path:
@@ -140,6 +48,8 @@ def run_demo(
         plan: Its sizes.
         output: Folder for everything; an unfinished demo in it is continued.
         num_seeds: Training seeds; each has its own base and arms.
+        with_variants: Also train and decode the variants of slack-CTC; their results and report go to
+            ``variants`` below ``output``.
         quick: Whether the report must say that the figures mean nothing.
         console: Where progress is shown; ``None``: nowhere.
 
@@ -152,10 +62,14 @@ def run_demo(
     console = console or Console(quiet=True)
     output.mkdir(parents=True, exist_ok=True)
     _same_plan(plan, output)
-    clock = _Clock(console)
+    results_folder = output / "variants" if with_variants else output
+    results_folder.mkdir(exist_ok=True)
+    clock = _Clock(console, output / "seconds.json")
     with clock.stage("tasks"):
         train_file, questions = _write_tasks(plan, output / "tasks")
     arms = paper_arms(plan.slack_ratio)
+    if with_variants:
+        arms += variants(plan.slack_ratio)
     answer_files: list[Path] = []
     for seed in range(num_seeds):
         with clock.stage(f"train, seed {seed}"):
@@ -167,7 +81,7 @@ def run_demo(
                 plan, models, questions, output / "answers", seed=seed, console=console
             )
     with clock.stage("judge"):
-        judgments = output / "judgments.jsonl"
+        judgments = results_folder / "judgments.jsonl"
         demo_results.judge_answers(answer_files, judgments)
     with clock.stage("statistics"):
         results = _results(
@@ -185,17 +99,20 @@ def run_demo(
     )
     results["training"] = _curves([BASE, *arms], output, num_seeds=num_seeds)
     results["run"]["seconds"] = clock.seconds
-    results_file = output / "results.json"
+    results_file = results_folder / "results.json"
     results_file.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return write_report(results, output)
+    return write_report(results, results_folder)
 
 
 class _Clock:
-    """Prints and remembers how long each stage took."""
+    """Prints how long each stage took, and adds it up over the calls that finished a demo."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, file: Path) -> None:
         self.console = console
+        self.file = file
         self.seconds: dict[str, float] = {}
+        if file.exists():
+            self.seconds = json.loads(file.read_text(encoding="utf-8"))
 
     def stage(self, name: str) -> "_Stage":
         return _Stage(self, name)
@@ -212,7 +129,9 @@ class _Stage:
 
     def __exit__(self, *_: object) -> None:
         seconds = time.perf_counter() - self.started
-        self.clock.seconds[self.name] = round(seconds, 1)
+        total = self.clock.seconds.get(self.name, 0.0) + seconds
+        self.clock.seconds[self.name] = round(total, 1)
+        self.clock.file.write_text(json.dumps(self.clock.seconds), encoding="utf-8")
         self.clock.console.print(f"  {seconds:.0f} s", style="dim")
 
 

@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from slackdlm.canvas import draw_num_slack, insert_slack
 from slackdlm.collapse import CollapseMode, collapse
+from slackdlm.errors import ConfigError
 from slackdlm.models.loading import load_model
-from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.models.tokenizer import SLACK, special_id, train_tokenizer
 
 
 class SurfaceForm(NamedTuple):
@@ -64,7 +65,7 @@ def survey(
             len(ids), slack_ratio=slack_ratio, room=2 * len(ids), generator=generator
         )
         canvas = insert_slack(ids, num_slack, slack_id=slack_id, generator=generator)
-        text = tokenizer.decode(collapse(canvas.tolist(), slack_id=slack_id, mode=mode))
+        text = str(tokenizer.decode(collapse(canvas.tolist(), slack_id=slack_id, mode=mode)))
         before, after = final_value(answer), final_value(text)
         changed += text != answer
         finals += before is not None
@@ -88,4 +89,7 @@ def answers_tokenizer(
         loaded = load_model(name)
         return loaded.tokenizer, loaded.slack_id
     tokenizer = train_tokenizer(answers, vocab_size=2048, kind="byte_bpe")
-    return tokenizer, int(tokenizer.convert_tokens_to_ids("<slack>"))
+    slack_id = special_id(tokenizer, SLACK)
+    if slack_id is None:
+        raise ConfigError(f"surface-form: the tokenizer has no {SLACK} token")
+    return tokenizer, slack_id

@@ -12,7 +12,6 @@ from slackdlm.studies.toy_language import (
     ADJECTIVES,
     ADVERBS,
     ASK,
-    COLOURS,
     COUNT_WORDS,
     DETERMINERS,
     INTRANSITIVE,
@@ -20,15 +19,12 @@ from slackdlm.studies.toy_language import (
     NOUNS,
     NUMBERS,
     OPENERS,
+    P_ADJECTIVE,
     P_ADVERB,
-    P_COLOUR,
     P_OPENER,
     P_PP,
-    P_SECOND_CLAUSE,
-    P_SIZE,
     P_TRANSITIVE,
     PREPOSITIONS,
-    SIZES,
     TRANSITIVE,
 )
 
@@ -61,10 +57,8 @@ class _Reader:
         """Read a noun phrase and return its number, which only the noun decides."""
         determiner = self.place
         self.place += 1
-        if self.optional(SIZES, P_SIZE):
-            self.take(SIZES)
-        if self.optional(COLOURS, P_COLOUR):
-            self.take(COLOURS)
+        if self.optional(ADJECTIVES, P_ADJECTIVE):
+            self.take(ADJECTIVES)
         if not self.next_in(NOUN_NUMBER):
             raise ValueError
         number = NOUN_NUMBER[self.words[self.place]]
@@ -92,9 +86,6 @@ class _Reader:
             self.take(OPENERS)
         number = self.noun_phrase()
         self.verb_phrase(number)
-        if self.optional(["and"], P_SECOND_CLAUSE):
-            self.take(["and"])
-            self.verb_phrase(number)
         self.take(["."])
         if self.place != len(self.words):
             raise ValueError

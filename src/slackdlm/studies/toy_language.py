@@ -1,13 +1,12 @@
 """A toy language with a known grammar, and tasks written in it.
 
-Stories of two or three sentences, written from an unambiguous context-free grammar with number agreement and many
+Stories of two to four sentences, written from an unambiguous context-free grammar with number agreement and many
 optional parts, so that the position of a word is truly uncertain. A prompt asks for a number of sentences and for
 particular words of the story. Ours; it stands in for open-ended generation where a judge must be exact.
 
     story    -> sentence+
-    sentence -> [opener] clause ["and" clause'] "."         clause' shares the subject of its clause
-    clause   -> np(number) vp(number)
-    np       -> determiner(number) [size] [colour] noun(number)
+    sentence -> [opener] np(number) vp(number) "."
+    np       -> determiner(number) [adjective] noun(number)
     vp       -> intransitive(number) [adverb] [pp] | transitive(number) np [adverb] [pp]
     pp       -> preposition np
 """
@@ -19,45 +18,38 @@ import numpy as np
 
 NUMBERS = ("singular", "plural")
 NOUNS = {
-    "singular": "boat cat child dog king lamp ship tree".split(),
-    "plural": "boats cats children dogs kings lamps ships trees".split(),
+    "singular": "boat cat child dog king tree".split(),
+    "plural": "boats cats children dogs kings trees".split(),
 }
 INTRANSITIVE = {
-    "singular": "falls rests sings sleeps waits".split(),
-    "plural": "fall rest sing sleep wait".split(),
+    "singular": "falls rests sings waits".split(),
+    "plural": "fall rest sing wait".split(),
 }
-TRANSITIVE = {
-    "singular": "calls carries finds likes sees".split(),
-    "plural": "call carry find like see".split(),
-}
-DETERMINERS = {"singular": "the a one every".split(), "plural": "the some many two".split()}
-SIZES = "big huge small tiny".split()
-COLOURS = "black blue green red".split()
-ADVERBS = "gladly loudly often quickly softly".split()
-PREPOSITIONS = "behind near under with".split()
-OPENERS = "later now then today".split()
-ADJECTIVES = frozenset(SIZES) | frozenset(COLOURS)
+TRANSITIVE = {"singular": "calls finds likes sees".split(), "plural": "call find like see".split()}
+DETERMINERS = {"singular": "the a one".split(), "plural": "the some two".split()}
+ADJECTIVES = "blue huge red tiny".split()
+ADVERBS = "gladly loudly often softly".split()
+PREPOSITIONS = "near under with".split()
+OPENERS = "later now then".split()
 NOUN_NUMBER = {noun: number for number in NUMBERS for noun in NOUNS[number]}
 
 P_OPENER = 0.3
-P_SECOND_CLAUSE = 0.2
-P_SIZE = 0.35
-P_COLOUR = 0.35
+P_ADJECTIVE = 0.4
 P_TRANSITIVE = 0.5
 P_ADVERB = 0.35
 P_PP = 0.35
-SENTENCES = (2, 3)
-LENGTH = (20, 40)
+SENTENCES = (2, 3, 4)
+LENGTH = (20, 32)
 """Shortest and longest story in words, full stops included; others are drawn again."""
 
 ASK = "tell"
-COUNT_WORDS = {2: "twice", 3: "thrice"}
+COUNT_WORDS = {2: "twice", 3: "thrice", 4: "fourfold"}
 """Prompts say ``tell twice: ...``; the count words do not occur in stories."""
 
 
 def vocabulary() -> list[str]:
     """Every word that a prompt or a story can hold, sorted."""
-    words = {".", "and", ASK, *COUNT_WORDS.values(), *ADJECTIVES, *ADVERBS, *PREPOSITIONS, *OPENERS}
+    words = {".", ASK, *COUNT_WORDS.values(), *ADJECTIVES, *ADVERBS, *PREPOSITIONS, *OPENERS}
     for table in (NOUNS, INTRANSITIVE, TRANSITIVE, DETERMINERS):
         for number in NUMBERS:
             words.update(table[number])
@@ -77,10 +69,8 @@ def _pick(words: Sequence[str], rng: np.random.Generator) -> str:
 
 def _noun_phrase(number: str, rng: np.random.Generator) -> list[str]:
     words = [_pick(DETERMINERS[number], rng)]
-    if rng.random() < P_SIZE:
-        words.append(_pick(SIZES, rng))
-    if rng.random() < P_COLOUR:
-        words.append(_pick(COLOURS, rng))
+    if rng.random() < P_ADJECTIVE:
+        words.append(_pick(ADJECTIVES, rng))
     return [*words, _pick(NOUNS[number], rng)]
 
 
@@ -105,13 +95,11 @@ def write_sentence(rng: np.random.Generator) -> list[str]:
     number = _pick(NUMBERS, rng)
     words = [_pick(OPENERS, rng)] if rng.random() < P_OPENER else []
     words += [*_noun_phrase(number, rng), *_verb_phrase(number, rng)]
-    if rng.random() < P_SECOND_CLAUSE:
-        words += ["and", *_verb_phrase(number, rng)]
     return [*words, "."]
 
 
 def write_story(rng: np.random.Generator) -> list[list[str]]:
-    """A story of two or three sentences and 20 to 40 words."""
+    """A story of two to four sentences and 20 to 32 words."""
     while True:
         count = SENTENCES[int(rng.integers(len(SENTENCES)))]
         sentences = [write_sentence(rng) for _ in range(count)]

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from slackdlm.errors import SlackDLMError
+from slackdlm.models.loading import head_weight
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
@@ -78,12 +79,6 @@ def sample_losses(
         ce_weights=batch["ce_weights"],
         sample_weights=batch["loss_weights"],
     )
-
-
-def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
-    """The output layer's weight."""
-    head: Any = model.get_output_embeddings()
-    return head.weight
 
 
 def training_arguments(

@@ -1,0 +1,135 @@
+"""How big is the demo? Its sizes, chosen by measurement (docs/log.md), and its arms."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from slackdlm.studies.objective_comparison import Arm
+from slackdlm.training.config import ObjectiveConfig, TrainingConfig
+
+BASE = Arm(
+    name="base",
+    label="base",
+    description="Pre-trained with cross-entropy; where every arm starts.",
+    objective=ObjectiveConfig(kind="ce"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoPlan:
+    """Every size of the demo. Chosen by measurement; see docs/log.md."""
+
+    num_train: int = 20_000
+    """Training stories."""
+    num_questions: int = 128
+    """Held-out prompts decoded and judged."""
+    canvas_length: int = 56
+    """``L`` of every arm, in training and decoding."""
+    d_model: int = 96
+    """Width of the model."""
+    n_layers: int = 3
+    """Transformer blocks."""
+    n_heads: int = 4
+    """Attention heads."""
+    mlp_hidden_size: int = 256
+    """Width of the feed-forward layers."""
+    base: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=2500,
+            batch_size=32,
+            learning_rate=2e-3,
+            warmup_steps=100,
+            eval_every=500,
+            save_every=500,
+        )
+    )
+    """Pre-training of the base."""
+    arm: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=800,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=50,
+            eval_every=200,
+            save_every=400,
+        )
+    )
+    """Fine-tuning of each arm."""
+    slack_ratio: tuple[float, float] = (0.0, 0.5)
+    """Slack budget of the arms that have one, as a share of the response tokens."""
+    temperatures: tuple[float, ...] = (0.0, 1.0)
+    """Decoding temperatures; 0 is greedy."""
+    steps: tuple[int, ...] = (7, 14, 28)
+    """Denoising steps."""
+    probed_steps: tuple[int, ...] = (14,)
+    """Step counts at which interventions are tried."""
+    rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
+    """Shares of content tokens displaced or substituted."""
+    num_decoding_seeds: int = 2
+    """Runs per condition that has randomness."""
+
+
+QUICK = DemoPlan(
+    num_train=512,
+    num_questions=16,
+    d_model=32,
+    n_layers=2,
+    n_heads=2,
+    mlp_hidden_size=64,
+    base=TrainingConfig(
+        steps=60,
+        batch_size=16,
+        learning_rate=3e-3,
+        warmup_steps=10,
+        eval_every=30,
+        eval_samples=16,
+        save_every=30,
+    ),
+    arm=TrainingConfig(
+        steps=30,
+        batch_size=16,
+        learning_rate=2e-3,
+        warmup_steps=5,
+        eval_every=15,
+        eval_samples=16,
+        save_every=15,
+    ),
+    steps=(7, 14),
+    rates=(0.01, 0.1),
+    num_decoding_seeds=1,
+)
+"""The demo's whole path in a minute or two. Its models are untrained toys: look at the path, not at the figures."""
+
+
+def variants(slack_ratio: tuple[float, float]) -> list[Arm]:
+    """What drives slack-CTC's behaviour: its budget, its mixture with CE, and where slack may fall."""
+    low, high = slack_ratio
+    return [
+        _variant("ctc_half", "half the slack", slack_ratio=(low, high / 2)),
+        _variant("ctc_double", "double the slack", slack_ratio=(low, 2 * high)),
+        _variant("mixed", "mixed, ctc_weight 0.5", slack_ratio=slack_ratio, ctc_weight=0.5),
+        _variant(
+            "ctc_canvas", "slack in the padding too", slack_ratio=slack_ratio, region="canvas"
+        ),
+    ]
+
+
+def _variant(
+    name: str,
+    label: str,
+    *,
+    slack_ratio: tuple[float, float],
+    ctc_weight: float | None = None,
+    region: Literal["content", "canvas"] = "content",
+) -> Arm:
+    objective = ObjectiveConfig(
+        kind="slack_ctc" if ctc_weight is None else "mixed",
+        ctc_weight=ctc_weight,
+        slack_ratio=slack_ratio,
+        slack_region=region,
+    )
+    return Arm(
+        name=name,
+        label=label,
+        description=f"slack-CTC with {label}.",
+        objective=objective,
+    )
