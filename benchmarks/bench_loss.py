@@ -6,13 +6,12 @@ Writes benchmarks/results/loss_cpu.csv. Takes about a quarter of an hour on two 
 import argparse
 from pathlib import Path
 
-from slackdlm.objectives.bench import Size, bench_loss, write_rows
+from slackdlm.objectives.bench import PROVIDERS, Size, bench_loss, write_rows
 
-SIZES = [
-    Size(num_samples=1, num_positions=1024, num_slack=64, hidden_size=256, vocab_size=126464),
-    Size(num_samples=1, num_positions=4096, num_slack=512, hidden_size=64, vocab_size=1024),
-    Size(num_samples=4, num_positions=1024, num_slack=768, hidden_size=256, vocab_size=126464),
-]
+LLADA = Size(num_samples=1, num_positions=1024, num_slack=64, hidden_size=256, vocab_size=126464)
+LONG = Size(num_samples=1, num_positions=4096, num_slack=512, hidden_size=64, vocab_size=1024)
+BATCH = Size(num_samples=4, num_positions=1024, num_slack=768, hidden_size=256, vocab_size=126464)
+CASES = [(LLADA, PROVIDERS), (LONG, PROVIDERS), (BATCH, ("slack_ctc_fused", "torch_ctc"))]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
@@ -21,8 +20,10 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     path = Path(__file__).parent / "results" / "loss_cpu.csv"
     rows = []
-    for size in SIZES:
-        for row in bench_loss(size, repeats=arguments.repeats, note=arguments.note):
+    for size, providers in CASES:
+        for row in bench_loss(
+            size, providers=providers, repeats=arguments.repeats, note=arguments.note
+        ):
             print(row.provider, row.mode, row.p50_ms, "ms", row.peak_extra_mib, "MiB", flush=True)
             rows.append(row)
             write_rows(rows, path)

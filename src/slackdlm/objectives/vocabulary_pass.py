@@ -92,8 +92,14 @@ def vocabulary_pass(
     loss = torch.zeros(num_samples, dtype=torch.float64, device=hidden.device)
     hidden_grad = torch.zeros_like(flat_hidden) if needs_hidden_grad else None
     head_grad = torch.zeros_like(head_weight, dtype=accumulator) if needs_head_grad else None
+    # Written over by every chunk: fresh pages would cost as much as half of a product.
+    scratch = flat_hidden.new_empty(
+        min(chunk_size, len(rows)), head_weight.shape[0], dtype=accumulator
+    )
     for chunk in rows.split(chunk_size):
-        row_loss = _run_chunk(flat_hidden, head_weight, supervision, chunk, hidden_grad, head_grad)
+        row_loss = _run_chunk(
+            flat_hidden, head_weight, supervision, chunk, scratch, hidden_grad, head_grad
+        )
         loss.index_add_(0, chunk // num_positions, row_loss)
     shaped = None if hidden_grad is None else hidden_grad.view(hidden.shape)
     return PassResult(loss, shaped, head_grad)
@@ -104,14 +110,17 @@ def _run_chunk(
     head_weight: Float[Tensor, "V D"],
     supervision: Supervision,
     chunk: Int[Tensor, " R"],
+    scratch: Float[Tensor, "C V"],
     hidden_grad: Tensor | None,
     head_grad: Tensor | None,
 ) -> Float[Tensor, " R"]:
     """Weighted loss of a few rows; adds their gradients to the two buffers, where there are any."""
     dtype = flat_hidden.dtype
-    accumulator = torch.float64 if dtype == torch.float64 else torch.float32
-    inputs = flat_hidden[chunk]
-    logits = (inputs @ head_weight.T).to(accumulator)
+    inputs, logits = flat_hidden[chunk], scratch[: len(chunk)]
+    if dtype == scratch.dtype:
+        torch.mm(inputs, head_weight.T, out=logits)
+    else:
+        logits.copy_(inputs @ head_weight.T)
     ce_weights = supervision.ce_weights.flatten()[chunk]
     row_weights = supervision.ctc_weights.flatten()[chunk] + ce_weights
     clean = torch.where(ce_weights != 0, supervision.clean.flatten()[chunk], 0)
@@ -126,7 +135,7 @@ def _run_chunk(
     logits_grad = logits_grad.to(dtype)
     if hidden_grad is not None:
         hidden_grad[chunk] = logits_grad @ head_weight
-    if head_grad is not None and accumulator == dtype:
+    if head_grad is not None and head_grad.dtype == dtype:
         head_grad.addmm_(logits_grad.T, inputs)
     elif head_grad is not None:
         head_grad += logits_grad.T @ inputs
