@@ -130,7 +130,8 @@ def _run_chunk(
     row_loss -= torch.where(ce_weights != 0, ce_weights * clean_logits.double(), 0.0)
     if hidden_grad is None and head_grad is None:
         return row_loss
-    logits_grad = exponentials.mul_((row_weights / exponentials.sum(1))[:, None])
+    factors = (row_weights / exponentials.sum(1)).to(exponentials.dtype)  # else mul_ goes slowly
+    logits_grad = exponentials.mul_(factors[:, None])
     _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
     logits_grad = logits_grad.to(dtype)
     if hidden_grad is not None:
