@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from slackdlm.studies.demo_results import Cell, Scores, distinct_bigrams, quality_rows, win_rate_rows
+from slackdlm.studies.demo_results import (
+    Cell,
+    Scores,
+    distinct_bigrams,
+    quality_rows,
+    win_rate_rows,
+)
 
 DOSE = {"asked": 1, "displaced": 1, "impossible": 0, "lost": 0, "committed": 10}
 
@@ -81,7 +87,8 @@ def test_an_intervened_run_meets_its_own_plain_run_under_the_same_training_seed(
         rows += [judgment("ce", q, plain, run=run) for q in range(3)]
         for seed in (0, 1):
             rows += [
-                judgment("ce", q, probed, run=run, seed=seed, kind="shift", rate=0.1) for q in range(3)
+                judgment("ce", q, probed, run=run, seed=seed, kind="shift", rate=0.1)
+                for q in range(3)
             ]
     (row,) = win_rate_rows(scores(tmp_path, rows), rng=rng())
     assert row["against"] == "self"
@@ -92,7 +99,9 @@ def test_an_intervened_run_meets_its_own_plain_run_under_the_same_training_seed(
 def test_all_win_rates_are_one_family(tmp_path):
     values = np.random.Generator(np.random.PCG64(1)).random((3, 40))
     rows = [
-        judgment(arm, q, float(values[i, q])) for i, arm in enumerate(("base", "ce", "slack_ctc")) for q in range(40)
+        judgment(arm, q, float(values[i, q]))
+        for i, arm in enumerate(("base", "ce", "slack_ctc"))
+        for q in range(40)
     ]
     found = win_rate_rows(scores(tmp_path, rows, num_questions=40), rng=rng())
     assert len(found) == 3

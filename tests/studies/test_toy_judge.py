@@ -1,7 +1,7 @@
 """The parser against an independent inside algorithm over the grammar written out as rules."""
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,43 +15,26 @@ from slackdlm.studies.toy_judge import judge, read_prompt, sentence_log_likeliho
 
 def rules() -> dict[str, list[tuple[float, tuple[str, ...]]]]:
     """The grammar as plain weighted productions; words are terminals in quotes."""
-    table: dict[str, list[tuple[float, tuple[str, ...]]]] = {}
-
-    def add(head: str, probability: float, *body: str) -> None:
-        table.setdefault(head, []).append((probability, body))
-
-    def words(head: str, options: list[str]) -> None:
-        for word in options:
-            add(head, 1 / len(options), f"'{word}'")
-
-    def optional(head: str, probability: float, *body: str) -> None:
-        add(head, probability, *body)
-        add(head, 1 - probability)
-
-    for n in ("singular", "plural"):
-        add("S", 0.5, "opener?", f"np-{n}", f"vp-{n}", f"second-{n}", "'.'")
-        optional(f"second-{n}", 0.2, "'and'", f"vp-{n}")
-        add(f"np-{n}", 1.0, f"det-{n}", "size?", "colour?", f"noun-{n}")
-        add("np", 0.5, f"np-{n}")
-        add(f"vp-{n}", 0.5, f"vt-{n}", "np", "adverb?", "pp?")
-        add(f"vp-{n}", 0.5, f"vi-{n}", "adverb?", "pp?")
-        words(f"det-{n}", lang.DETERMINERS[n])
-        words(f"noun-{n}", lang.NOUNS[n])
-        words(f"vi-{n}", lang.INTRANSITIVE[n])
-        words(f"vt-{n}", lang.TRANSITIVE[n])
-    optional("opener?", 0.3, "opener")
-    optional("size?", 0.35, "size")
-    optional("colour?", 0.35, "colour")
-    optional("adverb?", 0.35, "adverb")
-    optional("pp?", 0.35, "preposition", "np")
-    for head, options in (
-        ("opener", lang.OPENERS),
-        ("size", lang.SIZES),
-        ("colour", lang.COLOURS),
+    table: dict[str, list[tuple[float, tuple[str, ...]]]] = {
+        "S": [(1.0, ("opener?", "np", "vp", "adverb?", "pp?", "'.'"))],
+        "np": [(1.0, ("determiner", "adjective?", "noun"))],
+        "vp": [(0.5, ("transitive", "np")), (0.5, ("intransitive",))],
+        "opener?": [(0.3, ("opener",)), (0.7, ())],
+        "adjective?": [(0.4, ("adjective",)), (0.6, ())],
+        "adverb?": [(0.35, ("adverb",)), (0.65, ())],
+        "pp?": [(0.35, ("preposition", "np")), (0.65, ())],
+    }
+    for head, words in (
+        ("noun", lang.NOUNS),
+        ("intransitive", lang.INTRANSITIVE),
+        ("transitive", lang.TRANSITIVE),
+        ("determiner", lang.DETERMINERS),
+        ("adjective", lang.ADJECTIVES),
         ("adverb", lang.ADVERBS),
         ("preposition", lang.PREPOSITIONS),
+        ("opener", lang.OPENERS),
     ):
-        words(head, options)
+        table[head] = [(1 / len(words), (f"'{word}'",)) for word in words]
     return table
 
 
@@ -62,13 +45,13 @@ def inside(words: list[str]) -> float:
     """Probability of the sentence: the sum over every derivation."""
     sentence = tuple(words)
 
-    @lru_cache(maxsize=None)
+    @cache
     def symbol(name: str, start: int, end: int) -> float:
         if name.startswith("'"):
             return float(end == start + 1 and sentence[start] == name[1:-1])
         return sum(p * sequence(body, start, end) for p, body in RULES[name])
 
-    @lru_cache(maxsize=None)
+    @cache
     def sequence(body: tuple[str, ...], start: int, end: int) -> float:
         if not body:
             return float(start == end)
@@ -122,7 +105,7 @@ def test_every_source_story_gets_full_marks():
 
 
 def test_a_verdict_by_hand():
-    verdict = judge("tell thrice cat red gladly", "the red cat sings . the the boats . a cat")
+    verdict = judge("tell thrice cat red gladly", "the red cat sings . the the boat . a cat")
     assert verdict.grammatical == 1 / 3
     assert verdict.coverage == 2 / 3
     assert verdict.quality == pytest.approx(2 / 9)
@@ -147,8 +130,8 @@ def test_an_empty_answer_is_worth_nothing_and_has_no_shares():
 
 
 def test_log_likelihood_is_the_mean_per_word():
-    text = "the cat sings . later two dogs see a tree near the lamp ."
-    sentences = ["the cat sings .".split(), "later two dogs see a tree near the lamp .".split()]
+    text = "the cat sings . later every dog sees a tree near the lamp ."
+    sentences = ["the cat sings .".split(), "later every dog sees a tree near the lamp .".split()]
     expected = sum(math.log(inside(s)) for s in sentences) / len(text.split())
     assert judge("tell twice cat", text).log_likelihood == pytest.approx(expected)
 

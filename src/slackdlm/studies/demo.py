@@ -7,15 +7,15 @@ Every stage reads files and writes files below one folder; running the command a
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
 from slackdlm.errors import ConfigError
 from slackdlm.models.llada_config import LLaDAConfig
@@ -23,14 +23,41 @@ from slackdlm.models.loading import LoadedModel, load_model, new_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.report.page import write_report
 from slackdlm.studies import demo_results, shift_sensitivity
+from slackdlm.studies.demo_curves import training_curves
 from slackdlm.studies.demo_findings import findings, warnings
 from slackdlm.studies.demo_plan import BASE, DemoPlan, variants
 from slackdlm.studies.demo_replay import replays, samples_shown
-from slackdlm.studies.objective_comparison import Arm, paper_arms, train_or_load
+from slackdlm.studies.objective_comparison import Arm, paper_arms
 from slackdlm.studies.shift_sensitivity import Condition
 from slackdlm.studies.toy_language import Task, vocabulary, write_tasks
-from slackdlm.training.data import Sample, encode_samples, read_dialogues
+from slackdlm.studies.workers import Job, num_lines, run_jobs
+from slackdlm.training.data import encode_samples, read_dialogues
 from slackdlm.training.provenance import environment
+from slackdlm.training.run import train_samples
+
+
+class Run(NamedTuple):
+    """One arm under one training seed: what a worker trains or decodes."""
+
+    plan: DemoPlan
+    output: Path
+    arm: Arm
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its training run lives."""
+        return self.output / f"seed-{self.seed}" / self.arm.name
+
+    @property
+    def answers(self) -> Path:
+        """Where its answers go."""
+        return self.output / "answers" / f"seed-{self.seed}-{self.arm.name}.jsonl"
+
+    @property
+    def label(self) -> str:
+        """Name of its progress bar."""
+        return f"{self.arm.label}, seed {self.seed}"
 
 
 def run_demo(
@@ -60,79 +87,50 @@ def run_demo(
         ConfigError: If ``output`` holds a demo of another plan.
     """
     console = console or Console(quiet=True)
-    output.mkdir(parents=True, exist_ok=True)
-    _same_plan(plan, output)
     results_folder = output / "variants" if with_variants else output
-    results_folder.mkdir(exist_ok=True)
-    clock = _Clock(console, output / "seconds.json")
-    with clock.stage("tasks"):
-        train_file, questions = _write_tasks(plan, output / "tasks")
-    arms = paper_arms(plan.slack_ratio)
-    if with_variants:
-        arms += variants(plan.slack_ratio)
-    answer_files: list[Path] = []
-    for seed in range(num_seeds):
-        with clock.stage(f"train, seed {seed}"):
-            models = _train(
-                plan, arms, train_file, output / f"seed-{seed}", seed=seed, console=console
-            )
-        with clock.stage(f"decode, seed {seed}"):
-            answer_files += _answer(
-                plan, models, questions, output / "answers", seed=seed, console=console
-            )
-    with clock.stage("judge"):
+    results_folder.mkdir(parents=True, exist_ok=True)
+    _same_plan(plan, output)
+    questions = _write_tasks(plan, output / "tasks")
+    arms = paper_arms(plan.slack_ratio) + (variants(plan.slack_ratio) if with_variants else [])
+    bases = [Run(plan, output, BASE, seed) for seed in range(num_seeds)]
+    runs = [Run(plan, output, arm, seed) for seed in range(num_seeds) for arm in arms]
+    seconds = output / "seconds.json"
+    with _stage("train the base", seconds, console):
+        _train_all(bases, console=console)
+    with _stage("train the arms", seconds, console):
+        _train_all(runs, console=console)
+    with _stage("decode", seconds, console):
+        _decode_all([*bases, *runs], console=console)
+    with _stage("judge, statistics, report", seconds, console):
         judgments = results_folder / "judgments.jsonl"
-        demo_results.judge_answers(answer_files, judgments)
-    with clock.stage("statistics"):
-        results = _results(
-            plan, [BASE, *arms], questions, judgments, num_seeds=num_seeds, quick=quick
+        demo_results.judge_answers([run.answers for run in [*bases, *runs]], judgments)
+        results = _results(plan, [BASE, *arms], questions, judgments, num_seeds=num_seeds)
+        results["warnings"] = warnings(num_seeds=num_seeds, quick=quick)
+        models = {run.arm.name: load_model(run.folder / "model") for run in runs if run.seed == 0}
+        results["replays"] = replays(
+            models, questions[:1], plan.probed_steps[0], canvas_length=plan.canvas_length
         )
-    models = {
-        arm.name: load_model(str(output / "seed-0" / arm.name / "model")) for arm in [BASE, *arms]
-    }
-    prompts = [task.prompt for task in questions]
-    results["replays"] = replays(
-        models, prompts[:1], plan.probed_steps[0], canvas_length=plan.canvas_length
-    )
-    results["samples"] = samples_shown(
-        judgments, questions, num_questions=5, steps=plan.probed_steps[0]
-    )
-    results["training"] = _curves([BASE, *arms], output, num_seeds=num_seeds)
-    results["run"]["seconds"] = clock.seconds
+        results["training"] = [
+            training_curves(run.folder / "log.jsonl", arm=run.arm.name, seed=run.seed)
+            for run in [*bases, *runs]
+        ]
+    results["run"]["seconds"] = json.loads(seconds.read_text(encoding="utf-8"))
     results_file = results_folder / "results.json"
     results_file.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return write_report(results, results_folder)
 
 
-class _Clock:
-    """Prints how long each stage took, and adds it up over the calls that finished a demo."""
-
-    def __init__(self, console: Console, file: Path) -> None:
-        self.console = console
-        self.file = file
-        self.seconds: dict[str, float] = {}
-        if file.exists():
-            self.seconds = json.loads(file.read_text(encoding="utf-8"))
-
-    def stage(self, name: str) -> "_Stage":
-        return _Stage(self, name)
-
-
-class _Stage:
-    def __init__(self, clock: _Clock, name: str) -> None:
-        self.clock = clock
-        self.name = name
-
-    def __enter__(self) -> None:
-        self.clock.console.print(f"[bold]{self.name}[/bold]")
-        self.started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        seconds = time.perf_counter() - self.started
-        total = self.clock.seconds.get(self.name, 0.0) + seconds
-        self.clock.seconds[self.name] = round(total, 1)
-        self.clock.file.write_text(json.dumps(self.clock.seconds), encoding="utf-8")
-        self.clock.console.print(f"  {seconds:.0f} s", style="dim")
+@contextmanager
+def _stage(name: str, file: Path, console: Console) -> Generator[None]:
+    """Announce a stage, and add its seconds to those of earlier calls that left it unfinished."""
+    console.print(f"[bold]{name}[/bold]")
+    started = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - started
+    console.print(f"  {seconds:.0f} s", style="dim")
+    recorded: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    recorded[name] = round(recorded.get(name, 0.0) + seconds, 1)
+    file.write_text(json.dumps(recorded), encoding="utf-8")
 
 
 def _same_plan(plan: DemoPlan, output: Path) -> None:
@@ -145,19 +143,97 @@ def _same_plan(plan: DemoPlan, output: Path) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _write_tasks(plan: DemoPlan, folder: Path) -> tuple[Path, list[Task]]:
+def _write_tasks(plan: DemoPlan, folder: Path) -> list[Task]:
     """Training dialogues as a JSONL file, and questions whose prompts do not occur there."""
     folder.mkdir(exist_ok=True)
     train = write_tasks(plan.num_train, seed=1)
-    questions = write_tasks(
-        plan.num_questions, seed=2, unlike=frozenset(task.prompt for task in train)
-    )
+    prompts = frozenset(task.prompt for task in train)
+    questions = write_tasks(plan.num_questions, seed=2, unlike=prompts)
     for name, tasks in (("train", train), ("questions", questions)):
-        lines = (
-            json.dumps({"prompt": task.prompt, "response": task.story}) + "\n" for task in tasks
+        rows = ({"prompt": task.prompt, "response": task.story} for task in tasks)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return questions
+
+
+def _train_all(runs: Sequence[Run], *, console: Console) -> None:
+    jobs = [
+        Job(
+            run.label,
+            run,
+            (run.plan.base if run.arm is BASE else run.plan.arm).steps,
+            lambda run=run: num_lines(run.folder / "log.jsonl"),
         )
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return folder / "train.jsonl", questions
+        for run in runs
+        if not (run.folder / "model" / "config.json").exists()
+    ]
+    if jobs:
+        run_jobs(train_run, jobs, console=console)
+
+
+def _decode_all(runs: Sequence[Run], *, console: Console) -> None:
+    jobs = [
+        Job(
+            run.label,
+            run,
+            run.plan.num_questions
+            * shift_sensitivity.num_runs(
+                _conditions(run.plan), num_seeds=run.plan.num_decoding_seeds
+            ),
+            lambda run=run: num_lines(run.answers.with_suffix(".part")),
+        )
+        for run in runs
+        if not run.answers.exists()
+    ]
+    if jobs:
+        run_jobs(decode_run, jobs, console=console)
+
+
+def train_run(run: Run) -> None:
+    """Train the base from scratch, or an arm from the base; continues where it was cut off."""
+    is_base = run.arm.name == BASE.name
+    training = run.plan.base if is_base else run.plan.arm
+    # Another seed than the base's, so that no arm meets the base's masks again; the same one for every arm.
+    seed = 2 * run.seed + (not is_base)
+    start = (
+        _new_base(run.plan, seed=run.seed)
+        if is_base
+        else load_model(run.folder.with_name(BASE.name) / "model")
+    )
+    dialogues = read_dialogues(run.output / "tasks" / "train.jsonl", prompt=None, response=None)
+    samples = encode_samples(
+        dialogues,
+        start.tokenizer,
+        name="toy stories",
+        max_prompt_length=32,
+        canvas_length=run.plan.canvas_length,
+    )
+    train_samples(
+        start,
+        samples[training.eval_samples :],
+        samples[: training.eval_samples],
+        canvas_length=run.plan.canvas_length,
+        objective=run.arm.objective,
+        training=replace(training, seed=seed, data_seed=seed),
+        output=run.folder,
+        resume=(run.folder / "run.json").exists(),
+        progress=False,
+    )
+
+
+def decode_run(run: Run) -> None:
+    """Answer every question under every condition."""
+    lines = (run.output / "tasks" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    run.answers.parent.mkdir(exist_ok=True)
+    shift_sensitivity.answer_grid(
+        load_model(run.folder / "model"),
+        [json.loads(line)["prompt"] for line in lines],
+        _conditions(run.plan),
+        run.answers,
+        identity={"arm": run.arm.name, "training_seed": run.seed},
+        canvas_length=run.plan.canvas_length,
+        num_seeds=run.plan.num_decoding_seeds,
+    )
 
 
 def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
@@ -172,81 +248,6 @@ def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
         weight_tying=True,
     )
     return new_model(config, tokenizer, generator_seed=seed)
-
-
-def _train(
-    plan: DemoPlan,
-    arms: Sequence[Arm],
-    train_file: Path,
-    folder: Path,
-    *,
-    seed: int,
-    console: Console,
-) -> dict[str, LoadedModel]:
-    new = _new_base(plan, seed=seed)
-    dialogues = read_dialogues(train_file, prompt=None, response=None)
-    encoded = encode_samples(
-        dialogues,
-        new.tokenizer,
-        name="toy stories",
-        max_prompt_length=32,
-        canvas_length=plan.canvas_length,
-    )
-    held_out = plan.base.eval_samples
-    samples: list[Sample] = encoded[held_out:]
-    models: dict[str, LoadedModel] = {}
-    for arm in [BASE, *arms]:
-        console.print(f"  {arm.label}")
-        # Another seed than the base's, so that no arm meets the base's masks again; the same one for every arm.
-        training = replace(plan.base, seed=2 * seed, data_seed=2 * seed)
-        if arm is not BASE:
-            training = replace(plan.arm, seed=2 * seed + 1, data_seed=2 * seed + 1)
-        models[arm.name] = train_or_load(
-            new if arm is BASE else models[BASE.name],
-            samples,
-            encoded[:held_out],
-            canvas_length=plan.canvas_length,
-            objective=arm.objective,
-            training=training,
-            output=folder / arm.name,
-            progress=not console.quiet,
-        )
-    return models
-
-
-def _answer(
-    plan: DemoPlan,
-    models: dict[str, LoadedModel],
-    questions: Sequence[Task],
-    folder: Path,
-    *,
-    seed: int,
-    console: Console,
-) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    conditions = _conditions(plan)
-    runs = shift_sensitivity.num_runs(conditions, num_seeds=plan.num_decoding_seeds)
-    files: list[Path] = []
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("decoding", total=runs * len(models))
-        advance: Callable[[], None] = lambda: progress.advance(bar)  # noqa: E731
-        for name, loaded in models.items():
-            file = folder / f"seed-{seed}-{name}.jsonl"
-            files.append(file)
-            if file.exists():
-                progress.advance(bar, runs)
-                continue
-            shift_sensitivity.answer_grid(
-                loaded,
-                [task.prompt for task in questions],
-                conditions,
-                file,
-                identity={"arm": name, "training_seed": seed},
-                canvas_length=plan.canvas_length,
-                num_seeds=plan.num_decoding_seeds,
-                on_run=advance,
-            )
-    return files
 
 
 def _conditions(plan: DemoPlan) -> list[Condition]:
@@ -266,7 +267,6 @@ def _results(
     judgments: Path,
     *,
     num_seeds: int,
-    quick: bool,
 ) -> dict[str, Any]:
     rng = np.random.Generator(np.random.PCG64(0))
     scores = demo_results.Scores(judgments, num_questions=plan.num_questions)
@@ -276,12 +276,12 @@ def _results(
     return {
         "title": "slackdlm demo: positional supervision on a toy language",
         "summary": findings(quality, win_rates, source, num_seeds=num_seeds),
-        "warnings": warnings(num_seeds=num_seeds, quick=quick),
         "run": _provenance() | {"config": {"num_seeds": num_seeds, **asdict(plan)}},
         "arms": [{"name": a.name, "label": a.label, "description": a.description} for a in arms],
         "quality": quality,
         "source": source,
         "win_rates": win_rates,
+        "samples": samples_shown(judgments, questions[:5], steps=plan.probed_steps[0]),
     }
 
 
@@ -294,34 +294,6 @@ def _provenance() -> dict[str, Any]:
         "slackdlm": versions["slackdlm"],
         "python": versions["python"],
         "torch": versions["torch"],
-        "hardware": f"{devices}, {hardware['torch_threads']} torch threads, {hardware['platform']}",
+        "hardware": f"{devices}, {hardware['platform']}",
         "git": None if git is None else git["commit"] + (" (changed)" if git["dirty"] else ""),
     }
-
-
-def _curves(arms: Sequence[Arm], output: Path, *, num_seeds: int) -> list[dict[str, Any]]:
-    curves: list[dict[str, Any]] = []
-    for seed in range(num_seeds):
-        for arm in arms:
-            log = output / f"seed-{seed}" / arm.name / "log.jsonl"
-            rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-            curves.append({"arm": arm.name, "seed": seed, "points": _points(rows)})
-    return curves
-
-
-def _points(rows: Sequence[dict[str, Any]], *, every: int = 10) -> list[dict[str, Any]]:
-    """Training loss averaged over ``every`` steps, evaluations where they were made."""
-    points: dict[int, dict[str, Any]] = {}
-    losses: list[float] = []
-    for row in rows:
-        if "loss" in row:
-            losses.append(row["loss"])
-        if "eval_ce" in row or len(losses) == every:
-            point = points.setdefault(
-                row["step"], {"step": row["step"], "eval_ce": None, "eval_objective": None}
-            )
-            if losses:
-                point["loss"] = float(np.mean(losses))
-                losses = []
-            point |= {key: row[key] for key in ("eval_ce", "eval_objective") if key in row}
-    return [point for point in points.values() if "loss" in point]

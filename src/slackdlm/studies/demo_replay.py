@@ -16,9 +16,10 @@ REPLAY_RATE = 0.1
 
 
 def replays(
-    models: Mapping[str, LoadedModel], prompts: Sequence[str], steps: int, *, canvas_length: int
+    models: Mapping[str, LoadedModel], questions: Sequence[Task], steps: int, *, canvas_length: int
 ) -> list[dict[str, Any]]:
-    """One greedy decoding per arm and prompt, undisturbed and displaced."""
+    """One greedy decoding per arm and question, undisturbed and displaced."""
+    prompts = [question.prompt for question in questions]
     shown: list[dict[str, Any]] = []
     for arm in ("ce", "slack_ctc"):
         for condition in (
@@ -69,9 +70,9 @@ def _cell(loaded: LoadedModel, commit: Commit) -> dict[str, Any]:
 
 
 def samples_shown(
-    judgments: Path, questions: Sequence[Task], *, num_questions: int, steps: int
+    judgments: Path, questions: Sequence[Task], *, steps: int
 ) -> list[dict[str, Any]]:
-    """The first questions' greedy, undisturbed answers of the first training run, with the source story."""
+    """These questions' greedy, undisturbed answers of the first training run, with the source story."""
     samples = [
         {
             "prompt": task.prompt,
@@ -80,12 +81,12 @@ def samples_shown(
             "canvas": "",
             "verdict": _verdict(task),
         }
-        for task in questions[:num_questions]
+        for task in questions
     ]
     for line in judgments.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         plain = row["kind"] == "none" and row["temperature"] == 0 and row["steps"] == steps
-        if plain and row["training_seed"] == 0 and row["question"] < num_questions:
+        if plain and row["training_seed"] == 0 and row["question"] < len(questions):
             task = questions[row["question"]]
             verdict = _verdict(task._replace(story=row["text"]))
             samples.append(

@@ -4,15 +4,9 @@ All arms see the same samples in the same order, the same masks, the same number
 they differ in the objective block alone.
 """
 
-import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from slackdlm.models.loading import LoadedModel, load_model
-from slackdlm.training.config import ObjectiveConfig, TrainingConfig
-from slackdlm.training.data import Sample
-from slackdlm.training.run import train_samples
+from slackdlm.training.config import ObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,33 +45,3 @@ def paper_arms(slack_ratio: tuple[float, float]) -> list[Arm]:
             objective=ObjectiveConfig(kind="slack_ctc", slack_ratio=slack_ratio),
         ),
     ]
-
-
-def train_or_load(
-    start: LoadedModel,
-    samples: Sequence[Sample],
-    eval_samples: Sequence[Sample],
-    *,
-    canvas_length: int,
-    objective: ObjectiveConfig,
-    training: TrainingConfig,
-    output: Path,
-    progress: bool,
-) -> LoadedModel:
-    """The model of one arm: trained from ``start``, continued if it was cut off, or loaded if it is finished.
-
-    ``start`` keeps its weights.
-    """
-    loaded = copy.deepcopy(start)
-    train_samples(
-        loaded,
-        samples,
-        eval_samples,
-        canvas_length=canvas_length,
-        objective=objective,
-        training=training,
-        output=output,
-        resume=(output / "run.json").exists(),
-        progress=progress,
-    )
-    return load_model(str(output / "model"))

@@ -15,9 +15,7 @@ from slackdlm.studies.toy_language import (
     COUNT_WORDS,
     DETERMINERS,
     INTRANSITIVE,
-    NOUN_NUMBER,
     NOUNS,
-    NUMBERS,
     OPENERS,
     P_ADJECTIVE,
     P_ADVERB,
@@ -37,7 +35,7 @@ class _Reader:
         self.place = 0
         self.log_likelihood = 0.0
 
-    def next_in(self, words: Sequence[str] | dict[str, str]) -> bool:
+    def next_in(self, words: Sequence[str]) -> bool:
         return self.place < len(self.words) and self.words[self.place] in words
 
     def take(self, words: Sequence[str]) -> None:
@@ -53,39 +51,26 @@ class _Reader:
         self.log_likelihood += math.log(probability if present else 1 - probability)
         return present
 
-    def noun_phrase(self) -> str:
-        """Read a noun phrase and return its number, which only the noun decides."""
-        determiner = self.place
-        self.place += 1
+    def noun_phrase(self) -> None:
+        self.take(DETERMINERS)
         if self.optional(ADJECTIVES, P_ADJECTIVE):
             self.take(ADJECTIVES)
-        if not self.next_in(NOUN_NUMBER):
-            raise ValueError
-        number = NOUN_NUMBER[self.words[self.place]]
-        self.log_likelihood -= math.log(len(NUMBERS))
-        self.take(NOUNS[number])
-        if self.words[determiner] not in DETERMINERS[number]:
-            raise ValueError
-        self.log_likelihood -= math.log(len(DETERMINERS[number]))
-        return number
+        self.take(NOUNS)
 
-    def verb_phrase(self, number: str) -> None:
-        if self.optional(TRANSITIVE[number], P_TRANSITIVE):
-            self.take(TRANSITIVE[number])
+    def sentence(self) -> float:
+        if self.optional(OPENERS, P_OPENER):
+            self.take(OPENERS)
+        self.noun_phrase()
+        if self.optional(TRANSITIVE, P_TRANSITIVE):
+            self.take(TRANSITIVE)
             self.noun_phrase()
         else:
-            self.take(INTRANSITIVE[number])
+            self.take(INTRANSITIVE)
         if self.optional(ADVERBS, P_ADVERB):
             self.take(ADVERBS)
         if self.optional(PREPOSITIONS, P_PP):
             self.take(PREPOSITIONS)
             self.noun_phrase()
-
-    def sentence(self) -> float:
-        if self.optional(OPENERS, P_OPENER):
-            self.take(OPENERS)
-        number = self.noun_phrase()
-        self.verb_phrase(number)
         self.take(["."])
         if self.place != len(self.words):
             raise ValueError

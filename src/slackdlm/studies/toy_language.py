@@ -1,14 +1,13 @@
 """A toy language with a known grammar, and tasks written in it.
 
-Stories of two to four sentences, written from an unambiguous context-free grammar with number agreement and many
-optional parts, so that the position of a word is truly uncertain. A prompt asks for a number of sentences and for
-particular words of the story. Ours; it stands in for open-ended generation where a judge must be exact.
+Stories of two to four sentences, written from an unambiguous context-free grammar with many optional parts, so that
+the position of a word is truly uncertain. A prompt asks for a number of sentences and for particular words of the
+story. Ours; it stands in for open-ended generation where a judge must be exact.
 
     story    -> sentence+
-    sentence -> [opener] np(number) vp(number) "."
-    np       -> determiner(number) [adjective] noun(number)
-    vp       -> intransitive(number) [adverb] [pp] | transitive(number) np [adverb] [pp]
-    pp       -> preposition np
+    sentence -> [opener] np vp "."
+    np       -> determiner [adjective] noun
+    vp       -> (intransitive | transitive np) [adverb] [preposition np]
 """
 
 from collections.abc import Sequence
@@ -16,22 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-NUMBERS = ("singular", "plural")
-NOUNS = {
-    "singular": "boat cat child dog king tree".split(),
-    "plural": "boats cats children dogs kings trees".split(),
-}
-INTRANSITIVE = {
-    "singular": "falls rests sings waits".split(),
-    "plural": "fall rest sing wait".split(),
-}
-TRANSITIVE = {"singular": "calls finds likes sees".split(), "plural": "call find like see".split()}
-DETERMINERS = {"singular": "the a one".split(), "plural": "the some two".split()}
+NOUNS = "boat cat child dog king lamp tree wolf".split()
+INTRANSITIVE = "falls sings sleeps waits".split()
+TRANSITIVE = "calls finds likes sees".split()
+DETERMINERS = "the a every".split()
 ADJECTIVES = "blue huge red tiny".split()
 ADVERBS = "gladly loudly often softly".split()
 PREPOSITIONS = "near under with".split()
 OPENERS = "later now then".split()
-NOUN_NUMBER = {noun: number for number in NUMBERS for noun in NOUNS[number]}
 
 P_OPENER = 0.3
 P_ADJECTIVE = 0.4
@@ -49,11 +40,17 @@ COUNT_WORDS = {2: "twice", 3: "thrice", 4: "fourfold"}
 
 def vocabulary() -> list[str]:
     """Every word that a prompt or a story can hold, sorted."""
-    words = {".", ASK, *COUNT_WORDS.values(), *ADJECTIVES, *ADVERBS, *PREPOSITIONS, *OPENERS}
-    for table in (NOUNS, INTRANSITIVE, TRANSITIVE, DETERMINERS):
-        for number in NUMBERS:
-            words.update(table[number])
-    return sorted(words)
+    lists = (
+        NOUNS,
+        INTRANSITIVE,
+        TRANSITIVE,
+        DETERMINERS,
+        ADJECTIVES,
+        ADVERBS,
+        PREPOSITIONS,
+        OPENERS,
+    )
+    return sorted({".", ASK, *COUNT_WORDS.values(), *(word for words in lists for word in words)})
 
 
 class Task(NamedTuple):
@@ -67,34 +64,25 @@ def _pick(words: Sequence[str], rng: np.random.Generator) -> str:
     return words[int(rng.integers(len(words)))]
 
 
-def _noun_phrase(number: str, rng: np.random.Generator) -> list[str]:
-    words = [_pick(DETERMINERS[number], rng)]
+def _noun_phrase(rng: np.random.Generator) -> list[str]:
+    words = [_pick(DETERMINERS, rng)]
     if rng.random() < P_ADJECTIVE:
         words.append(_pick(ADJECTIVES, rng))
-    return [*words, _pick(NOUNS[number], rng)]
-
-
-def _any_noun_phrase(rng: np.random.Generator) -> list[str]:
-    return _noun_phrase(_pick(NUMBERS, rng), rng)
-
-
-def _verb_phrase(number: str, rng: np.random.Generator) -> list[str]:
-    if rng.random() < P_TRANSITIVE:
-        words = [_pick(TRANSITIVE[number], rng), *_any_noun_phrase(rng)]
-    else:
-        words = [_pick(INTRANSITIVE[number], rng)]
-    if rng.random() < P_ADVERB:
-        words.append(_pick(ADVERBS, rng))
-    if rng.random() < P_PP:
-        words += [_pick(PREPOSITIONS, rng), *_any_noun_phrase(rng)]
-    return words
+    return [*words, _pick(NOUNS, rng)]
 
 
 def write_sentence(rng: np.random.Generator) -> list[str]:
     """One sentence drawn from the grammar, full stop included."""
-    number = _pick(NUMBERS, rng)
     words = [_pick(OPENERS, rng)] if rng.random() < P_OPENER else []
-    words += [*_noun_phrase(number, rng), *_verb_phrase(number, rng)]
+    words += _noun_phrase(rng)
+    if rng.random() < P_TRANSITIVE:
+        words += [_pick(TRANSITIVE, rng), *_noun_phrase(rng)]
+    else:
+        words.append(_pick(INTRANSITIVE, rng))
+    if rng.random() < P_ADVERB:
+        words.append(_pick(ADVERBS, rng))
+    if rng.random() < P_PP:
+        words += [_pick(PREPOSITIONS, rng), *_noun_phrase(rng)]
     return [*words, "."]
 
 
@@ -110,16 +98,16 @@ def write_story(rng: np.random.Generator) -> list[list[str]]:
 def write_task(rng: np.random.Generator) -> Task:
     """A story and a prompt that asks for its number of sentences and some of its words.
 
-    The prompt names up to four nouns, three adjectives and two adverbs of the story, in the order
+    The prompt names up to three nouns, two adjectives and one adverb of the story, in the order
     of their first appearance.
     """
     sentences = write_story(rng)
     words = list(dict.fromkeys(word for sentence in sentences for word in sentence))
-    nouns = [word for word in words if word in NOUN_NUMBER]
+    nouns = [word for word in words if word in NOUNS]
     adjectives = [word for word in words if word in ADJECTIVES]
     adverbs = [word for word in words if word in ADVERBS]
     wanted: set[str] = set()
-    for candidates, most in ((nouns, 4), (adjectives, 3), (adverbs, 2)):
+    for candidates, most in ((nouns, 3), (adjectives, 2), (adverbs, 1)):
         wanted |= {candidates[int(i)] for i in rng.permutation(len(candidates))[:most]}
     prompt = " ".join(
         [ASK, COUNT_WORDS[len(sentences)], *(word for word in words if word in wanted)]
