@@ -62,6 +62,8 @@ class Row:
     """Quantiles of the wall time, in milliseconds."""
     p50_ms: float
     p80_ms: float
+    cpu_p50_ms: float
+    """Median CPU time of the process, which other jobs on the machine disturb less than wall time."""
     peak_extra_mib: float | None
     """Most memory in use above the inputs, gradients included; None where the system does not say."""
     repeats: int
@@ -99,7 +101,7 @@ def bench_loss(
     for provider in providers:
         hidden, head_weight, loss = _make_problem(size, provider, device=device, dtype=dtype)
         for mode in MODES:
-            timings, peak = _measure(mode, hidden, head_weight, loss, repeats=repeats)
+            timings, cpu_timings, peak = _measure(mode, hidden, head_weight, loss, repeats=repeats)
             quantiles = statistics.quantiles(timings, n=10, method="inclusive")
             yield Row(
                 provider=provider,
@@ -109,6 +111,7 @@ def bench_loss(
                 p20_ms=round(quantiles[1], 3),
                 p50_ms=round(statistics.median(timings), 3),
                 p80_ms=round(quantiles[7], 3),
+                cpu_p50_ms=round(statistics.median(cpu_timings), 3),
                 peak_extra_mib=None if peak is None else round(peak / 2**20, 1),
                 repeats=repeats,
                 num_threads=torch.get_num_threads(),
@@ -181,28 +184,30 @@ def _measure(
     loss: Callable[[], Tensor],
     *,
     repeats: int,
-) -> tuple[list[float], float | None]:
-    """Wall times in milliseconds and the peak of extra memory in bytes."""
+) -> tuple[list[float], list[float], float | None]:
+    """Wall and CPU times in milliseconds and the peak of extra memory in bytes."""
     timings: list[float] = []
+    cpu_timings: list[float] = []
     peaks: list[float | None] = []
     for _ in range(repeats + 1):
         hidden.grad = head_weight.grad = None
         before = _reset_peak_memory(hidden.device)
-        start = _now(hidden.device)
+        start, cpu_start = _now(hidden.device), time.process_time()
         if mode == "forward":
             with torch.no_grad():
                 loss()
         else:
             value = loss().sum()
             if mode == "backward":
-                start = _now(hidden.device)
+                start, cpu_start = _now(hidden.device), time.process_time()
             value.backward()
             del value
         timings.append(1000 * (_now(hidden.device) - start))
+        cpu_timings.append(1000 * (time.process_time() - cpu_start))
         peak = _peak_memory(hidden.device)
         peaks.append(None if peak is None or before is None else peak - before)
     known = [peak for peak in peaks[1:] if peak is not None]
-    return timings[1:], max(known) if known else None
+    return timings[1:], cpu_timings[1:], max(known) if known else None
 
 
 def _now(device: torch.device) -> float:
