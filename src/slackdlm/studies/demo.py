@@ -177,9 +177,7 @@ def _decode_all(runs: Sequence[Run], *, console: Console) -> None:
             run.label,
             run,
             run.plan.num_questions
-            * shift_sensitivity.num_runs(
-                _conditions(run.plan), num_seeds=run.plan.num_decoding_seeds
-            ),
+            * shift_sensitivity.num_runs(_conditions(run), num_seeds=run.plan.num_decoding_seeds),
             lambda run=run: num_lines(run.answers.with_suffix(".part")),
         )
         for run in runs
@@ -228,7 +226,7 @@ def decode_run(run: Run) -> None:
     shift_sensitivity.answer_grid(
         load_model(run.folder / "model"),
         [json.loads(line)["prompt"] for line in lines],
-        _conditions(run.plan),
+        _conditions(run),
         run.answers,
         identity={"arm": run.arm.name, "training_seed": run.seed},
         canvas_length=run.plan.canvas_length,
@@ -250,13 +248,15 @@ def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
     return new_model(config, tokenizer, generator_seed=seed)
 
 
-def _conditions(plan: DemoPlan) -> list[Condition]:
+def _conditions(run: Run) -> list[Condition]:
+    """The grid of one arm; the base is only a rival, so it is not disturbed."""
+    plan = run.plan
     return shift_sensitivity.grid(
         temperatures=plan.temperatures,
         steps=plan.steps,
         rates=plan.rates,
         kinds=("shift", "substitute"),
-        probed_steps=plan.probed_steps,
+        probed_steps=() if run.arm.name == BASE.name else plan.probed_steps,
     )
 
 

@@ -22,7 +22,7 @@ class DemoPlan:
     """Training stories."""
     num_questions: int = 128
     """Held-out prompts decoded and judged."""
-    canvas_length: int = 56
+    canvas_length: int = 48
     """``L`` of every arm, in training and decoding."""
     d_model: int = 96
     """Width of the model."""
@@ -34,9 +34,9 @@ class DemoPlan:
     """Width of the feed-forward layers."""
     base: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=2500,
+            steps=1500,
             batch_size=32,
-            learning_rate=2e-3,
+            learning_rate=4e-3,
             warmup_steps=100,
             eval_every=500,
             save_every=500,
@@ -45,22 +45,22 @@ class DemoPlan:
     """Pre-training of the base."""
     arm: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=800,
+            steps=2000,
             batch_size=32,
-            learning_rate=1e-3,
+            learning_rate=4e-3,
             warmup_steps=50,
-            eval_every=200,
-            save_every=400,
+            eval_every=500,
+            save_every=500,
         )
     )
     """Fine-tuning of each arm."""
-    slack_ratio: tuple[float, float] = (0.0, 0.5)
+    slack_ratio: tuple[float, float] = (0.0, 0.25)
     """Slack budget of the arms that have one, as a share of the response tokens."""
     temperatures: tuple[float, ...] = (0.0, 1.0)
     """Decoding temperatures; 0 is greedy."""
-    steps: tuple[int, ...] = (7, 14, 28)
+    steps: tuple[int, ...] = (6, 12, 24)
     """Denoising steps."""
-    probed_steps: tuple[int, ...] = (14,)
+    probed_steps: tuple[int, ...] = (12,)
     """Step counts at which interventions are tried."""
     rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
     """Shares of content tokens displaced or substituted."""
@@ -93,7 +93,7 @@ QUICK = DemoPlan(
         eval_samples=16,
         save_every=15,
     ),
-    steps=(7, 14),
+    steps=(6, 12),
     rates=(0.01, 0.1),
     num_decoding_seeds=1,
 )

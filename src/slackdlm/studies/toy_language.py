@@ -98,7 +98,7 @@ def write_story(rng: np.random.Generator) -> list[list[str]]:
 def write_task(rng: np.random.Generator) -> Task:
     """A story and a prompt that asks for its number of sentences and some of its words.
 
-    The prompt names up to three nouns, two adjectives and one adverb of the story, in the order
+    The prompt names up to four nouns, three adjectives and two adverbs of the story, in the order
     of their first appearance.
     """
     sentences = write_story(rng)
@@ -107,7 +107,7 @@ def write_task(rng: np.random.Generator) -> Task:
     adjectives = [word for word in words if word in ADJECTIVES]
     adverbs = [word for word in words if word in ADVERBS]
     wanted: set[str] = set()
-    for candidates, most in ((nouns, 3), (adjectives, 2), (adverbs, 1)):
+    for candidates, most in ((nouns, 4), (adjectives, 3), (adverbs, 2)):
         wanted |= {candidates[int(i)] for i in rng.permutation(len(candidates))[:most]}
     prompt = " ".join(
         [ASK, COUNT_WORDS[len(sentences)], *(word for word in words if word in wanted)]

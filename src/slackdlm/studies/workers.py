@@ -30,8 +30,8 @@ class Job(NamedTuple, Generic[J]):
 def run_jobs(function: Callable[[J], None], jobs: Sequence[Job[J]], *, console: Console) -> None:
     """Run every job in a process of its own, as many at a time as there are cores.
 
-    Cores are shared out evenly, and the share depends on the machine and the number of jobs alone, so a study
-    repeated on one machine gives the same numbers.
+    Each process computes on one thread: with models this small a second one gains little on an idle machine and
+    costs a factor of two on a busy one (docs/log.md), and the numbers do not depend on the number of cores.
 
     Args:
         function: Module-level function that does one job.
@@ -41,13 +41,12 @@ def run_jobs(function: Callable[[J], None], jobs: Sequence[Job[J]], *, console: 
     Raises:
         Exception: The first that a job raised; jobs not yet begun are dropped.
     """
-    cores = os.cpu_count() or 1
-    num_workers = max(1, min(cores, len(jobs)))
+    num_workers = min(os.cpu_count() or 1, len(jobs))
     pool = ProcessPoolExecutor(
         num_workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=torch.set_num_threads,
-        initargs=(max(1, cores // num_workers),),
+        initargs=(1,),
     )
     columns = (
         TextColumn("  {task.description}"),
