@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_surface_form(commands)
     _add_report(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -198,8 +199,8 @@ def _generate(arguments: argparse.Namespace) -> None:
     if arguments.input is not None:
         questions = read_questions(arguments.input, column=arguments.column, first=arguments.first)
     else:
-        text = arguments.prompt if arguments.prompt is not None else sys.stdin.read().strip()
-        if not text:
+        text = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
+        if not text.strip():
             raise ConfigError(
                 "generate: no prompt; give --prompt TEXT, --input FILE or text on standard input"
             )
@@ -300,6 +301,49 @@ def _report(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.results}: not a readable results.json ({error})") from error
     report = write_report(results, arguments.output or arguments.results.parent)
     Console().print(Text(f"report: {report}"))
+
+
+def _add_bench(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("bench", help="time and memory on this machine")
+    parser.add_argument("subject", choices=["loss"], help="what is measured")
+    parser.add_argument("--output", type=Path, default=Path("loss_bench.csv"), help="CSV file")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs, at least 2")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    for flag, default, what in (
+        ("--batch", 1, "samples B"),
+        ("--positions", 1024, "canvas positions L"),
+        ("--slack", 64, "slack budget K"),
+        ("--hidden", 256, "hidden size D"),
+        ("--vocabulary", 126464, "vocabulary V"),
+    ):
+        parser.add_argument(flag, type=int, default=default, help=f"{what} (default: {default})")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from slackdlm.objectives.bench import Size, bench_loss, write_rows
+
+    size = Size(
+        num_samples=arguments.batch,
+        num_positions=arguments.positions,
+        num_slack=arguments.slack,
+        hidden_size=arguments.hidden,
+        vocab_size=arguments.vocabulary,
+    )
+    console = Console()
+    with console.status("measuring; at V = 126,464 this takes minutes"):
+        rows = list(bench_loss(size, repeats=arguments.repeats, device=arguments.device))
+    write_rows(rows, arguments.output)
+    table = Table(title=f"{size}", title_justify="left")
+    for heading in ("loss", "mode", "p20 ms", "p50 ms", "p80 ms", "CPU p50 ms", "extra MiB"):
+        words = heading in ("loss", "mode")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
+    for row in rows:
+        figures = (row.p20_ms, row.p50_ms, row.p80_ms, row.cpu_p50_ms, row.peak_extra_mib)
+        shown = ("–" if figure is None else f"{figure:.1f}" for figure in figures)
+        table.add_row(row.provider, row.mode, *shown)
+    console.print(table)
+    console.print(Text(f"written to {arguments.output}"))
 
 
 if __name__ == "__main__":

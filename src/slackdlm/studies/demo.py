@@ -27,7 +27,7 @@ from slackdlm.studies.demo_curves import training_curves
 from slackdlm.studies.demo_findings import findings, warnings
 from slackdlm.studies.demo_plan import BASE, DemoPlan, variants
 from slackdlm.studies.demo_replay import replays, samples_shown
-from slackdlm.studies.objective_comparison import Arm, paper_arms
+from slackdlm.studies.objective_comparison import PROBED, Arm, paper_arms
 from slackdlm.studies.shift_sensitivity import Condition
 from slackdlm.studies.toy_language import Task, vocabulary, write_tasks
 from slackdlm.studies.workers import Job, num_lines, run_jobs
@@ -249,14 +249,14 @@ def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
 
 
 def _conditions(run: Run) -> list[Condition]:
-    """The grid of one arm; the base is only a rival, so it is not disturbed."""
+    """The grid of one arm; the base and the variants are not disturbed."""
     plan = run.plan
     return shift_sensitivity.grid(
         temperatures=plan.temperatures,
         steps=plan.steps,
         rates=plan.rates,
         kinds=("shift", "substitute"),
-        probed_steps=() if run.arm.name == BASE.name else plan.probed_steps,
+        probed_steps=plan.probed_steps if run.arm.name in PROBED else (),
     )
 
 

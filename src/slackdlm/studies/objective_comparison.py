@@ -23,6 +23,10 @@ class Arm:
     """What sets it apart."""
 
 
+PROBED = ("ce", "ce_slack", "slack_ctc")
+"""Arms that the shift intervention is tried on: those of `paper_arms`."""
+
+
 def paper_arms(slack_ratio: tuple[float, float]) -> list[Arm]:
     """The matched baseline, the control that inserts slack without marginalising, and slack-CTC."""
     return [

@@ -1,0 +1,164 @@
+"""The commands as a user runs them: real files, real models of toy size, messages and exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+TRAIN_RECIPE = """
+model:
+  from_scratch: {{tokenizer_kind: byte_bpe, vocab_size: 300, d_model: 16, n_layers: 1, n_heads: 2, mlp_hidden_size: 32}}
+data: {{train: {train}, columns: {{prompt: question, response: answer}}, max_prompt_length: 64, canvas_length: 32}}
+objective: {{kind: slack_ctc, slack_ratio: [0.0, 0.5]}}
+training: {{steps: 3, batch_size: 2, eval_samples: 2, eval_every: 3, save_every: 0}}
+"""
+
+
+ANSWER_KEYS = set(
+    "id prompt text tokens canvas forwards dose settings intervention model seconds".split()
+)
+
+
+def run(*arguments: object) -> int:
+    from slackdlm.cli import main
+
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder made by the train command."""
+    folder = tmp_path_factory.mktemp("cli")
+    rows = [{"question": f"What is {n} plus 1?", "answer": f"{n + 1}"} for n in range(12)]
+    data = folder / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = folder / "toy.yaml"
+    recipe.write_text(TRAIN_RECIPE.format(train=data), encoding="utf-8")
+    assert run("train", recipe, "--output", folder / "run", "--quiet") == 0
+    return folder
+
+
+def test_train_writes_model_log_and_record(trained: Path) -> None:
+    record = json.loads((trained / "run" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert (trained / "run" / "model" / "model.safetensors").exists()
+    losses = [json.loads(line) for line in (trained / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in losses if "loss" in row] == [1, 2, 3]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", trained / "toy.yaml", "--output", trained / "run", "--quiet") == 2
+    assert "resume" in capsys.readouterr().err
+
+
+def test_a_misspelt_key_is_named_with_a_suggestion(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", trained / "toy.yaml", "--set", "training.step=5", "--quiet") == 2
+    assert "did you mean training.steps?" in " ".join(capsys.readouterr().err.split())
+
+
+def test_generate_writes_one_whole_row_per_question(trained: Path) -> None:
+    questions = trained / "questions.jsonl"
+    questions.write_text('{"question": "What is 1 plus 1?"}\n{"question": "Why?", "id": "why"}\n')
+    output = trained / "answers.jsonl"
+    arguments = [
+        "--input",
+        questions,
+        "--column",
+        "question",
+        "--output",
+        output,
+        "--canvas-length",
+        12,
+        "--steps",
+        4,
+    ]
+    assert run("generate", trained / "run" / "model", *arguments) == 0
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["id"] for row in rows] == [0, "why"]
+    for row in rows:
+        assert set(row) == ANSWER_KEYS
+        assert len(row["canvas"]) == 12
+        assert row["forwards"] == 4
+        assert row["settings"]["steps"] == 4
+        assert len(row["model"]["sha256"]) == 64
+    again = trained / "again.jsonl"
+    assert run("generate", trained / "run" / "model", *arguments[:5], again, *arguments[6:]) == 0
+    texts = [json.loads(line)["text"] for line in again.read_text(encoding="utf-8").splitlines()]
+    assert texts == [row["text"] for row in rows], "same settings, same answers"
+
+
+def test_generate_prints_an_answer_to_a_prompt(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = trained / "run" / "model"
+    assert run("generate", model, "--prompt", "What is 2 plus 1?", "--canvas-length", 8) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt", "x", "--rate", "0.1"], "give both or neither"),
+        (["--prompt", "x", "--intervention", "shift", "--rate", "1.5"], "must lie in"),
+        (["--input", "missing.jsonl"], "there is no such question file"),
+        (["--prompt", " "], "no prompt"),
+    ],
+)
+def test_generate_s_errors_say_what_is_wrong(
+    trained: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("generate", trained / "run" / "model", "--canvas-length", 8, *arguments) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert error.startswith("error:")
+    assert message in error or message.replace(" ", "") in error
+
+
+def test_a_missing_model_is_an_error_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", tmp_path / "nothing", "--prompt", "x", "--canvas-length", 8) == 2
+    assert capsys.readouterr().err.startswith("error:")
+
+
+def test_model_text_cannot_drive_the_terminal() -> None:
+    from slackdlm.cli import printable
+
+    shown = printable("\x1b[31mred[/bold]\x07 caf\u00e9\n\u202eevil").plain
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "\u202e" not in shown
+    assert "[/bold]" in shown
+    assert "café\n" in shown
+
+
+def test_surface_form_counts_what_each_map_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gold.jsonl"
+    file.write_text("".join(json.dumps({"answer": f"so #### {n}000"}) + "\n" for n in range(1, 9)))
+    assert run("surface-form", file, "--slack-ratio", 0, 0) == 0
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if "slack" in line or "graves" in line
+    ]
+    slack, graves = lines[-2:]
+    assert "0 / 8" in slack
+    assert slack.count("0 / 8") == 2
+    assert graves.count("8 / 8") == 2
+
+
+def test_bench_loss_prints_and_writes_every_provider(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bench.csv"
+    sizes = ["--positions", 16, "--slack", 4, "--hidden", 8, "--vocabulary", 50, "--repeats", 2]
+    assert run("bench", "loss", "--output", file, *sizes) == 0
+    rows = file.read_text().splitlines()
+    assert len(rows) == 1 + 5 * 3
+    assert "slack_ctc_fused" in capsys.readouterr().out
