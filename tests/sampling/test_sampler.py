@@ -11,9 +11,9 @@ from slackdlm.sampling.sampler import Sampler, SamplerConfig, schedule
 
 PROMPTS = [
     "tell twice cat",
-    "tell thrice red boats slowly often cat",
+    "tell thrice red boat softly often cat",
     "tell twice",
-    "tell twice owl",
+    "tell twice king",
 ]
 
 
