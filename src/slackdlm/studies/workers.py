@@ -54,7 +54,7 @@ def run_jobs(function: Callable[[J], None], jobs: Sequence[Job[J]], *, console: 
         TextColumn("{task.percentage:>3.0f} %"),
     )
     with pool, Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bars = [progress.add_task(job.label, total=job.total) for job in jobs]
+        bars = [progress.add_task(job.label, total=job.total, start=False) for job in jobs]
         futures = [pool.submit(function, job.argument) for job in jobs]
         try:
             _watch(futures, jobs, progress, bars)
@@ -72,6 +72,8 @@ def _watch(
     while pending:
         finished, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_EXCEPTION)
         for future, job, bar in zip(futures, jobs, bars, strict=True):
+            if future.running() or future.done():
+                progress.start_task(bar)
             progress.update(
                 bar, completed=job.total if future.done() else min(job.done(), job.total)
             )
