@@ -42,16 +42,16 @@ def test_every_figure_comes_with_interval_p_and_n():
     assert "(0.700 [0.600, 0.800], p = 0.01, n = 128/128)" in text
 
 
-def test_probe_sentences_tell_harm_from_help():
+def test_probe_sentences_list_every_dose_and_star_the_significant() -> None:
     rows = [
-        row("ce", "self", 0.4, 0.01, kind="shift", rate=0.01),
-        row("ce", "self", 0.6, 0.01, kind="shift", rate=0.1),
-        row("ce", "self", 0.4, 0.5, kind="shift", rate=0.2),
+        row("ce", "self", 0.4, 0.01, kind="shift", rate=0.1),
+        row("ce", "self", 0.48, 0.5, kind="shift", rate=0.01),
+        row("ce", "self", None, None, kind="shift", rate=0.2),
+        row("ce", "self", 0.3, 0.01, kind="shift", rate=0.1, temperature=1.0),
     ]
-    text = sentence(rows, "Displacing content tokens by one position, CE against itself")
-    assert "1% hurts" in text
-    assert "10% helps" in text
-    assert "20% makes no significant difference" in text
+    text = sentence(rows, "Displacing content tokens by one position, win rate of CE")
+    assert "at 14 steps greedy 1%: 0.480, 10%: 0.400*, 20%: not scored" in text
+    assert "at 14 steps temperature 1 10%: 0.300*" in text
 
 
 def test_what_was_not_measured_is_said():

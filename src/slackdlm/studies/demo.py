@@ -91,7 +91,8 @@ def run_demo(
     results_folder.mkdir(parents=True, exist_ok=True)
     _same_plan(plan, output)
     questions = _write_tasks(plan, output / "tasks")
-    arms = paper_arms(plan.slack_ratio) + (variants(plan.slack_ratio) if with_variants else [])
+    arms = paper_arms(plan.slack_ratio, slack_region=plan.slack_region)
+    arms += variants(plan) if with_variants else []
     bases = [Run(plan, output, BASE, seed) for seed in range(num_seeds)]
     runs = [Run(plan, output, arm, seed) for seed in range(num_seeds) for arm in arms]
     seconds = output / "seconds.json"

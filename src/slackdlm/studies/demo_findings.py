@@ -80,14 +80,18 @@ def _probe(win_rates: Sequence[Row], arm: str, kind: str) -> str:
         for row in win_rates
         if row["arm"] == arm and row["against"] == "self" and row["kind"] == kind
     ]
+    settings = sorted({(row["temperature"], row["steps"]) for row in rows})
     parts = [
-        f"{row['rate']:.0%} {_effect(row)} at {_decoding(row)} ({_figures(row)})"
-        for row in _ordered(rows)
+        f"at {_decoding(same[0])} " + ", ".join(_dose(row) for row in _ordered(same))
+        for same in (
+            [row for row in rows if (row["temperature"], row["steps"]) == setting]
+            for setting in settings
+        )
     ]
     where = " by one position" if kind == "shift" else " in place"
     return (
-        f"{verb} content tokens{where}, {LABELS[arm]} against itself undisturbed: "
-        f"{'; '.join(parts) or 'not measured'}."
+        f"{verb} content tokens{where}, win rate of {LABELS[arm]} against itself undisturbed: "
+        f"{'; '.join(parts) or 'not measured'} (* significant)."
     )
 
 
@@ -107,12 +111,10 @@ def _verdict(row: Row) -> str:
     return "wins" if row["value"] > 0.5 else "LOSES"
 
 
-def _effect(row: Row) -> str:
+def _dose(row: Row) -> str:
     if row["value"] is None:
-        return "not scored"
-    if not _significant(row):
-        return "makes no significant difference"
-    return "helps" if row["value"] > 0.5 else "hurts"
+        return f"{row['rate']:.0%}: not scored"
+    return f"{row['rate']:.0%}: {row['value']:.3f}{'*' if _significant(row) else ''}"
 
 
 def _figures(row: Row) -> str:

@@ -1,6 +1,6 @@
 """How big is the demo? Its sizes, chosen by measurement (docs/log.md), and its arms."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from slackdlm.studies.objective_comparison import Arm
@@ -56,6 +56,8 @@ class DemoPlan:
     """Fine-tuning of each arm."""
     slack_ratio: tuple[float, float] = (0.0, 0.25)
     """Slack budget of the arms that have one, as a share of the response tokens."""
+    slack_region: Literal["content", "canvas"] = "canvas"
+    """Where their slack may fall."""
     temperatures: tuple[float, ...] = (0.0, 1.0)
     """Decoding temperatures; 0 is greedy."""
     steps: tuple[int, ...] = (6, 12, 24)
@@ -100,36 +102,20 @@ QUICK = DemoPlan(
 """The demo's whole path in a minute or two. Its models are untrained toys: look at the path, not at the figures."""
 
 
-def variants(slack_ratio: tuple[float, float]) -> list[Arm]:
+def variants(plan: DemoPlan) -> list[Arm]:
     """What drives slack-CTC's behaviour: its budget, its mixture with CE, and where slack may fall."""
-    low, high = slack_ratio
+    low, high = plan.slack_ratio
+    objective = ObjectiveConfig(
+        kind="slack_ctc", slack_ratio=plan.slack_ratio, slack_region=plan.slack_region
+    )
+    other = "content" if plan.slack_region == "canvas" else "canvas"
     return [
-        _variant("ctc_half", "half the slack", slack_ratio=(low, high / 2)),
-        _variant("ctc_double", "double the slack", slack_ratio=(low, 2 * high)),
-        _variant("mixed", "mixed, ctc_weight 0.5", slack_ratio=slack_ratio, ctc_weight=0.5),
-        _variant(
-            "ctc_canvas", "slack in the padding too", slack_ratio=slack_ratio, region="canvas"
-        ),
+        _variant("ctc_half", "half the slack", replace(objective, slack_ratio=(low, high / 2))),
+        _variant("ctc_double", "double the slack", replace(objective, slack_ratio=(low, 2 * high))),
+        _variant("mixed", "mixed, 0.5", replace(objective, kind="mixed", ctc_weight=0.5)),
+        _variant(f"ctc_{other}", f"slack in the {other}", replace(objective, slack_region=other)),
     ]
 
 
-def _variant(
-    name: str,
-    label: str,
-    *,
-    slack_ratio: tuple[float, float],
-    ctc_weight: float | None = None,
-    region: Literal["content", "canvas"] = "content",
-) -> Arm:
-    objective = ObjectiveConfig(
-        kind="slack_ctc" if ctc_weight is None else "mixed",
-        ctc_weight=ctc_weight,
-        slack_ratio=slack_ratio,
-        slack_region=region,
-    )
-    return Arm(
-        name=name,
-        label=label,
-        description=f"slack-CTC with {label}.",
-        objective=objective,
-    )
+def _variant(name: str, label: str, objective: ObjectiveConfig) -> Arm:
+    return Arm(name=name, label=label, description=f"slack-CTC: {label}.", objective=objective)

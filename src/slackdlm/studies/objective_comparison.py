@@ -5,6 +5,7 @@ they differ in the objective block alone.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from slackdlm.training.config import ObjectiveConfig
 
@@ -27,7 +28,9 @@ PROBED = ("ce", "ce_slack", "slack_ctc")
 """Arms that the shift intervention is tried on: those of `paper_arms`."""
 
 
-def paper_arms(slack_ratio: tuple[float, float]) -> list[Arm]:
+def paper_arms(
+    slack_ratio: tuple[float, float], *, slack_region: Literal["content", "canvas"]
+) -> list[Arm]:
     """The matched baseline, the control that inserts slack without marginalising, and slack-CTC."""
     return [
         Arm(
@@ -40,12 +43,16 @@ def paper_arms(slack_ratio: tuple[float, float]) -> list[Arm]:
             name="ce_slack",
             label="CE on slack canvas",
             description="Cross-entropy on canvases with random slack: inserts slack, does not marginalise over it.",
-            objective=ObjectiveConfig(kind="ce", slack_ratio=slack_ratio),
+            objective=ObjectiveConfig(
+                kind="ce", slack_ratio=slack_ratio, slack_region=slack_region
+            ),
         ),
         Arm(
             name="slack_ctc",
             label="slack-CTC",
             description="The alignment-flexible objective: the sum over every placement of the slack.",
-            objective=ObjectiveConfig(kind="slack_ctc", slack_ratio=slack_ratio),
+            objective=ObjectiveConfig(
+                kind="slack_ctc", slack_ratio=slack_ratio, slack_region=slack_region
+            ),
         ),
     ]
