@@ -49,7 +49,7 @@ def test_probe_sentences_list_every_dose_and_star_the_significant() -> None:
         row("ce", "self", None, None, kind="shift", rate=0.2),
         row("ce", "self", 0.3, 0.01, kind="shift", rate=0.1, temperature=1.0),
     ]
-    text = sentence(rows, "Displacing content tokens by one position, win rate of CE")
+    text = sentence(rows, "Displacing content tokens by one position, win rate of CE against")
     assert "at 14 steps greedy 1%: 0.480, 10%: 0.400*, 20%: not scored" in text
     assert "at 14 steps temperature 1 10%: 0.300*" in text
 
