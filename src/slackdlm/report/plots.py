@@ -6,7 +6,7 @@ where a value is missing.
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -76,14 +76,17 @@ def shift_figure(results: Results, panels: Sequence[Panel], theme: Theme) -> Fig
         ]
         _shift_lines(quality, results, cells, theme)
         quality.set_ylabel("quality (0 to 1)")
-        quality.set_ylim(0, 1.02)
+        quality.set_ylim(0, None)
         scored = scored_range([estimate for _, estimate in cells])
         _title(quality, f"{where} · {scored}", theme)
         rates = sorted({row["rate"] for row, _ in cells} | {row["rate"] for row in probes})
         for axis in (wins, quality):
             _rate_axis(axis, rates)
     kinds = [("shifted by one place", "-"), ("substituted in place", "--")]
-    _legend(figure, results, theme, extra=kinds)
+    drawn = [
+        row["arm"] for row in [*results["quality"], *results["win_rates"]] if row["kind"] != "none"
+    ]
+    _legend(figure, results, drawn, theme, extra=kinds)
     return figure
 
 
@@ -96,8 +99,9 @@ def steps_figure(results: Results, temperatures: Sequence[float], theme: Theme) 
         scored = scored_range(_metric(rows, "quality"))
         _title(axis, f"temperature {temperature:g} · {scored}", theme)
         axis.set_ylabel("quality (0 to 1)")
-        axis.set_ylim(0, 1.02)
-    _legend(figure, results, theme)
+        axis.set_ylim(0, None)
+    drawn = [row["arm"] for row in results["quality"] if row["kind"] == "none"]
+    _legend(figure, results, drawn, theme)
     return figure
 
 
@@ -114,7 +118,8 @@ def plainness_figure(results: Results, temperature: float, theme: Theme) -> Figu
         title, unit = METRICS[name]
         axis.set_ylabel(unit.replace(" that", "\nthat").replace(" pairs", " pairs\n", 1))
         _title(axis, f"{title} · {scored_range(_metric(rows, name))}", theme)
-    _legend(figure, results, theme, extra=[("source texts", (0, (5, 3)))])
+    drawn = [row["arm"] for row in rows]
+    _legend(figure, results, drawn, theme, extra=[("source texts", (0, (5, 3)))])
     return figure
 
 
@@ -131,7 +136,8 @@ def training_figure(results: Results, theme: Theme) -> Figure:
                 axis.plot(steps, values, color=colours[run["arm"]], linewidth=1.3, alpha=0.85)
         axis.set_ylabel(LOSSES[name])
         axis.set_xlabel("training step")
-    _legend(figure, results, theme, markers=False)
+    drawn = [run["arm"] for run in results["training"]]
+    _legend(figure, results, drawn, theme, markers=False)
     return figure
 
 
@@ -199,6 +205,7 @@ def _title(axis: Axes, text: str, theme: Theme) -> None:
 def _legend(
     figure: Figure,
     results: Results,
+    drawn: Collection[str],
     theme: Theme,
     *,
     markers: bool = True,
@@ -208,6 +215,7 @@ def _legend(
     handles = [
         Line2D([], [], color=colours[arm], marker=shapes[arm] if markers else "", label=label)
         for arm, label in labels.items()
+        if arm in drawn
     ]
     handles += [Line2D([], [], color=theme.ink, linestyle=s, label=name) for name, s in extra]
     with _style(theme):
