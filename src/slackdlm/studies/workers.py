@@ -4,7 +4,8 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from rich.console import Console
@@ -14,7 +15,8 @@ J = TypeVar("J")
 _POLL_SECONDS = 0.5
 
 
-class Job(NamedTuple, Generic[J]):
+@dataclass(frozen=True)
+class Job(Generic[J]):
     """One piece of work and how to see how far it is."""
 
     label: str
