@@ -189,7 +189,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         )
     config = SamplerConfig(
         canvas_length=arguments.canvas_length,
-        steps=arguments.steps or arguments.canvas_length,
+        steps=arguments.canvas_length if arguments.steps is None else arguments.steps,
         block_length=arguments.block_length,
         temperature=arguments.temperature,
         remasking=arguments.remasking,
@@ -224,7 +224,9 @@ def _generate(arguments: argparse.Namespace) -> None:
         return
     sampler = Sampler(loaded, replace(config, batch_size=1), intervention)
     for row, question in enumerate(track(questions, console=Console(stderr=True), transient=True)):
-        console.print(printable(sampler.generate([question.prompt], row_ids=[row])[0].text))
+        console.print(
+            printable(sampler.generate([question.prompt], row_ids=[row])[0].text), soft_wrap=True
+        )
 
 
 def printable(text: str) -> Text:

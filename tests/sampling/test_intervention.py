@@ -212,3 +212,11 @@ def test_a_higher_rate_displaces_the_tokens_of_a_lower_one_and_more():
     assert sum(low) > 0
     assert all(h for h, was in zip(high, low, strict=True) if was)
     assert sum(high) > sum(low)
+
+
+def test_the_intervention_does_not_draw_the_sampler_s_numbers():
+    """Same seed, same row: two streams that have nothing to do with each other."""
+    sampler = np.random.Generator(np.random.PCG64([3, 7])).random(1000)
+    intervention = ShiftIntervention(0.1, seed=3).row_generator(7).random(1000)
+    assert not np.isin(intervention, sampler).any()
+    assert abs(np.corrcoef(sampler, intervention)[0, 1]) < 0.15

@@ -200,3 +200,12 @@ def test_training_mode_is_given_back(toy):
     Sampler(toy, config()).generate(PROMPTS[:1])
     assert toy.model.training
     toy.model.eval()
+
+
+def test_a_prompt_that_does_not_fit_is_named_before_anything_is_decoded(toy):
+    # Prompts of 12 and 15 tokens; the toy model takes 128.
+    sampler = Sampler(toy, config(canvas_length=116, steps=116))
+    with pytest.raises(
+        DataError, match=r"1 of 2 prompts are longer than the 12 tokens .* prompt 1 with 15"
+    ):
+        sampler.generate(["tell twice cat king", "tell twice cat king dog boat lamp"])

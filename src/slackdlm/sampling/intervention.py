@@ -100,8 +100,8 @@ class ShiftIntervention:
         self.seed = seed
 
     def row_generator(self, row_id: int) -> np.random.Generator:
-        """The generator of one row; independent of the sampler's own noise."""
-        return np.random.Generator(np.random.PCG64([self.seed, row_id]))
+        """The generator of one row; the tag keeps it apart from the sampler's own noise at the same seed."""
+        return np.random.Generator(np.random.PCG64([self.seed, row_id, 1]))
 
     def place(
         self,

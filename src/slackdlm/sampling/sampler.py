@@ -1,7 +1,7 @@
 """How is a canvas of masks decoded? LLaDA's iterative unmasking, one sampler for everything.
 
 Axis letters: ``B`` rows, ``L`` canvas positions, ``M`` masked cells of the active block, ``N`` tokens committed in one
-step, ``T`` steps, ``V`` vocabulary. One host synchronisation per step.
+step, ``T`` steps, ``V`` vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.canvas_length < 1 or self.batch_size < 1:
             raise ConfigError("sampler: canvas_length and batch_size must be at least 1")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"sampler: temperature must be at least 0, got {self.temperature}")
         if self.remasking not in ("low_confidence", "random"):
             raise ConfigError(
@@ -150,6 +150,7 @@ class Sampler:
         if len(ids) != len(prompts):
             raise DataError(f"generate: {len(prompts)} prompts but {len(ids)} row ids")
         encoded = [encode_prompt(self.loaded.tokenizer, _messages(prompt)) for prompt in prompts]
+        self._check_lengths(encoded)
         generations: list[Generation] = []
         for start in range(0, len(encoded), self.config.batch_size):
             rows = slice(start, start + self.config.batch_size)
@@ -158,6 +159,16 @@ class Sampler:
             if on_batch is not None:
                 on_batch(len(batch))
         return generations
+
+    def _check_lengths(self, encoded: Sequence[list[int]]) -> None:
+        room = int(self.loaded.model.config.max_sequence_length) - self.config.canvas_length
+        too_long = [row for row, prompt in enumerate(encoded) if len(prompt) > room]
+        if too_long:
+            raise DataError(
+                f"generate: {len(too_long)} of {len(encoded)} prompts are longer than the {room} tokens that "
+                f"a canvas of {self.config.canvas_length} leaves, the first is prompt {too_long[0]} "
+                f"with {len(encoded[too_long[0]])}; shorten the prompt or the canvas"
+            )
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:

@@ -166,10 +166,16 @@ def _train_all(runs: Sequence[Run], *, console: Console) -> None:
             lambda run=run: num_lines(run.folder / "log.jsonl"),
         )
         for run in runs
-        if not (run.folder / "model" / "config.json").exists()
+        if not _is_finished(run)
     ]
     if jobs:
         run_jobs(train_run, jobs, console=console)
+
+
+def _is_finished(run: Run) -> bool:
+    """Whether its record, which is written last, says so."""
+    record = run.folder / "run.json"
+    return record.exists() and json.loads(record.read_text("utf-8"))["status"] == "finished"
 
 
 def _decode_all(runs: Sequence[Run], *, console: Console) -> None:
