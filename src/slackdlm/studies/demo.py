@@ -31,6 +31,7 @@ from slackdlm.studies.objective_comparison import PROBED, Arm, paper_arms
 from slackdlm.studies.shift_sensitivity import Condition
 from slackdlm.studies.toy_language import Task, vocabulary, write_tasks
 from slackdlm.studies.workers import Job, num_lines, run_jobs
+from slackdlm.training.checkpoints import write_json
 from slackdlm.training.data import encode_samples, read_dialogues
 from slackdlm.training.provenance import environment
 from slackdlm.training.run import train_samples
@@ -116,32 +117,33 @@ def run_demo(
             for run in [*bases, *runs]
         ]
     results["run"]["seconds"] = json.loads(seconds.read_text(encoding="utf-8"))
-    results_file = results_folder / "results.json"
-    results_file.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(results_folder / "results.json", results)
     return write_report(results, results_folder)
 
 
 @contextmanager
 def _stage(name: str, file: Path, console: Console) -> Generator[None]:
-    """Announce a stage, and add its seconds to those of earlier calls that left it unfinished."""
+    """Announce a stage, and add its seconds to those of earlier calls, also when it is cut off."""
     console.print(f"[bold]{name}[/bold]")
     started = time.perf_counter()
-    yield
-    seconds = time.perf_counter() - started
-    console.print(f"  {seconds:.0f} s", style="dim")
-    recorded: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    recorded[name] = round(recorded.get(name, 0.0) + seconds, 1)
-    file.write_text(json.dumps(recorded), encoding="utf-8")
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - started
+        console.print(f"  {seconds:.0f} s", style="dim")
+        recorded: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        write_json(file, recorded | {name: round(recorded.get(name, 0.0) + seconds, 1)})
 
 
 def _same_plan(plan: DemoPlan, output: Path) -> None:
     file = output / "plan.json"
-    text = json.dumps(asdict(plan), indent=1) + "\n"
-    if file.exists() and file.read_text(encoding="utf-8") != text:
+    wanted: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
+    if not file.exists():
+        write_json(file, wanted)
+    elif json.loads(file.read_text(encoding="utf-8")) != wanted:
         raise ConfigError(
             f"{output}: holds a demo of another plan; choose another --output or delete the folder"
         )
-    file.write_text(text, encoding="utf-8")
 
 
 def _write_tasks(plan: DemoPlan, folder: Path) -> list[Task]:
