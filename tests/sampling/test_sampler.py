@@ -209,3 +209,17 @@ def test_a_prompt_that_does_not_fit_is_named_before_anything_is_decoded(toy):
         DataError, match=r"1 of 2 prompts are longer than the 12 tokens .* prompt 1 with 15"
     ):
         sampler.generate(["tell twice cat king", "tell twice cat king dog boat lamp"])
+
+
+@pytest.mark.parametrize("kind", ["shift", "drop"])
+def test_batch_mates_change_nothing_with_blocks_and_an_intervention(toy, kind):
+    cfg = config(block_length=12, steps=8, batch_size=6)
+    intervention = ShiftIntervention(0.3, kind=kind, seed=1)
+    prompts = PROMPTS + PROMPTS[:2]
+    together = Sampler(toy, cfg, intervention).generate(prompts)
+    alone = [
+        Sampler(toy, cfg, intervention).generate([prompt], row_ids=[row])[0]
+        for row, prompt in enumerate(prompts)
+    ]
+    assert [a.canvas for a in together] == [a.canvas for a in alone]
+    assert [a.dose for a in together] == [a.dose for a in alone]

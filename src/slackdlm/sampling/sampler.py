@@ -312,9 +312,11 @@ class _Decoding:
                 torch.zeros_like(proposal.valid),
                 dose,
             )
-        # Every row draws for the whole canvas in every step, so that its draws depend on itself alone.
+        # A row draws in its own steps alone and for the whole canvas, so that batch-mates change nothing.
         length, num_proposed = self.config.canvas_length, proposal.positions.shape[1]
-        draws = np.stack([noise.random((length, 3))[:num_proposed] for noise in self.shift_noise])
+        draws = np.zeros((len(self.canvas), num_proposed, 3))
+        for row in torch.nonzero(proposal.valid.any(dim=1))[:, 0].tolist():
+            draws[row] = self.shift_noise[row].random((length, 3))[:num_proposed]
         return self.intervention.place(
             proposal,
             torch.from_numpy(draws).to(self.device),
