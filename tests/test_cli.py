@@ -162,3 +162,12 @@ def test_bench_loss_prints_and_writes_every_provider(
     rows = file.read_text().splitlines()
     assert len(rows) == 1 + 5 * 3
     assert "slack_ctc_fused" in capsys.readouterr().out
+
+
+def test_a_line_separator_inside_a_question_does_not_split_it(tmp_path: Path) -> None:
+    from slackdlm.evaluation.answers import read_questions
+
+    file = tmp_path / "questions.jsonl"
+    text = "one\u2028two\u0085three"
+    file.write_text(json.dumps({"prompt": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [question.prompt for question in read_questions(file)] == [text]

@@ -41,7 +41,8 @@ def read_questions(
     if not path.is_file():
         raise DataError(f"{path}: there is no such question file")
     questions: list[Question] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines: U+2028 inside a JSON string ends no line of the file.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if first is not None and len(questions) == first:
             break
         if not line.strip():
