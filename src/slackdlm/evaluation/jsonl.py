@@ -1,0 +1,168 @@
+"""JSON files of other people: every line is checked, every error names file, line and field.
+
+Strict JSON: UTF-8, no NaN or Infinity, no number beyond a double, nesting of a sane depth. Lines end
+at line feeds alone, so U+2028 inside a text ends none.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from slackdlm.errors import DataError
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
+    """Every object of a JSONL file with its place ``file:line``; blank lines are skipped.
+
+    Args:
+        path: The file.
+        what: What its lines are, such as ``Arena-Hard answers``, for messages.
+
+    Raises:
+        DataError: If the file is missing, not UTF-8 or holds no line, or a line is no JSON object.
+    """
+    found = False
+    for number, line in enumerate(read_text(path, what=what).split("\n"), start=1):
+        if not line.strip():
+            continue
+        found = True
+        where = f"{path}:{number}"
+        yield where, as_object(parse(line, where=where), where=where)
+    if not found:
+        raise DataError(f"{path}: the file holds no line; expected {what}")
+
+
+def read_json(path: Path, *, what: str) -> object:
+    """The one JSON value of a whole file; errors as in `read_rows`."""
+    return parse(read_text(path, what=what), where=str(path))
+
+
+def read_text(path: Path, *, what: str) -> str:
+    """A UTF-8 file without its byte-order mark; DataError if it is missing or something else."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; expected {what}")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text (byte {error.start}); expected {what}, so save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected {what}") from error
+
+
+def parse(text: str, *, where: str) -> object:
+    """One strict JSON value; DataError names ``where``."""
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or str(error) or "nested too deeply"
+        raise DataError(f"{where}: not valid JSON ({reason[:120]})") from error
+
+
+def write_rows(path: Path, rows: Iterable[Row], *, ascii_only: bool = False) -> None:
+    """One object a line; the file is replaced only when every line is there."""
+    write_text(path, "".join(dump(row, ascii_only=ascii_only) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 with line feeds; the file is replaced only when all of it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(text.encode("utf-8"))
+    part.replace(path)
+
+
+def dump(value: object, *, ascii_only: bool = False, indent: int | None = None) -> str:
+    """Strict JSON that can always be written: a lone surrogate is escaped, NaN is an error."""
+    text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False, indent=indent)
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        return json.dumps(value, ensure_ascii=True, allow_nan=False, indent=indent)
+    return text
+
+
+def as_object(value: object, *, where: str) -> Row:
+    """The value if it is a JSON object, else DataError."""
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected a JSON object, got {show(value)}")
+    return cast("Row", value)
+
+
+def get_text(row: Row, key: str, *, where: str) -> str:
+    """A text field, else DataError."""
+    value = row.get(key)
+    if not isinstance(value, str):
+        _refuse(row, key, "a text", where)
+    return value
+
+
+def get_id(row: Row, key: str, *, where: str) -> str:
+    """An id as text, written as text or as a whole number, else DataError."""
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        _refuse(row, key, "an id (text or a whole number)", where)
+    return str(value)
+
+
+def get_list(row: Row, key: str, *, where: str) -> list[Any]:
+    """A list field, else DataError."""
+    value = row.get(key)
+    if not isinstance(value, list):
+        _refuse(row, key, "a list", where)
+    return cast("list[Any]", value)
+
+
+def get_texts(row: Row, key: str, *, where: str) -> tuple[str, ...]:
+    """A list of texts, at least one, else DataError."""
+    values = get_list(row, key, where=where)
+    if not values or not all(isinstance(value, str) for value in values):
+        _refuse(row, key, "a list of texts, at least one", where)
+    return tuple(values)
+
+
+def get_object(row: Row, key: str, *, where: str) -> Row:
+    """An object field, else DataError."""
+    value = row.get(key)
+    if not isinstance(value, dict):
+        _refuse(row, key, "an object", where)
+    return cast("Row", value)
+
+
+def get_number(row: Row, key: str, *, where: str) -> float:
+    """A finite number field, else DataError; a bool is none."""
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _refuse(row, key, "a number", where)
+    try:
+        return float(value)
+    except OverflowError:
+        _refuse(row, key, "a number that fits a double", where)
+
+
+def show(value: object) -> str:
+    """A value in a message, short whatever it is."""
+    shown = ascii(value)
+    kind = "nothing" if value is None else type(value).__name__
+    return f"{shown[:60]}{'…' if len(shown) > 60 else ''} ({kind})"
+
+
+def _refuse(row: Row, key: str, expected: str, where: str) -> NoReturn:
+    if key not in row:
+        known = ", ".join(map(ascii, list(row)[:12])) or "none"
+        raise DataError(f"{where}: expected {expected} in {key!r}, which is missing; keys: {known}")
+    raise DataError(f"{where}: expected {expected} in {key!r}, got {show(row[key])}")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} does not fit a double")
+    return number
