@@ -1,0 +1,221 @@
+"""What is already paid for? One SQLite row per finished item, keyed by the content that decided it.
+
+Answers and judgments are journalled by the same few functions. The database is the only lock: processes on one machine
+may share a journal, and ``kill -9`` at any time loses nothing that was recorded.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, cast
+
+from slackdlm.errors import DataError
+
+Status = Literal["ok", "failed"]
+_APPLICATION_ID = 0x51ACD1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS identities (hash TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS items (
+    key TEXT PRIMARY KEY,
+    identity TEXT NOT NULL REFERENCES identities (hash),
+    status TEXT NOT NULL CHECK (status IN ('ok', 'failed')),
+    payload TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS items_by_identity ON items (identity);
+"""
+_BUSY_SECONDS = 60.0
+
+
+class Entry(NamedTuple):
+    """One item of a journal."""
+
+    key: str
+    """:func:`item_key` of the identity and the item."""
+    status: Status
+    """``failed`` items are tried again by the next run; ``ok`` items never change."""
+    payload: dict[str, Any]
+    """The result, or what went wrong."""
+
+
+def content_hash(value: object) -> str:
+    """SHA-256 of a JSON value: the same for equal content, whatever the order of its keys.
+
+    Raises:
+        DataError: If the value is not JSON; NaN and infinities are not.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"journal: expected a JSON value, got {error}") from error
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def item_key(identity: dict[str, Any], item: object) -> str:
+    """Key of an item under an identity; two identities never share a key."""
+    return content_hash([identity, item])
+
+
+class Journal:
+    """An open journal file; used from the thread that opened it.
+
+    Args:
+        path: The SQLite file, made if it is not there, with its folder.
+
+    Raises:
+        DataError: If the file is something else, or cannot be opened or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _create(path)
+            self._database = _connect(path)
+            try:
+                self._check()
+            except BaseException:
+                self._database.close()
+                raise
+
+    def _check(self) -> None:
+        found = self._database.execute("PRAGMA application_id").fetchone()[0]
+        if found != _APPLICATION_ID:
+            raise DataError(f"{self.path}: no journal of this package; choose another file")
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was recorded is already safe."""
+        self._database.close()
+
+    def get(self, key: str) -> Entry | None:
+        """The item of that key; ``None`` if it was never recorded."""
+        with _explained(self.path):
+            row = self._database.execute(
+                "SELECT key, status, payload FROM items WHERE key = ?", (key,)
+            ).fetchone()
+        return None if row is None else _entry(self.path, row)
+
+    def is_done(self, key: str) -> bool:
+        """Whether the item is recorded as ``ok``."""
+        with _explained(self.path):
+            row = self._database.execute(
+                "SELECT 1 FROM items WHERE key = ? AND status = 'ok'", (key,)
+            ).fetchone()
+        return row is not None
+
+    def record(
+        self, key: str, payload: dict[str, Any], *, identity: dict[str, Any], status: Status = "ok"
+    ) -> None:
+        """Write one item; on return it is on the disk.
+
+        An ``ok`` item stays as it was first recorded, a ``failed`` one is replaced.
+
+        Args:
+            key: :func:`item_key` of ``identity`` and the item.
+            payload: JSON; the result, or what went wrong.
+            identity: Everything that all items of this kind have in common; kept beside them.
+            status: ``failed`` to have it tried again.
+
+        Raises:
+            DataError: If the payload is not JSON or the file cannot be written.
+        """
+        mark = content_hash(identity)
+        try:
+            text = json.dumps(payload, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.path}: expected a JSON payload, got {error}") from error
+        with _explained(self.path):
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                self._database.execute(
+                    "INSERT INTO identities VALUES (?, ?) ON CONFLICT DO NOTHING",
+                    (mark, json.dumps(identity, sort_keys=True)),
+                )
+                self._database.execute(
+                    "INSERT INTO items VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+                    "status = excluded.status, payload = excluded.payload WHERE status = 'failed'",
+                    (key, mark, status, text),
+                )
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def entries(self, identity: dict[str, Any]) -> Iterator[Entry]:
+        """All items of one identity, in the order of their keys."""
+        with _explained(self.path):
+            rows = self._database.execute(
+                "SELECT key, status, payload FROM items WHERE identity = ? ORDER BY key",
+                (content_hash(identity),),
+            ).fetchall()
+        return (_entry(self.path, row) for row in rows)
+
+    def identities(self) -> list[dict[str, Any]]:
+        """Every identity the journal holds items of."""
+        with _explained(self.path):
+            rows = self._database.execute(
+                "SELECT identity FROM identities ORDER BY identity"
+            ).fetchall()
+        return [json.loads(row[0]) for row in rows]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Autocommit: every statement is a transaction of its own. FULL: a commit survives a power cut too.
+    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    database.execute("PRAGMA synchronous = FULL")
+    return database
+
+
+def _create(path: Path) -> None:
+    """Make an empty journal under a name of our own, then link it: nobody ever sees half of one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft.unlink(missing_ok=True)
+    database = _connect(draft)
+    try:
+        # Write-ahead logging: readers never wait, and a commit is one append. The file stays in this mode.
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(f"PRAGMA application_id = {_APPLICATION_ID}; {_SCHEMA}")
+    finally:
+        database.close()
+    try:
+        # Another process may have been first; then its journal is the one.
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _entry(path: Path, row: tuple[str, str, str]) -> Entry:
+    try:
+        return Entry(row[0], cast("Status", row[1]), json.loads(row[2]))
+    except ValueError as error:
+        raise DataError(f"{path}: the payload of item {row[0]} is not JSON ({error})") from error
+
+
+@contextmanager
+def _explained(path: Path) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise DataError(
+            f"{path}: not a readable and writable journal ({error}); choose another file, or delete it to start again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: the journal cannot be opened ({error})") from error
