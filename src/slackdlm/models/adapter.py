@@ -1,19 +1,25 @@
-"""How does a PEFT adapter get onto a model? From safetensors, checked key by key."""
+"""How does a PEFT adapter get onto a model? Newly made, or from safetensors, checked key by key."""
 
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from peft import (
+    LoraConfig,
     PeftConfig,
     PeftModel,
     get_peft_model_state_dict,
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from torch import nn
 from transformers import PreTrainedModel
 
-from slackdlm.errors import CheckpointError
+from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.checkpoint import read_headers, read_json
+from slackdlm.models.loaded import LoadedModel
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -57,3 +63,97 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"{', '.join(wrong[:3])}); use the model it was trained on"
         )
     return adapted
+
+
+def new_adapter(
+    loaded: LoadedModel,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    target_modules: Sequence[str] | None = None,
+    seed: int = 0,
+) -> LoadedModel:
+    """The model with a new LoRA adapter on it, which alone is trainable and changes nothing yet.
+
+    The embedding and the output layer stay as they are, whatever the names: LLaDA's output layer
+    is called ``ff_out`` as the feed-forward layer of each block is, and only the latter is adapted.
+
+    Args:
+        loaded: Its network is changed in place.
+        rank: Rank of the update, at least 1.
+        alpha: The update is scaled by ``alpha / rank``; above 0.
+        dropout: Share of the adapter's inputs dropped in training, in [0, 1).
+        target_modules: Names of linear layers, such as ``["q_proj", "v_proj"]``; each is adapted
+            in every block. None: all of them.
+        seed: Decides the new weights. PyTorch's own generators are left where they were.
+
+    Returns:
+        The model with the adapter, in evaluation mode, its weights float32.
+
+    Raises:
+        ConfigError: If a number is out of range, a name fits no linear layer or the output layer
+            alone, or the model carries an adapter already.
+
+    References:
+        Hu et al., 2021 (LoRA).
+    """
+    model = loaded.model
+    if isinstance(model, PeftModel):
+        raise ConfigError(
+            f"adapter: {loaded.name} carries one already; train that one, or merge it first with "
+            "model.merge_and_unload()"
+        )
+    if rank < 1 or not alpha > 0 or not 0 <= dropout < 1:
+        raise ConfigError(
+            "adapter: expected rank >= 1, alpha > 0 and dropout in [0, 1), "
+            f"got {rank}, {alpha} and {dropout}"
+        )
+    head = _head_name(model)
+    names = _linear_names(model, head=head)
+    targets = sorted(names) if target_modules is None else list(target_modules)
+    _check_targets(targets, names, head=head)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType] - PEFT divides it, whole or not
+        lora_dropout=dropout,
+        target_modules=targets,
+        # Where nothing is excluded, PEFT warns of a key that excludes nothing.
+        exclude_modules=[head] if head.rpartition(".")[2] in targets else None,
+        base_model_name_or_path=model.name_or_path or None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = PeftModel(model, config)
+    adapted.eval()
+    return replace(loaded, model=adapted, name=f"{loaded.name}+lora")
+
+
+def _head_name(model: PreTrainedModel) -> str:
+    head = model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is head)
+
+
+def _linear_names(model: PreTrainedModel, *, head: str) -> set[str]:
+    """Last parts of the names of all linear layers but the output layer."""
+    return {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name != head
+    }
+
+
+def _check_targets(targets: Sequence[str], names: set[str], *, head: str) -> None:
+    if not targets:
+        raise ConfigError("adapter: target_modules is empty; name a layer or leave it out")
+    for target in targets:
+        if target in names:
+            continue
+        if target == head.rpartition(".")[2]:
+            raise ConfigError(
+                f"adapter: {target} is the output layer alone, which is never adapted; "
+                f"use some of {', '.join(sorted(names))}"
+            )
+        close = difflib.get_close_matches(target, sorted(names), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"use some of {', '.join(sorted(names))}"
+        raise ConfigError(f"adapter: no linear layer is called {target!r}; {hint}")

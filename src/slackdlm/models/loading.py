@@ -1,49 +1,25 @@
 """How does a model come into memory, and where does it go? Weights, tokenizer and special ids."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from peft import PeftModel
-from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.adapter import apply_adapter
 from slackdlm.models.checkpoint import check_tensors, locate, read_json, read_tensor_infos
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.loaded import LoadedModel, head_weight
 from slackdlm.models.tokenizer import END_OF_TEXT, END_OF_TURN, MASK, RESERVED, SLACK, special_id
 
+__all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model with everything needed to talk to it."""
-
-    model: PreTrainedModel | PeftModel
-    """``model(input_ids, attention_mask).logits`` are aligned with the positions."""
-    tokenizer: PreTrainedTokenizerFast
-    """The tokenizer of these ids."""
-    mask_id: int
-    """Stands where a token is to be predicted; never part of a text."""
-    slack_id: int
-    """Stands where nothing is said; dropped by ``slackdlm.collapse``."""
-    eos_ids: tuple[int, ...]
-    """Every id that ends a response: ``<|endoftext|>`` and, where there is one, ``<|eot_id|>``."""
-    pad_id: int
-    """``<|endoftext|>`` as padding."""
-    name: str
-    """Where it came from; goes into result files."""
-
-
-def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
-    """The output layer's weight: ``hidden @ weight.T`` are the logits."""
-    head: Any = model.get_output_embeddings()
-    return head.weight
 
 
 def load_model(
@@ -248,3 +224,5 @@ def _add_rows(model: LLaDAModelLM, num_rows: int) -> None:
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         weight: Any = module.weight
         weight[num_old:] = weight[:num_old].float().mean(0).to(weight.dtype)
+    # By this name PEFT would find the smaller model and save both matrices with every adapter.
+    model.name_or_path = ""

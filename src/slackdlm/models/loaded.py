@@ -1,0 +1,35 @@
+"""What is a loaded model? The network, its tokenizer, the ids that have a meaning, and the head."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with everything needed to talk to it."""
+
+    model: PreTrainedModel | PeftModel
+    """``model(input_ids, attention_mask).logits`` are aligned with the positions."""
+    tokenizer: PreTrainedTokenizerFast
+    """The tokenizer of these ids."""
+    mask_id: int
+    """Stands where a token is to be predicted; never part of a text."""
+    slack_id: int
+    """Stands where nothing is said; dropped by ``slackdlm.collapse``."""
+    eos_ids: tuple[int, ...]
+    """Every id that ends a response: ``<|endoftext|>`` and, where there is one, ``<|eot_id|>``."""
+    pad_id: int
+    """``<|endoftext|>`` as padding."""
+    name: str
+    """Where it came from; goes into result files."""
+
+
+def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
+    """The output layer's weight: ``hidden @ weight.T`` are the logits."""
+    head: Any = model.get_output_embeddings()
+    return head.weight
