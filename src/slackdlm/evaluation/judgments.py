@@ -57,6 +57,8 @@ class Game:
     """What the judge was sent."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Whatever else the file held, such as a time stamp."""
+    turn: int = 1
+    """The turn compared, from 1, in benchmarks of several."""
 
     def __post_init__(self) -> None:
         """Refuses a row that contradicts itself."""
@@ -69,6 +71,8 @@ class Game:
             raise DataError(
                 f"{where}: expected status ok, failed or unparsable, got {show(self.status)}"
             )
+        if self.turn < 1:
+            raise DataError(f"{where}: turns count from 1, got {self.turn}")
         _score_fits(self.score, self.status, scored=("ok",), where=where)
         if self.score is not None and not 0 <= self.score <= 1:
             raise DataError(f"{where}: expected a score in [0, 1], got {show(self.score)}")
@@ -177,6 +181,7 @@ def _game(row: Row, *, where: str) -> Game:
         b=get_text(row, "b", where=where),
         order=cast("Literal[0, 1]", _whole(row, "order", where=where)),
         verdict=_optional_text(row, "verdict", where=where),
+        turn=_whole(row, "turn", where=where) if "turn" in row else 1,
         **_shared(row, where=where),
     )
 

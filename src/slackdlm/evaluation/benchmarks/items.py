@@ -1,0 +1,127 @@
+"""Questions and answers of every benchmark, and which published file a question file is."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from slackdlm.errors import DataError
+from slackdlm.evaluation.jsonl import Row, show
+from slackdlm.evaluation.judgments import Messages
+
+KNOWN_VERSIONS: Final[dict[str, str]] = {
+    "a75cef6623db6b27aec810497b059f0659705d7ff48dcbccc5bd5b130728ac73": "arena-hard-v2.0",
+    "2650242d2883f22b2abd498f273b6a7e02253cce533f5c91a858e1d44aa3002f": "arena-hard-v0.1",
+    "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7": "mt-bench",
+}
+"""sha256 of a published question file -> its version."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing a benchmark asks."""
+
+    id: str
+    """The benchmark's own id, as text."""
+    category: str | None
+    """The benchmark's own category, where it has them."""
+    messages: Messages
+    """The chat up to where the answer begins; ends with a user's turn."""
+    later_turns: tuple[str, ...] = ()
+    """What the user says next, after each answer; MT-Bench has one such turn."""
+    reference: tuple[str, ...] = ()
+    """A reference answer per turn, where the benchmark's judge is shown one."""
+    checklist: tuple[str, ...] = ()
+    """What WildBench's judge is told to look at."""
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Whatever else the file held."""
+
+    @property
+    def prompt(self) -> str:
+        """The last user turn of `messages`."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One system's answer to one question."""
+
+    question_id: str
+    """Id of the question."""
+    system: str
+    """Whose answer it is."""
+    turns: tuple[str, ...]
+    """The text of each turn, at least one; an empty text is an answer too."""
+    messages: Messages = ()
+    """The chat it answers, in the formats that repeat it."""
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Whatever else the file held."""
+
+    @property
+    def text(self) -> str:
+        """The first turn."""
+        return self.turns[0]
+
+
+def question_version(path: Path) -> str | None:
+    """The published version that a question file is, by the sha256 of its bytes; None if unknown."""
+    return KNOWN_VERSIONS.get(file_sha256(path))
+
+
+def check_version(path: Path, version: str) -> None:
+    """DataError unless the file is, byte for byte, the published version named."""
+    if version not in KNOWN_VERSIONS.values():
+        known = ", ".join(KNOWN_VERSIONS.values())
+        raise DataError(f"{path}: no sha256 is known for version {version!r}; known: {known}")
+    found = question_version(path)
+    if found != version:
+        raise DataError(
+            f"{path}: expected the published file of {version}, got "
+            f"{found or 'a file of no known version'} (sha256 {file_sha256(path)[:16]}…)"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def rest(row: Row, *used: str) -> Row:
+    """The fields of a row that no attribute of ours holds."""
+    return {key: value for key, value in row.items() if key not in used}
+
+
+def judge_name(identity: Mapping[str, Any], *, where: str) -> str:
+    """The judge's name, which every format of others writes."""
+    name = identity.get("judge")
+    if not isinstance(name, str) or not name:
+        raise DataError(
+            f"{where}: expected the judge's name in judge_identity['judge'], got {show(name)}"
+        )
+    return name
+
+
+def unique(items: list[Answer], *, path: Path) -> list[Answer]:
+    """The answers; DataError if one system answers a question twice."""
+    seen: set[tuple[str, str]] = set()
+    for answer in items:
+        key = (answer.question_id, answer.system)
+        if key in seen:
+            raise DataError(
+                f"{path}: {answer.system!a} answers question {answer.question_id!a} twice; keep one"
+            )
+        seen.add(key)
+    return items
+
+
+def unique_questions(questions: list[Question], *, path: Path) -> list[Question]:
+    """The questions; DataError if two have one id."""
+    seen: set[str] = set()
+    for question in questions:
+        if question.id in seen:
+            raise DataError(f"{path}: two questions have the id {question.id!a}; keep one")
+        seen.add(question.id)
+    return questions
