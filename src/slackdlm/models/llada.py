@@ -1,7 +1,7 @@
 """LLaDA, natively: a bidirectional Llama that predicts every masked token at once.
 
 Names of parameters and configuration keys are the published ones, so that LLaDA-8B loads as it is,
-without remote code, on CPU and GPU. There is no time conditioning and no key-value cache.
+without remote code, on CPU and GPU. There is no time conditioning.
 
 References:
     Nie et al., 2025 (LLaDA). Su et al., 2021 (RoPE). Zhang and Sennrich, 2019 (RMSNorm).
@@ -10,7 +10,7 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,22 @@ class Rotation(NamedTuple):
 
     cos: Float[Tensor, "L H"]
     sin: Float[Tensor, "L H"]
+
+
+@runtime_checkable
+class KeyValueStore(Protocol):
+    """Keys and values of earlier passes, so that a pass may be over a part of the sequence."""
+
+    first: int
+    """Position of the input's first token in the sequence."""
+    length: int
+    """Positions of the whole sequence, which the attention mask covers."""
+
+    def update(
+        self, layer: int, keys: Float[Tensor, "B N P H"], values: Float[Tensor, "B N P H"]
+    ) -> tuple[Float[Tensor, "B N L H"], Float[Tensor, "B N L H"]]:
+        """Takes the input's own keys (rotated) and values of a layer; gives those of the sequence."""
+        ...
 
 
 class RMSNorm(nn.Module):
@@ -86,18 +102,19 @@ def rotate(
 
 
 def attention_bias(
-    mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | None,
+    mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | Bool[Tensor, "B 1 1 L"] | None,
 ) -> Bool[Tensor, "B 1 1 L"] | None:
     """Which keys may be attended to, or None if all may, so that the fast kernels stay available.
 
     Args:
-        mask: 1 (or True) = attend. None stands for all ones.
+        mask: 1 (or True) = attend. None stands for all ones. What this function returned is passed
+            on unread: a loop that prepares it once does not wait for the device in every pass.
 
     Raises:
         DataError: If a row has nothing to attend to.
     """
-    if mask is None:
-        return None
+    if mask is None or mask.ndim == 4:
+        return mask
     keep = mask != 0
     if bool(keep.all()):
         return None
@@ -113,6 +130,7 @@ class LLaDABlock(GradientCheckpointingLayer):
 
     def __init__(self, config: LLaDAConfig, *, depth: int) -> None:
         super().__init__()
+        self.layer = depth - 1
         size, self.num_heads, self.num_kv_heads = (
             config.d_model,
             config.n_heads,
@@ -135,10 +153,11 @@ class LLaDABlock(GradientCheckpointingLayer):
         x: Float[Tensor, "B L D"],
         cos: Float[Tensor, "L H"],
         sin: Float[Tensor, "L H"],
-        bias: Bool[Tensor, "B 1 1 L"] | None,
+        bias: Bool[Tensor, "B 1 1 K"] | None,
+        store: KeyValueStore | None = None,
     ) -> Float[Tensor, "B L D"]:
         """The residual stream after this block. Positional, as gradient checkpointing needs."""
-        x = x + self._attend(self.attn_norm(x), cos, sin, bias)
+        x = x + self._attend(self.attn_norm(x), cos, sin, bias, store)
         normed = self.ff_norm(x)
         return x + self.ff_out(F.silu(self.ff_proj(normed)) * self.up_proj(normed))
 
@@ -147,13 +166,16 @@ class LLaDABlock(GradientCheckpointingLayer):
         x: Float[Tensor, "B L D"],
         cos: Float[Tensor, "L H"],
         sin: Float[Tensor, "L H"],
-        bias: Bool[Tensor, "B 1 1 L"] | None,
+        bias: Bool[Tensor, "B 1 1 K"] | None,
+        store: KeyValueStore | None,
     ) -> Float[Tensor, "B L D"]:
         batch, length, _ = x.shape
         q = self.q_proj(x).view(batch, length, self.num_heads, self.head_size).transpose(1, 2)
         k = self.k_proj(x).view(batch, length, self.num_kv_heads, self.head_size).transpose(1, 2)
         v = self.v_proj(x).view(batch, length, self.num_kv_heads, self.head_size).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if store is not None:
+            k, v = store.update(self.layer, k, v)
         repeats = self.num_heads // self.num_kv_heads
         if (
             repeats > 1
@@ -211,9 +233,13 @@ class LLaDAModelLM(PreTrainedModel):
     def forward(
         self,
         input_ids: Int[Tensor, "B L"],
-        attention_mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | None = None,
+        attention_mask: Int[Tensor, "B K"]
+        | Bool[Tensor, "B K"]
+        | Bool[Tensor, "B 1 1 K"]
+        | None = None,
         *,
         logits: bool = True,
+        store: KeyValueStore | None = None,
     ) -> LLaDAOutput:
         """Logits of every position given all others.
 
@@ -221,8 +247,11 @@ class LLaDAModelLM(PreTrainedModel):
             input_ids: Token ids, ``mask_token_id`` where a token is to be predicted.
             attention_mask: 1 = attend. None or all ones: everything attends to everything. Outputs
                 at positions with 0 are finite and mean nothing. Pad on the left: positions are
-                relative, so the real ones come out as without padding.
+                relative, so the real ones come out as without padding. Or what ``attention_bias``
+                made of it.
             logits: False leaves the ``[B, L, V]`` logits out, for losses that apply the head.
+            store: Keys and values of the rest of the sequence; the input is then a part of it, and
+                the attention mask covers the whole (``K`` positions; ``K = L`` without a store).
 
         Returns:
             The logits (or None) and the hidden states that the head reads.
@@ -231,7 +260,7 @@ class LLaDAModelLM(PreTrainedModel):
             ConfigError: If the input is longer than ``max_sequence_length``.
             DataError: If a row of the mask is all zeros.
         """
-        length = input_ids.shape[1]
+        first, length = (0, input_ids.shape[1]) if store is None else (store.first, store.length)
         if length > self.config.max_sequence_length:
             raise ConfigError(
                 f"input: expected at most {self.config.max_sequence_length} tokens "
@@ -243,9 +272,11 @@ class LLaDAModelLM(PreTrainedModel):
         cos, sin = rotary_angles(
             length, head_size=head_size, theta=self.config.rope_theta, device=x.device
         )
+        here = slice(first, first + input_ids.shape[1])
+        cos, sin = cos[here], sin[here]
         bias = attention_bias(attention_mask)
         for block in self.model.transformer["blocks"].children():
-            x = block(x, cos, sin, bias)
+            x = block(x, cos, sin, bias) if store is None else block(x, cos, sin, bias, store)
         hidden: Tensor = parts["ln_f"](x)
         return LLaDAOutput(
             last_hidden_state=hidden, logits=parts["ff_out"](hidden) if logits else None
