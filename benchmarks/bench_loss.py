@@ -11,19 +11,20 @@ from slackdlm.objectives.bench import PROVIDERS, Size, bench_loss, write_rows
 LLADA = Size(num_samples=1, num_positions=1024, num_slack=64, hidden_size=256, vocab_size=126464)
 LONG = Size(num_samples=1, num_positions=4096, num_slack=512, hidden_size=64, vocab_size=1024)
 BATCH = Size(num_samples=4, num_positions=1024, num_slack=768, hidden_size=256, vocab_size=126464)
-CASES = [(LLADA, PROVIDERS), (LONG, PROVIDERS), (BATCH, ("slack_ctc_fused", "torch_ctc"))]
+CASES = [
+    (LLADA, PROVIDERS, 9),
+    (LONG, PROVIDERS, 9),
+    (BATCH, ("ce_fused", "slack_ctc_fused", "torch_ctc"), 3),
+]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--note", default="", help="what a reader of the numbers must know")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs; at least 2")
     arguments = parser.parse_args()
     path = Path(__file__).parent / "results" / "loss_cpu.csv"
     rows = []
-    for size, providers in CASES:
-        for row in bench_loss(
-            size, providers=providers, repeats=arguments.repeats, note=arguments.note
-        ):
+    for size, providers, repeats in CASES:
+        for row in bench_loss(size, providers=providers, repeats=repeats, note=arguments.note):
             print(row.provider, row.mode, row.p50_ms, "ms", row.peak_extra_mib, "MiB", flush=True)
             rows.append(row)
             write_rows(rows, path)

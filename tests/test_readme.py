@@ -1,5 +1,6 @@
 """What the README shows runs, and the files it names exist."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -26,6 +27,15 @@ def test_every_link_and_every_path_of_the_layout_exists() -> None:
     assert len(paths) > 10
     for path in [*links, *paths]:
         assert (ROOT / path).exists(), path
+
+
+def test_the_performance_table_is_the_one_made_from_the_committed_csvs() -> None:
+    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "readme_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert f"{made.BEGIN}\n{made.table()}\n{made.END}" in README
 
 
 def test_the_readme_is_short() -> None:

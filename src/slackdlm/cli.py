@@ -301,6 +301,11 @@ def _report(arguments: argparse.Namespace) -> None:
         results = json.loads(arguments.results.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{arguments.results}: not a readable results.json ({error})") from error
+    if not isinstance(results, dict):
+        raise ConfigError(
+            f"{arguments.results}: expected a results.json, which is an object; "
+            f"got a {type(results).__name__}"
+        )
     report = write_report(results, arguments.output or arguments.results.parent)
     Console().print(Text(f"report: {report}"))
 

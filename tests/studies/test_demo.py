@@ -80,6 +80,31 @@ def test_running_again_finishes_at_once_with_the_same_figures(folder, plan):
         assert after[section] == before[section]
 
 
+def test_samples_show_the_canvas_beside_the_text(folder, plan):
+    samples = json.loads((folder / "results.json").read_text())["samples"]
+    assert {sample["arm"] for sample in samples} == {
+        "source", "base", "ce", "ce_slack", "slack_ctc"
+    }  # fmt: skip
+    for sample in samples:
+        cells = sample["canvas"].split()
+        assert len(cells) == (0 if sample["arm"] == "source" else plan.canvas_length)
+        assert set(sample["text"].split()) <= set(cells) or sample["arm"] == "source"
+
+
+def test_finished_stages_add_no_seconds_when_the_demo_runs_again(folder, plan):
+    from slackdlm.studies.demo import run_demo
+
+    before = json.loads((folder / "seconds.json").read_text())
+    run_demo(plan, output=folder, quick=True)
+    after = json.loads((folder / "seconds.json").read_text())
+    last = "judge, statistics, report"
+    assert before.keys() == after.keys()
+    assert {k: v for k, v in after.items() if k != last} == {
+        k: v for k, v in before.items() if k != last
+    }
+    assert after[last] < 1.9 * before[last]
+
+
 def test_a_folder_of_another_plan_is_refused(folder, plan):
     from slackdlm.studies.demo import run_demo
 

@@ -57,10 +57,10 @@ def graves_log_likelihood(
     # slack or token.
     starts = torch.arange(labels.shape[1], device=labels.device) < 2
     state = torch.where(starts, scores[:, 0], impossible)
-    for i in range(1, log_probs.shape[1]):
+    for i, emitted in enumerate(scores.unbind(1)[1:], start=1):
         step = _shift(state, 1)
         skip = torch.where(may_skip, _shift(state, 2), impossible)
-        moved = safe_logaddexp(safe_logaddexp(state, step), skip) + scores[:, i]
+        moved = safe_logaddexp(safe_logaddexp(state, step), skip) + emitted
         state = torch.where((i < canvas_lengths)[:, None], moved, state)
     ends_in_slack = state.gather(1, 2 * target_lengths.long()[:, None])[:, 0]
     ends_in_token = state.gather(1, (2 * target_lengths.long() - 1).clamp(min=0)[:, None])[:, 0]

@@ -62,9 +62,11 @@ def band_log_likelihood(
     state = token_log_probs.new_full((token_log_probs.shape[0], num_states), -torch.inf)
     state[:, 0] = 0.0
     first = state.new_full((state.shape[0], 1), -torch.inf)
-    for i in range(token_log_probs.shape[1]):
+    # unbind, because the gradient of an index into [B, L, band] is a [B, L, band] of its own
+    columns = zip(token_log_probs.unbind(1), slack_log_probs.unbind(1), strict=True)
+    for i, (token, slack) in enumerate(columns):
         shifted = torch.cat((first, state[:, : num_states - 1]), dim=1)
-        moved = safe_logaddexp(state + token_log_probs[:, i], shifted + slack_log_probs[:, i, None])
+        moved = safe_logaddexp(state + token, shifted + slack[:, None])
         state = torch.where((i < canvas_lengths)[:, None], moved, state)
     budget = canvas_lengths - target_lengths
     final = state.gather(1, budget.clamp(0, num_states - 1).long()[:, None])[:, 0]

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from slackdlm.canvas import insert_slack
+from slackdlm.errors import ConfigError
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.objectives.masked_ce import masked_ce_loss
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
@@ -42,6 +43,18 @@ class Size:
     """``D``."""
     vocab_size: int
     """``V``."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "num_positions", "hidden_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"bench: {name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.num_slack < self.num_positions:
+            raise ConfigError(
+                f"bench: num_slack must lie in [0, num_positions={self.num_positions}), "
+                f"got {self.num_slack}"
+            )
+        if self.vocab_size < 3:
+            raise ConfigError(f"bench: vocab_size must be at least 3, got {self.vocab_size}")
 
 
 @dataclass(frozen=True)
@@ -86,36 +99,50 @@ def bench_loss(
 ) -> Iterator[Row]:
     """Times every provider forward, backward and both, half of the positions masked.
 
+    The providers take turns, run by run, so that a machine that slows down slows all of them.
+
     Args:
         size: Batch and layer.
         providers: Some of `PROVIDERS`.
-        repeats: Timed runs of each mode, after one that is not.
+        repeats: Timed runs of each mode, at least 2, after one that is not.
         device: Where to run.
         dtype: Of hidden states and output layer.
         note: Copied into every row.
 
+    Raises:
+        ConfigError: If there are too few repeats, sizes make no problem, or the device is missing.
+
     Yields:
-        Rows as they are measured. ``torch_ctc`` has another collapse map and looks at all
+        Rows, mode by mode. ``torch_ctc`` has another collapse map and looks at all
         positions; it is the outside baseline for cost alone.
     """
-    for provider in providers:
-        hidden, head_weight, loss = _make_problem(size, provider, device=device, dtype=dtype)
-        for mode in MODES:
-            timings, cpu_timings, peak = _measure(mode, hidden, head_weight, loss, repeats=repeats)
-            quantiles = statistics.quantiles(timings, n=10, method="inclusive")
+    if repeats < 2:
+        raise ConfigError(f"bench: expected at least 2 repeats for quantiles, got {repeats}")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"bench: torch {torch.__version__} finds no CUDA device for {device!r}")
+    hidden, head_weight, losses = _make_problem(size, device=device, dtype=dtype)
+    for mode in MODES:
+        runs: dict[str, list[_Run]] = {provider: [] for provider in providers}
+        for _ in range(repeats + 1):
+            for provider in providers:
+                runs[provider].append(_run(mode, hidden, head_weight, losses[provider]))
+        for provider in providers:
+            timed = runs[provider][1:]
+            wall = statistics.quantiles([run.wall_ms for run in timed], n=10, method="inclusive")
+            peaks = [run.extra_bytes for run in timed if run.extra_bytes is not None]
             yield Row(
                 provider=provider,
                 mode=mode,
                 **asdict(size),
                 dtype=str(dtype).removeprefix("torch."),
-                p20_ms=round(quantiles[1], 3),
-                p50_ms=round(statistics.median(timings), 3),
-                p80_ms=round(quantiles[7], 3),
-                cpu_p50_ms=round(statistics.median(cpu_timings), 3),
-                peak_extra_mib=None if peak is None else round(peak / 2**20, 1),
+                p20_ms=round(wall[1], 3),
+                p50_ms=round(wall[4], 3),
+                p80_ms=round(wall[7], 3),
+                cpu_p50_ms=round(statistics.median(run.cpu_ms for run in timed), 3),
+                peak_extra_mib=round(max(peaks) / 2**20, 1) if peaks else None,
                 repeats=repeats,
                 num_threads=torch.get_num_threads(),
-                hardware=_hardware(device),
+                hardware=hardware(device),
                 torch_version=torch.__version__,
                 timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
                 note=note,
@@ -131,9 +158,9 @@ def write_rows(rows: list[Row], path: Path) -> None:
 
 
 def _make_problem(
-    size: Size, provider: str, *, device: str, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
-    """Random hidden states, an output layer, and the loss of the provider on them."""
+    size: Size, *, device: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, dict[str, Callable[[], Tensor]]]:
+    """Random hidden states, an output layer, and the loss of every provider on them."""
     generator = torch.Generator().manual_seed(0)
     num_tokens = size.num_positions - size.num_slack
     mask_id, slack_id = size.vocab_size - 1, size.vocab_size - 2
@@ -174,40 +201,34 @@ def _make_problem(
         "slack_ctc_fused": lambda: fused(1.0),
         "torch_ctc": torch_ctc,
     }
-    return hidden, head_weight, losses[provider]
+    return hidden, head_weight, losses
 
 
-def _measure(
-    mode: str,
-    hidden: Tensor,
-    head_weight: Tensor,
-    loss: Callable[[], Tensor],
-    *,
-    repeats: int,
-) -> tuple[list[float], list[float], float | None]:
-    """Wall and CPU times in milliseconds and the peak of extra memory in bytes."""
-    timings: list[float] = []
-    cpu_timings: list[float] = []
-    peaks: list[float | None] = []
-    for _ in range(repeats + 1):
-        hidden.grad = head_weight.grad = None
-        before = _reset_peak_memory(hidden.device)
-        start, cpu_start = _now(hidden.device), time.process_time()
-        if mode == "forward":
-            with torch.no_grad():
-                loss()
-        else:
-            value = loss().sum()
-            if mode == "backward":
-                start, cpu_start = _now(hidden.device), time.process_time()
-            value.backward()
-            del value
-        timings.append(1000 * (_now(hidden.device) - start))
-        cpu_timings.append(1000 * (time.process_time() - cpu_start))
-        peak = _peak_memory(hidden.device)
-        peaks.append(None if peak is None or before is None else peak - before)
-    known = [peak for peak in peaks[1:] if peak is not None]
-    return timings[1:], cpu_timings[1:], max(known) if known else None
+class _Run(NamedTuple):
+    wall_ms: float
+    cpu_ms: float
+    extra_bytes: float | None
+
+
+def _run(mode: str, hidden: Tensor, head_weight: Tensor, loss: Callable[[], Tensor]) -> _Run:
+    """One timed run, with the peak of the memory it took beyond what there was."""
+    hidden.grad = head_weight.grad = None
+    before = _reset_peak_memory(hidden.device)
+    start, cpu_start = _now(hidden.device), time.process_time()
+    if mode == "forward":
+        with torch.no_grad():
+            loss()
+    else:
+        value = loss().sum()
+        if mode == "backward":
+            start, cpu_start = _now(hidden.device), time.process_time()
+        value.backward()
+        del value
+    wall_ms = 1000 * (_now(hidden.device) - start)
+    cpu_ms = 1000 * (time.process_time() - cpu_start)
+    peak = _peak_memory(hidden.device)
+    extra = None if peak is None or before is None else peak - before
+    return _Run(wall_ms, cpu_ms, extra)
 
 
 def _now(device: torch.device) -> float:
@@ -245,7 +266,8 @@ def _process_memory(key: str) -> float | None:
     return None
 
 
-def _hardware(device: str) -> str:
+def hardware(device: str) -> str:
+    """Name of the processor, or of the GPU if ``device`` is one."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")

@@ -47,7 +47,7 @@ def write_report(results: Results, folder: Path) -> Path:
     images: list[dict[str, str]] = []
     for plot in figures(results):
         light, dark = plot.draw(plots.LIGHT), plot.draw(plots.DARK)
-        (folder / "plots" / f"{plot.name}.png").write_bytes(plots.to_png(light))
+        _write(folder / "plots" / f"{plot.name}.png", plots.to_png(light))
         images.append(
             {
                 "name": plot.name,
@@ -57,10 +57,17 @@ def write_report(results: Results, folder: Path) -> Path:
                 "dark": _data_uri(plots.to_svg(dark)),
             }
         )
-    (folder / "table.md").write_text(tables.markdown_table(results), encoding="utf-8")
+    _write(folder / "table.md", tables.markdown_table(results).encode())
     page = folder / "report.html"
-    page.write_text(render(results, images), encoding="utf-8")
+    _write(page, render(results, images).encode())
     return page
+
+
+def _write(file: Path, content: bytes) -> None:
+    """The old file or the whole new one, whenever the process dies."""
+    draft = file.with_name(f".{file.name}.draft")
+    draft.write_bytes(content)
+    draft.replace(file)
 
 
 def figures(results: Results) -> Iterator[Plot]:

@@ -35,7 +35,7 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "right_count": ("right count", "share of answers with as many sentences as asked for"),
     "words": ("words", "words per answer"),
     "adjectives": ("adjectives", "share of the words, 0 to 1"),
-    "distinct_bigrams": ("distinct bigrams", "distinct word pairs per 1,000 words"),
+    "distinct_bigrams": ("distinct bigrams", "distinct word pairs in the first 1,000 words"),
     "log_likelihood": (
         "log-likelihood",
         "nats per word under the grammar, grammatical answers only",

@@ -74,7 +74,7 @@ class ShiftIntervention:
         ConfigError: If an argument is out of range.
 
     References:
-        arXiv 2601.22947, the probe; details that its abstract leaves open are ours (DESIGN section 2).
+        arXiv 2601.22947, the probe; details that its abstract leaves open are ours.
     """
 
     def __init__(

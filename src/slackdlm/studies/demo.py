@@ -97,16 +97,24 @@ def run_demo(
     bases = [Run(plan, output, BASE, seed) for seed in range(num_seeds)]
     runs = [Run(plan, output, arm, seed) for seed in range(num_seeds) for arm in arms]
     seconds = output / "seconds.json"
-    with _stage("train the base", seconds, console):
-        _train_all(bases, console=console)
-    with _stage("train the arms", seconds, console):
-        _train_all(runs, console=console)
-    with _stage("decode", seconds, console):
-        _decode_all([*bases, *runs], console=console)
-    with _stage("judge, statistics, report", seconds, console):
+    for name, function, jobs in (
+        ("train the base", train_run, _training_jobs(bases)),
+        ("train the arms", train_run, _training_jobs(runs)),
+        ("decode", decode_run, _decoding_jobs([*bases, *runs])),
+    ):
+        if jobs:
+            with _stage(name, seconds, console):
+                run_jobs(function, jobs, console=console)
+    with _stage("judge, statistics, report", seconds, console, is_redone=True):
         judgments = results_folder / "judgments.jsonl"
         demo_results.judge_answers([run.answers for run in [*bases, *runs]], judgments)
         results = _results(plan, [BASE, *arms], questions, judgments, num_seeds=num_seeds)
+        results["samples"] = samples_shown(
+            [run.answers for run in [*bases, *runs] if run.seed == 0],
+            load_model(bases[0].folder / "model").tokenizer,
+            questions[:5],
+            steps=plan.probed_steps[0],
+        )
         results["warnings"] = warnings(num_seeds=num_seeds, quick=quick)
         models = {run.arm.name: load_model(run.folder / "model") for run in runs if run.seed == 0}
         results["replays"] = replays(
@@ -122,8 +130,8 @@ def run_demo(
 
 
 @contextmanager
-def _stage(name: str, file: Path, console: Console) -> Generator[None]:
-    """Announce a stage, and add its seconds to those of earlier calls, also when it is cut off."""
+def _stage(name: str, file: Path, console: Console, *, is_redone: bool = False) -> Generator[None]:
+    """Announce a stage and note its seconds, cut off or not: added to earlier ones unless it starts afresh."""
     console.print(f"[bold]{name}[/bold]")
     started = time.perf_counter()
     try:
@@ -132,7 +140,8 @@ def _stage(name: str, file: Path, console: Console) -> Generator[None]:
         seconds = time.perf_counter() - started
         console.print(f"  {seconds:.0f} s", style="dim")
         recorded: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        write_json(file, recorded | {name: round(recorded.get(name, 0.0) + seconds, 1)})
+        earlier = 0.0 if is_redone else recorded.get(name, 0.0)
+        write_json(file, recorded | {name: round(earlier + seconds, 1)})
 
 
 def _same_plan(plan: DemoPlan, output: Path) -> None:
@@ -159,8 +168,9 @@ def _write_tasks(plan: DemoPlan, folder: Path) -> list[Task]:
     return questions
 
 
-def _train_all(runs: Sequence[Run], *, console: Console) -> None:
-    jobs = [
+def _training_jobs(runs: Sequence[Run]) -> list[Job[Run]]:
+    """The runs that are not finished."""
+    return [
         Job(
             run.label,
             run,
@@ -170,8 +180,6 @@ def _train_all(runs: Sequence[Run], *, console: Console) -> None:
         for run in runs
         if not _is_finished(run)
     ]
-    if jobs:
-        run_jobs(train_run, jobs, console=console)
 
 
 def _is_finished(run: Run) -> bool:
@@ -180,8 +188,9 @@ def _is_finished(run: Run) -> bool:
     return record.exists() and json.loads(record.read_text("utf-8"))["status"] == "finished"
 
 
-def _decode_all(runs: Sequence[Run], *, console: Console) -> None:
-    jobs = [
+def _decoding_jobs(runs: Sequence[Run]) -> list[Job[Run]]:
+    """The runs whose answers are not complete."""
+    return [
         Job(
             run.label,
             run,
@@ -192,8 +201,6 @@ def _decode_all(runs: Sequence[Run], *, console: Console) -> None:
         for run in runs
         if not run.answers.exists()
     ]
-    if jobs:
-        run_jobs(decode_run, jobs, console=console)
 
 
 def train_run(run: Run) -> None:
@@ -290,7 +297,6 @@ def _results(
         "quality": quality,
         "source": source,
         "win_rates": win_rates,
-        "samples": samples_shown(judgments, questions[:5], steps=plan.probed_steps[0]),
     }
 
 

@@ -15,7 +15,7 @@ LEVEL = 0.05
 BESIDE = {
     "words": ("words per answer", "{:.1f}"),
     "adjectives": ("share of adjectives", "{:.3f}"),
-    "distinct_bigrams": ("distinct word pairs per 1,000 words", "{:.0f}"),
+    "distinct_bigrams": ("distinct word pairs in the first 1,000 words", "{:.0f}"),
     "coverage": ("share of the requested words used", "{:.3f}"),
     "grammatical": ("share of grammatical sentences", "{:.3f}"),
 }

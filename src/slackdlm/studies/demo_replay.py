@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from slackdlm.models.loading import LoadedModel
 from slackdlm.sampling.sampler import Commit, Generation
 from slackdlm.studies.shift_sensitivity import Condition, decode
@@ -70,9 +72,20 @@ def _cell(loaded: LoadedModel, commit: Commit) -> dict[str, Any]:
 
 
 def samples_shown(
-    judgments: Path, questions: Sequence[Task], *, steps: int
+    answers: Sequence[Path],
+    tokenizer: PreTrainedTokenizerFast,
+    questions: Sequence[Task],
+    *,
+    steps: int,
 ) -> list[dict[str, Any]]:
-    """These questions' greedy, undisturbed answers of the first training run, with the source story."""
+    """These questions' greedy, undisturbed answers with their canvas, beside the source story.
+
+    Args:
+        answers: ``answers.jsonl`` of every arm, one training run each.
+        tokenizer: Spells the canvas.
+        questions: The first questions of the study.
+        steps: Of the decoding that is shown.
+    """
     samples = [
         {
             "prompt": task.prompt,
@@ -83,19 +96,18 @@ def samples_shown(
         }
         for task in questions
     ]
-    for line in judgments.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    lines = (line for file in answers for line in file.read_text(encoding="utf-8").splitlines())
+    for row in map(json.loads, lines):
         plain = row["kind"] == "none" and row["temperature"] == 0 and row["steps"] == steps
-        if plain and row["training_seed"] == 0 and row["question"] < len(questions):
+        if plain and row["question"] < len(questions):
             task = questions[row["question"]]
-            verdict = _verdict(task._replace(story=row["text"]))
             samples.append(
                 {
                     "prompt": task.prompt,
                     "arm": row["arm"],
                     "text": row["text"],
-                    "canvas": "",
-                    "verdict": verdict,
+                    "canvas": str(tokenizer.decode(row["canvas"])),
+                    "verdict": _verdict(task._replace(story=row["text"])),
                 }
             )
     return samples

@@ -105,7 +105,7 @@ class Scores:
         return {key: sum(row["dose"][key] for row in self.rows[cell]) for key in keys}
 
     def distinct_bigrams(self, cell: Cell) -> list[float | None]:
-        """Distinct word pairs per 1,000 words, one value per training run, on its first decoding seed."""
+        """`distinct_bigrams` of each training run, on its first decoding seed."""
         texts: dict[int, list[str]] = {}
         for row in self.rows[cell]:
             if row["decoding_seed"] == 0:
@@ -114,14 +114,17 @@ class Scores:
 
 
 def distinct_bigrams(texts: Sequence[str]) -> float | None:
-    """Distinct word pairs per 1,000 words of a corpus of answers to the same questions; ``None`` without words."""
+    """Distinct word pairs among the first 1,000 words of a corpus; ``None`` if it has fewer.
+
+    The more words, the rarer a new pair: counted over whole corpora, shorter answers would look more diverse.
+    """
     pairs: set[tuple[str, str]] = set()
-    num_words = 0
+    num_left = 1000
     for text in texts:
-        words = text.split()
-        num_words += len(words)
+        words = text.split()[:num_left]
+        num_left -= len(words)
         pairs.update(pairwise(words))
-    return 1000 * len(pairs) / num_words if num_words else None
+    return None if num_left else float(len(pairs))
 
 
 def _estimate(scores: Float[np.ndarray, "N Q"], rng: np.random.Generator) -> dict[str, Any]:

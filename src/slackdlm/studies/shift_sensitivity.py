@@ -1,7 +1,8 @@
 """How much quality does a displaced token cost? Decode the same questions under a grid of interventions.
 
-Common random numbers: a question's noise depends on its own number and the decoding seed alone, so that the tokens
-displaced at a low rate are among those displaced at a higher one and runs can be compared question by question.
+A question's random numbers depend on its own number and the decoding seed alone, so runs can be compared question
+by question. Rates draw the same numbers too, but once two of them have displaced different tokens they decode
+different canvases: the tokens displaced at a low rate need not be among those displaced at a higher one.
 """
 
 import json
@@ -101,6 +102,8 @@ def answer_grid(
 ) -> None:
     """Decode every condition and write one ``answers.jsonl``, whole or not at all.
 
+    A decoding that was cut off goes on behind the last run over the questions that is complete in ``FILE.part``.
+
     Args:
         loaded: The model under study.
         prompts: Questions, in order; a row names its question by this place.
@@ -112,16 +115,34 @@ def answer_grid(
         on_run: Called after each run over the questions.
     """
     part = file.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as stream:
-        for condition in conditions:
-            for seed in range(1 if is_deterministic(condition) else num_seeds):
-                answers = decode(loaded, prompts, condition, canvas_length=canvas_length, seed=seed)
-                for question, answer in enumerate(answers):
-                    row = answer_row(loaded, prompts[question], question, condition, seed, answer)
-                    stream.write(json.dumps(identity | row) + "\n")
-                if on_run is not None:
-                    on_run()
+    runs = [
+        (condition, seed)
+        for condition in conditions
+        for seed in range(1 if is_deterministic(condition) else num_seeds)
+    ]
+    num_done = _keep_complete_runs(part, num_questions=len(prompts))
+    with part.open("a", encoding="utf-8") as stream:
+        for condition, seed in runs[num_done:]:
+            answers = decode(loaded, prompts, condition, canvas_length=canvas_length, seed=seed)
+            for question, answer in enumerate(answers):
+                row = answer_row(loaded, prompts[question], question, condition, seed, answer)
+                stream.write(json.dumps(identity | row) + "\n")
+            stream.flush()
+            if on_run is not None:
+                on_run()
     part.replace(file)
+
+
+def _keep_complete_runs(part: Path, *, num_questions: int) -> int:
+    """Cut a file behind its last complete run over the questions; how many runs it then holds."""
+    if not part.exists():
+        return 0
+    lines = part.read_bytes().splitlines(keepends=True)
+    num_whole = len(lines) - (bool(lines) and not lines[-1].endswith(b"\n"))
+    num_runs_done = num_whole // num_questions
+    with part.open("r+b") as stream:
+        stream.truncate(sum(map(len, lines[: num_runs_done * num_questions])))
+    return num_runs_done
 
 
 def answer_row(

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for_end
 from typing import Generic, TypeVar
 
 import torch
@@ -47,8 +49,7 @@ def run_jobs(function: Callable[[J], None], jobs: Sequence[Job[J]], *, console: 
     pool = ProcessPoolExecutor(
         num_workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=_start_worker,
     )
     columns = (
         TextColumn("  {task.description}"),
@@ -62,6 +63,19 @@ def run_jobs(function: Callable[[J], None], jobs: Sequence[Job[J]], *, console: 
             _watch(futures, jobs, progress, bars)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed sends no signal: without this its workers would go on writing to its folder."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for_end([parent.sentinel])
+        os._exit(1)
 
 
 def _watch(
