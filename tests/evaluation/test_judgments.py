@@ -98,7 +98,7 @@ ROW = {
         (json.dumps(ROW).replace("0.5", "9" * 5000), "not valid JSON"),
         (json.dumps(ROW).replace("0.5", "9" * 400), "fits a double"),
         (json.dumps(ROW | {"score": True}), "a number in 'score'"),
-        (json.dumps(ROW | {"order": True}), "whole number in 'order'"),
+        (json.dumps(ROW | {"order": True}), "expected 0 or 1 in 'order'"),
         (json.dumps(ROW | {"question_id": ""}), "an id"),
         (json.dumps(ROW | {"judge_identity": None}), "an object in 'judge_identity'"),
         (json.dumps(ROW | {"winner": "x"}), "unknown key 'winner'"),

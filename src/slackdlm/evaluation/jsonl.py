@@ -6,7 +6,7 @@ at line feeds alone, so U+2028 inside a text ends none.
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -34,6 +34,22 @@ def read_rows(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
         yield where, as_object(parse(line, where=where), where=where)
     if not found:
         raise DataError(f"{path}: the file holds no line; expected {what}")
+
+
+def read_items(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
+    """Every object of a JSON list, a JSONL or a Parquet file, with its place; errors as in `read_rows`."""
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path, what=what)
+        return
+    if not read_text(path, what=what).lstrip().startswith("["):
+        yield from read_rows(path, what=what)
+        return
+    items = read_json(path, what=what)
+    if not isinstance(items, list) or not items:
+        raise DataError(f"{path}: expected a list of {what}, got {show(items)}")
+    for number, item in enumerate(cast("list[object]", items)):
+        where = f"{path}: item {number}"
+        yield where, as_object(item, where=where)
 
 
 def read_json(path: Path, *, what: str) -> object:
@@ -69,6 +85,11 @@ def write_rows(path: Path, rows: Iterable[Row], *, ascii_only: bool = False) -> 
     write_text(path, "".join(dump(row, ascii_only=ascii_only) + "\n" for row in rows))
 
 
+def write_items(path: Path, rows: Sequence[Row]) -> None:
+    """One JSON list; the file is replaced only when all of it is there."""
+    write_text(path, dump(list(rows), indent=2) + "\n")
+
+
 def write_text(path: Path, text: str) -> None:
     """UTF-8 with line feeds; the file is replaced only when all of it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +117,7 @@ def get_text(row: Row, key: str, *, where: str) -> str:
     """A text field, else DataError."""
     value = row.get(key)
     if not isinstance(value, str):
-        _refuse(row, key, "a text", where)
+        refuse(row, key, "a text", where)
     return value
 
 
@@ -104,7 +125,7 @@ def get_id(row: Row, key: str, *, where: str) -> str:
     """An id as text, written as text or as a whole number, else DataError."""
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        _refuse(row, key, "an id (text or a whole number)", where)
+        refuse(row, key, "an id (text or a whole number)", where)
     return str(value)
 
 
@@ -112,7 +133,7 @@ def get_list(row: Row, key: str, *, where: str) -> list[Any]:
     """A list field, else DataError."""
     value = row.get(key)
     if not isinstance(value, list):
-        _refuse(row, key, "a list", where)
+        refuse(row, key, "a list", where)
     return cast("list[Any]", value)
 
 
@@ -120,7 +141,7 @@ def get_texts(row: Row, key: str, *, where: str) -> tuple[str, ...]:
     """A list of texts, at least one, else DataError."""
     values = get_list(row, key, where=where)
     if not values or not all(isinstance(value, str) for value in values):
-        _refuse(row, key, "a list of texts, at least one", where)
+        refuse(row, key, "a list of texts, at least one", where)
     return tuple(values)
 
 
@@ -128,7 +149,7 @@ def get_object(row: Row, key: str, *, where: str) -> Row:
     """An object field, else DataError."""
     value = row.get(key)
     if not isinstance(value, dict):
-        _refuse(row, key, "an object", where)
+        refuse(row, key, "an object", where)
     return cast("Row", value)
 
 
@@ -136,11 +157,19 @@ def get_number(row: Row, key: str, *, where: str) -> float:
     """A finite number field, else DataError; a bool is none."""
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        _refuse(row, key, "a number", where)
+        refuse(row, key, "a number", where)
     try:
         return float(value)
     except OverflowError:
-        _refuse(row, key, "a number that fits a double", where)
+        refuse(row, key, "a number that fits a double", where)
+
+
+def refuse(row: Row, key: str, expected: str, where: str) -> NoReturn:
+    """DataError about one field: what was expected there and what stands there instead."""
+    if key not in row:
+        known = ", ".join(map(ascii, list(row)[:12])) or "none"
+        raise DataError(f"{where}: expected {expected} in {key!r}, which is missing; keys: {known}")
+    raise DataError(f"{where}: expected {expected} in {key!r}, got {show(row[key])}")
 
 
 def show(value: object) -> str:
@@ -150,11 +179,17 @@ def show(value: object) -> str:
     return f"{shown[:60]}{'…' if len(shown) > 60 else ''} ({kind})"
 
 
-def _refuse(row: Row, key: str, expected: str, where: str) -> NoReturn:
-    if key not in row:
-        known = ", ".join(map(ascii, list(row)[:12])) or "none"
-        raise DataError(f"{where}: expected {expected} in {key!r}, which is missing; keys: {known}")
-    raise DataError(f"{where}: expected {expected} in {key!r}, got {show(row[key])}")
+def _read_parquet(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; expected {what}")
+    from pyarrow import ArrowException, parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file; expected {what}") from error
+    for number, row in enumerate(rows):
+        yield f"{path}: row {number}", row
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -7,7 +7,7 @@ outside its scale stay in the file with their status: nothing is scored that was
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.jsonl import (
@@ -17,6 +17,7 @@ from slackdlm.evaluation.jsonl import (
     get_object,
     get_text,
     read_rows,
+    refuse,
     show,
     write_rows,
 )
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 GameStatus = Literal["ok", "failed", "unparsable"]
 GradeStatus = Literal["ok", "failed", "unparsable", "out_of_range"]
+GAME_STATUSES: Final[tuple[GameStatus, ...]] = ("ok", "failed", "unparsable")
+GRADE_STATUSES: Final[tuple[GradeStatus, ...]] = (*GAME_STATUSES, "out_of_range")
 Messages = tuple[Mapping[str, str], ...]
 """A chat as it was sent: objects with ``role`` and ``content``."""
 
@@ -67,9 +70,9 @@ class Game:
             raise DataError(f"{where}: a and b are the same system, {show(self.a)}")
         if self.order not in (0, 1):
             raise DataError(f"{where}: expected order 0 or 1, got {show(self.order)}")
-        if self.status not in ("ok", "failed", "unparsable"):
+        if self.status not in GAME_STATUSES:
             raise DataError(
-                f"{where}: expected status ok, failed or unparsable, got {show(self.status)}"
+                f"{where}: expected status {_or(GAME_STATUSES)}, got {show(self.status)}"
             )
         if self.turn < 1:
             raise DataError(f"{where}: turns count from 1, got {self.turn}")
@@ -108,10 +111,9 @@ class Grade:
         where = f"grade {show(self.question_id)}"
         if self.turn < 1:
             raise DataError(f"{where}: turns count from 1, got {self.turn}")
-        if self.status not in ("ok", "failed", "unparsable", "out_of_range"):
+        if self.status not in GRADE_STATUSES:
             raise DataError(
-                f"{where}: expected status ok, failed, unparsable or out_of_range, "
-                f"got {show(self.status)}"
+                f"{where}: expected status {_or(GRADE_STATUSES)}, got {show(self.status)}"
             )
         _score_fits(self.score, self.status, scored=("ok", "out_of_range"), where=where)
 
@@ -179,10 +181,10 @@ def _game(row: Row, *, where: str) -> Game:
         question_id=get_id(row, "question_id", where=where),
         a=get_text(row, "a", where=where),
         b=get_text(row, "b", where=where),
-        order=cast("Literal[0, 1]", _whole(row, "order", where=where)),
+        order=_one_of(row, "order", (0, 1), where=where),
         verdict=_optional_text(row, "verdict", where=where),
         turn=_whole(row, "turn", where=where) if "turn" in row else 1,
-        **_shared(row, where=where),
+        **_shared(row, GAME_STATUSES, where=where),
     )
 
 
@@ -192,18 +194,18 @@ def _grade(row: Row, *, where: str) -> Grade:
         question_id=get_id(row, "question_id", where=where),
         system=get_text(row, "system", where=where),
         turn=_whole(row, "turn", where=where),
-        **_shared(row, where=where),
+        **_shared(row, GRADE_STATUSES, where=where),
     )
 
 
-def _shared(row: Row, *, where: str) -> Row:
+def _shared(row: Row, statuses: tuple[str, ...], *, where: str) -> Row:
     score = None if row.get("score") is None else get_number(row, "score", where=where)
     prompt = None
     if row.get("prompt") is not None:
         prompt = as_messages(row["prompt"], where=f"{where}: 'prompt'")
     return {
         "score": score,
-        "status": get_text(row, "status", where=where),
+        "status": _one_of(row, "status", statuses, where=where),
         "category": _optional_text(row, "category", where=where),
         "judge_identity": get_object(row, "judge_identity", where=where),
         "reply": _optional_text(row, "reply", where=where),
@@ -235,10 +237,21 @@ def _no_unknown_keys(row: Row, kind: type[Game] | type[Grade], *, where: str) ->
             )
 
 
+def _one_of(row: Row, key: str, choices: tuple[Any, ...], *, where: str) -> Any:
+    value = row.get(key)
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        refuse(row, key, _or(choices), where)
+    return value
+
+
+def _or(choices: tuple[Any, ...]) -> str:
+    return f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+
+
 def _whole(row: Row, key: str, *, where: str) -> int:
     value = row.get(key)
     if type(value) is not int:
-        raise DataError(f"{where}: expected a whole number in {key!r}, got {show(value)}")
+        refuse(row, key, "a whole number", where)
     return value
 
 

@@ -1,0 +1,161 @@
+"""AlpacaEval 2: one comparison per instruction with a baseline, a preference between 1 (baseline) and 2.
+
+The order in which its judge saw the two outputs is not in the file, so its games say nothing about position. Its
+length-controlled win rate needs a regression over all published models and is not computed here.
+
+References:
+    Dubois et al., 2024 (arXiv 2404.04475); tatsu-lab/alpaca_eval at cd543a14. Its data are CC BY-NC 4.0.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slackdlm.errors import DataError
+from slackdlm.evaluation.benchmarks.items import Answer, Question, rest, unique, unique_questions
+from slackdlm.evaluation.jsonl import Row, get_number, get_text, read_items, show, write_items
+from slackdlm.evaluation.judgments import Game
+
+
+@dataclass(frozen=True)
+class PublishedWinRate:
+    """A line of AlpacaEval's leaderboard."""
+
+    win_rate: float | None
+    """Mean preference minus 1, in per cent; None without a preference."""
+    standard_error: float | None
+    """Of the mean over instructions, in per cent; None below two."""
+    num_wins: int
+    """Preferences above 1.5."""
+    num_draws: int
+    """Preferences of exactly 1.5."""
+    num_scored: int
+    """Instructions with a preference."""
+    num_total: int
+    """Instructions in the file."""
+
+
+def question_id(instruction: str) -> str:
+    """Id of an instruction, which the files do not have: the start of its sha256."""
+    return hashlib.sha256(instruction.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Instructions; the category is the data set an instruction came from."""
+    questions = [
+        Question(
+            id=question_id(get_text(row, "instruction", where=where)),
+            category=get_text(row, "dataset", where=where) if "dataset" in row else None,
+            messages=({"role": "user", "content": row["instruction"]},),
+            extra=rest(row, "instruction", "dataset"),
+        )
+        for where, row in read_items(path, what="AlpacaEval instructions")
+    ]
+    return unique_questions(questions, path=path)
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Outputs of one or more systems (``model_outputs.json``)."""
+    answers = [
+        Answer(
+            question_id=question_id(get_text(row, "instruction", where=where)),
+            system=get_text(row, "generator", where=where),
+            turns=(get_text(row, "output", where=where),),
+            messages=({"role": "user", "content": row["instruction"]},),
+            extra=rest(row, "instruction", "generator", "output"),
+        )
+        for where, row in read_items(path, what="AlpacaEval outputs")
+    ]
+    return unique(answers, path=path)
+
+
+def write_answers(path: Path, answers: Sequence[Answer]) -> None:
+    """Outputs as AlpacaEval reads them; `Answer.messages` must hold the instruction."""
+    rows: list[Row] = []
+    for answer in answers:
+        if len(answer.messages) != 1:
+            raise DataError(
+                f"answer to {show(answer.question_id)}: AlpacaEval's format repeats the one instruction; "
+                "give it in messages"
+            )
+        row: Row = {"instruction": answer.messages[0]["content"], "output": answer.text}
+        rows.append(row | {"generator": answer.system} | dict(answer.extra))
+    write_items(path, rows)
+
+
+def read_judgments(path: Path) -> list[Game]:
+    """One game per annotation: ``a`` is the model (``generator_2``), ``b`` the baseline.
+
+    A null preference is ``unparsable``; 0 is a draw, as AlpacaEval reads it. ``order`` is how the file lists the
+    two, not how the judge saw them.
+    """
+    games: list[Game] = []
+    seen: set[tuple[str, str]] = set()
+    for where, row in read_items(path, what="AlpacaEval annotations"):
+        instruction = get_text(row, "instruction", where=where)
+        preference = (
+            None if row.get("preference") is None else get_number(row, "preference", where=where)
+        )
+        if preference is not None and preference != 0 and not 1 <= preference <= 2:
+            raise DataError(
+                f"{where}: expected a preference in [1, 2] or 0 for a draw, got {preference}"
+            )
+        model = get_text(row, "generator_2", where=where)
+        if (instruction, model) in seen:
+            raise DataError(f"{where}: {model!a} is judged twice on one instruction")
+        seen.add((instruction, model))
+        extra = rest(row, "generator_1", "generator_2", "dataset")
+        extra = {key: extra[key] for key in extra if key != "preference" or preference in (0, None)}
+        games.append(
+            Game(
+                question_id=question_id(instruction),
+                a=model,
+                b=get_text(row, "generator_1", where=where),
+                order=1,
+                score=None if preference is None else (0.5 if preference == 0 else preference - 1),
+                verdict=None,
+                status="unparsable" if preference is None else "ok",
+                category=get_text(row, "dataset", where=where) if "dataset" in row else None,
+                judge_identity={
+                    "benchmark": "alpaca-eval",
+                    "judge": row.get("annotator", "unknown"),
+                },
+                extra=extra | ({} if preference in (0, None) else {"preference": preference}),
+            )
+        )
+    return games
+
+
+def write_judgments(path: Path, games: Sequence[Game]) -> None:
+    """Annotations as AlpacaEval reads them; its format needs the instruction and both outputs in ``extra``."""
+    rows: list[Row] = []
+    for game in games:
+        where = f"game {show(game.question_id)}"
+        extra = dict(game.extra)
+        row: Row = {} if game.category is None else {"dataset": game.category}
+        for key in ("instruction", "output_1", "output_2"):
+            row[key] = get_text(extra, key, where=where)
+        row |= {"generator_1": game.b, "generator_2": game.a}
+        row["annotator"] = game.judge_identity.get("judge", "unknown")
+        row["preference"] = extra.get("preference", None if game.score is None else game.score + 1)
+        rows.append(row | rest(extra, *row))
+    write_items(path, rows)
+
+
+def published_win_rate(games: Sequence[Game]) -> PublishedWinRate:
+    """The leaderboard's win rate of one system; DataError if the games are of several."""
+    if len({(game.a, game.b) for game in games}) > 1:
+        raise DataError("published_win_rate: expected the games of one system against one baseline")
+    scores = np.array([game.score for game in games if game.score is not None], dtype=np.float64)
+    error = 100 * float(scores.std(ddof=1)) / np.sqrt(scores.size) if scores.size > 1 else None
+    return PublishedWinRate(
+        win_rate=100 * float(scores.mean()) if scores.size else None,
+        standard_error=None if error is None else float(error),
+        num_wins=int((scores > 0.5).sum()),
+        num_draws=int((scores == 0.5).sum()),
+        num_scored=scores.size,
+        num_total=len(games),
+    )
