@@ -17,6 +17,7 @@ def spec_of(**changes: Any) -> CanvasSpec:
     """Cross-entropy without slack, special ids outside the samples' range."""
     spec = CanvasSpec(
         canvas_length=CANVAS_LENGTH,
+        padding="fixed",
         slack_ratio=(0.0, 0.0),
         slack_region="content",
         ctc_weight=0.0,

@@ -8,6 +8,7 @@ from arms import CANVAS_LENGTH, spec_of
 from slackdlm.collapse import collapse
 from slackdlm.errors import ConfigError
 from slackdlm.training.data import Sample
+from slackdlm.training.seeding import seeded_generator
 from slackdlm.training.stream import (
     NUM_EVAL_LEVELS,
     CanvasSpec,
@@ -16,7 +17,6 @@ from slackdlm.training.stream import (
     TrainStream,
     collate,
     loss_weight,
-    seeded_generator,
 )
 
 SPEC = spec_of()
@@ -24,7 +24,8 @@ SLACK = replace(SPEC, slack_ratio=(0.0, 1.0), ctc_weight=1.0)
 
 
 def stream_of(samples: list[Sample], spec: CanvasSpec = SPEC, **changes: int) -> TrainStream:
-    return TrainStream(samples, spec, **{"num_draws": 200, "seed": 0, "data_seed": 0, **changes})
+    settings = {"num_steps": 25, "batch_size": 8, "seed": 0, "data_seed": 0, **changes}
+    return TrainStream(samples, spec, **settings)
 
 
 def assert_same(a: Draw, b: Draw) -> None:
@@ -180,7 +181,7 @@ def test_the_mixed_objective_weighs_content_and_padding(samples: list[Sample]) -
 
 def test_evaluation_times_are_one_even_grid(samples: list[Sample]) -> None:
     stream = EvalStream(samples, SPEC)
-    rates = sorted(1 / (stream[i].loss_weight * CANVAS_LENGTH) for i in range(len(stream)))
+    rates = sorted(1 / stream[i].loss_weight for i in range(len(stream)))
     size = len(samples) * NUM_EVAL_LEVELS
     even = [(1 - SPEC.eps) * (i + 0.5) / size + SPEC.eps for i in range(size)]
     torch.testing.assert_close(torch.tensor(rates), torch.tensor(even), rtol=1e-6, atol=1e-9)

@@ -11,13 +11,13 @@ from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, short
 from torch import Tensor
 
 from slackdlm.errors import SlackDLMError
-from slackdlm.models.loading import LoadedModel, head_weight
+from slackdlm.models.loading import LoadedModel
 from slackdlm.objectives import slack_ctc_loss
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.run import canvas_spec, train_samples
+from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import EvalStream, TrainStream, collate
-from slackdlm.training.trainer import sample_losses
 
 Build = Callable[[], LoadedModel]
 
@@ -56,7 +56,7 @@ def batch_of(
     loaded: LoadedModel, samples: list[Sample], objective: ObjectiveConfig, size: int
 ) -> tuple[TrainStream, dict[str, Tensor]]:
     spec = canvas_spec(loaded, canvas_length=CANVAS_LENGTH, objective=objective)
-    stream = TrainStream(samples, spec, num_draws=size, seed=0, data_seed=0)
+    stream = TrainStream(samples, spec, num_steps=1, batch_size=size, seed=0, data_seed=0)
     return stream, collate([stream[n] for n in range(size)], spec=spec)
 
 
@@ -64,7 +64,7 @@ def batch_of(
 def test_ce_is_the_formula_of_llada(loaded: LoadedModel, samples: list[Sample]) -> None:
     """(1 / B) sum_b (1 / L) sum over masked i of CE_i / p_b, each row alone and unpadded."""
     stream, batch = batch_of(loaded, samples, CE, 8)
-    ours = sample_losses(loaded.model, head_weight(loaded.model), batch, spec=stream.spec).mean()
+    ours = sample_losses(loaded.model, loaded.model, batch, spec=stream.spec).mean()
     total = 0.0
     for n in range(8):
         draw = stream[n]
@@ -83,7 +83,7 @@ def test_slack_ctc_is_the_content_alignment_and_ce_on_the_padding(
     loaded: LoadedModel, samples: list[Sample]
 ) -> None:
     stream, batch = batch_of(loaded, samples, SLACK_CTC, 8)
-    ours = sample_losses(loaded.model, head_weight(loaded.model), batch, spec=stream.spec)
+    ours = sample_losses(loaded.model, loaded.model, batch, spec=stream.spec)
     for n in range(8):
         draw = stream[n]
         ids = torch.cat([draw.prompt, draw.noisy])[None]
@@ -112,9 +112,7 @@ def test_the_logged_loss_of_the_first_step_is_the_mean_of_its_draws(
     folder = run(new_loaded(), samples, tmp_path / "run", training=short(steps=1))
     loaded = new_loaded()
     stream, batch = batch_of(loaded, samples, CE, 8)
-    expected = sample_losses(
-        loaded.model, head_weight(loaded.model), batch, spec=stream.spec
-    ).mean()
+    expected = sample_losses(loaded.model, loaded.model, batch, spec=stream.spec).mean()
     torch.testing.assert_close(losses(folder)[0].float(), expected.detach())
 
 
@@ -193,8 +191,8 @@ def test_the_evaluation_bound_is_nats_per_response_token(
     stream = EvalStream(samples[:5], spec)
     draws = [stream[n] for n in range(len(stream))]
     batch = collate(draws, spec=spec)
-    weighted = sample_losses(loaded.model, head_weight(loaded.model), batch, spec=spec).detach()
-    expected = float(weighted.sum()) * CANVAS_LENGTH / sum(draw.target_length for draw in draws)
+    weighted = sample_losses(loaded.model, loaded.model, batch, spec=spec).detach()
+    expected = float(weighted.sum()) / sum(draw.target_length for draw in draws)
     (record,) = [record for record in journal(folder) if "eval_ce" in record]
     assert record["eval_ce"] == pytest.approx(expected, rel=1e-5)
     assert record["eval_objective"] == record["eval_ce"]

@@ -11,84 +11,21 @@ from typing import Any, Literal
 import yaml
 
 from slackdlm.errors import ConfigError
-from slackdlm.training.parsing import apply_overrides, build, read_yaml
+from slackdlm.training.data_config import ColumnsConfig, DataConfig
+from slackdlm.training.model_config import FromScratchConfig, LoraRecipe, ModelConfig
+from slackdlm.training.parsing import apply_overrides, at_least, build, read_yaml
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FromScratchConfig:
-    """A small model trained from random weights, with a tokenizer fitted to the training texts."""
-
-    tokenizer_kind: Literal["byte_bpe", "word"] = "byte_bpe"
-    """``byte_bpe`` can spell anything; ``word`` is for closed vocabularies such as the demo's."""
-    vocab_size: int = 2048
-    """Tokens, special ones included. Ours: small enough for a CPU."""
-    d_model: int = 128
-    """Width ``D`` of the hidden states."""
-    n_layers: int = 4
-    """Transformer blocks."""
-    n_heads: int = 4
-    """Attention heads; must divide ``d_model``."""
-    mlp_hidden_size: int = 384
-    """Width of the feed-forward layers. Default: three times ``d_model``, as LLaDA-8B."""
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "mlp_hidden_size"):
-            _at_least(getattr(self, name), 1, path=f"model.from_scratch.{name}")
-        if self.d_model % self.n_heads:
-            raise ConfigError(
-                f"model.from_scratch.n_heads: {self.n_heads} does not divide d_model {self.d_model}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """Where the weights come from: exactly one of ``path`` and ``from_scratch``."""
-
-    path: str | None = None
-    """Model folder or hub name to start from."""
-    adapter: str | None = None
-    """LoRA adapter folder on top of ``path``."""
-    from_scratch: FromScratchConfig | None = None
-    """Shape of a new model."""
-
-    def __post_init__(self) -> None:
-        if (self.path is None) == (self.from_scratch is None):
-            raise ConfigError("model: expected exactly one of model.path and model.from_scratch")
-        if self.adapter is not None and self.path is None:
-            raise ConfigError("model.adapter: an adapter needs the model.path it was trained on")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ColumnsConfig:
-    """Names of the two text columns of a data file without ``messages``."""
-
-    prompt: str = "prompt"
-    """Column with the user's turn."""
-    response: str = "response"
-    """Column with the assistant's turn."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """The training dialogues and the shape of the canvas they are written on."""
-
-    train: str
-    """JSONL file: ``messages``, or ``prompt`` and ``response``, or ``columns``."""
-    eval: str | None = None
-    """JSONL file for the evaluation loss. Without it ``training.eval_samples`` are held out from
-    the end of ``train``."""
-    columns: ColumnsConfig | None = None
-    """Column names, where they are not the standard ones."""
-    max_prompt_length: int = 256
-    """Longest prompt, in tokens. Longer samples are left out and counted."""
-    canvas_length: int = 256
-    """Canvas positions ``L`` of every sample, in tokens: content, then supervised end-of-text
-    padding. The same in every arm and in decoding, so that the divisor of the loss and the number
-    of forwards agree."""
-
-    def __post_init__(self) -> None:
-        _at_least(self.max_prompt_length, 1, path="data.max_prompt_length")
-        _at_least(self.canvas_length, 1, path="data.canvas_length")
+__all__ = [
+    "ColumnsConfig",
+    "DataConfig",
+    "FromScratchConfig",
+    "LoraRecipe",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "Recipe",
+    "TrainingConfig",
+    "load_recipe",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,9 +43,9 @@ class ObjectiveConfig:
     """``content``: slack falls inside the response; ``canvas``: also into the end-of-text padding
     behind it."""
     loss_norm: Literal["sequence", "token"] = "sequence"
-    """``sequence``: LLaDA's mean of per-sample means; ``token``: global sum by global number of
-    supervised positions. On the fixed, wholly supervised canvas of this trainer the two are the
-    same number."""
+    """``sequence``: LLaDA's mean of per-sample means; ``token``: the sum over all supervised positions
+    of an optimizer step by their number, over all processes and accumulation steps. They differ
+    with ``data.padding: none`` alone: otherwise the canvases of a step are equally long."""
     eps: float = 1e-3
     """Smallest masking rate, in (0, 1]. LLaDA's value."""
 
@@ -172,16 +109,19 @@ class TrainingConfig:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
     """A logger beside ``log.jsonl``."""
+    max_loss_growth: float = 2.0
+    """A run stops as diverged once the median loss of its last 20 steps is this many times that of
+    its first 20; 0: never. Ours. A loss or gradient that is not finite always stops it."""
     seed: int = 0
-    """New weights, masks and slack."""
+    """New weights, masks and slack; 0 to 2**32 - 1."""
     data_seed: int = 0
-    """Order of the samples alone, so that arms and repeats can share it."""
+    """Order of the samples alone, so that arms and repeats can share it; 0 or more."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "keep_checkpoints"):
-            _at_least(getattr(self, name), 1, path=f"training.{name}")
+            at_least(getattr(self, name), 1, path=f"training.{name}")
         if self.micro_batch_size is not None:
-            _at_least(self.micro_batch_size, 1, path="training.micro_batch_size")
+            at_least(self.micro_batch_size, 1, path="training.micro_batch_size")
         for name in (
             "warmup_steps",
             "eval_every",
@@ -189,8 +129,12 @@ class TrainingConfig:
             "save_every",
             "weight_decay",
             "max_grad_norm",
+            "max_loss_growth",
+            "data_seed",
         ):
-            _at_least(getattr(self, name), 0, path=f"training.{name}")
+            at_least(getattr(self, name), 0, path=f"training.{name}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"training.seed: expected 0 to 2**32 - 1, got {self.seed}")
         if not self.learning_rate > 0:
             raise ConfigError(
                 f"training.learning_rate: expected a number above 0, got {self.learning_rate}"
@@ -251,6 +195,10 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         mapping: object = read_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{file}: there is no such recipe file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: expected UTF-8 text ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a YAML file") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not valid YAML ({error})") from error
     if not isinstance(mapping, dict):
@@ -261,8 +209,3 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         return replace(build(Recipe, blocks), name=file.stem)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
-
-
-def _at_least(value: float, lowest: int, *, path: str) -> None:
-    if not value >= lowest:
-        raise ConfigError(f"{path}: expected at least {lowest}, got {value}")

@@ -1,6 +1,7 @@
 """From a YAML mapping to frozen dataclasses, with errors that name and suggest dotted keys."""
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -38,8 +39,8 @@ def build(cls: type[T], mapping: object, *, where: str = "") -> T:
     """One dataclass out of a plain mapping, nested dataclasses included.
 
     Args:
-        cls: A dataclass whose fields are int, float, bool, str, Literal, fixed tuples, dataclasses
-            or ``X | None``.
+        cls: A dataclass whose fields are int, float, bool, str, Literal, tuples, dataclasses or
+            ``X | None``.
         mapping: What the YAML held.
         where: Dotted path of this block, for the messages; empty at the top.
 
@@ -70,6 +71,16 @@ def build(cls: type[T], mapping: object, *, where: str = "") -> T:
                 f"{path}: this key is required and missing; add it or pass --set {path}=..."
             )
     return cls(**values)
+
+
+def at_least(value: float, lowest: int, *, path: str) -> None:
+    """Raise unless a number is finite and at least ``lowest``.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    if not lowest <= value < math.inf:
+        raise ConfigError(f"{path}: expected at least {lowest}, got {value}")
 
 
 def apply_overrides(mapping: dict[str, Any], overrides: list[str]) -> None:
@@ -132,6 +143,8 @@ def _convert(value: object, hint: Any, *, path: str) -> Any:
         )
     if origin is tuple:
         parts = get_args(hint)
+        if parts[-1] is Ellipsis:
+            return _convert_list(value, parts[0], path=path)
         if not isinstance(value, list | tuple) or len(cast("list[Any]", value)) != len(parts):
             raise ConfigError(
                 f"{path}: expected a list of {len(parts)} numbers, got {_show(value)}"
@@ -145,6 +158,12 @@ def _convert(value: object, hint: Any, *, path: str) -> Any:
     if type(value) is not hint:
         raise ConfigError(f"{path}: expected {_NAMES[hint]}, got {_show(value)}")
     return value
+
+
+def _convert_list(value: object, part: Any, *, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ConfigError(f"{path}: expected a list of at least one item, got {_show(value)}")
+    return tuple(_convert(item, part, path=path) for item in cast("list[object]", value))
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

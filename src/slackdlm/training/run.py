@@ -24,7 +24,7 @@ from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint
 from slackdlm.training.folder import begin
 from slackdlm.training.progress import progress_bar, quiet_transformers
 from slackdlm.training.provenance import environment, file_sha256
-from slackdlm.training.stream import CanvasSpec, EvalStream, TrainStream
+from slackdlm.training.stream import CanvasSpec, EvalStream, Padding, TrainStream
 from slackdlm.training.trainer import EvalStreams, SlackTrainer, training_arguments
 
 _NUM_FINAL_STEPS = 50
@@ -88,6 +88,8 @@ def train(
         samples,
         eval_samples,
         canvas_length=recipe.data.canvas_length,
+        padding=recipe.data.padding,
+        length_grouping=recipe.data.length_grouping,
         objective=recipe.objective,
         training=recipe.training,
         output=output,
@@ -107,6 +109,8 @@ def train_samples(
     eval_samples: Sequence[Sample],
     *,
     canvas_length: int,
+    padding: Padding = "fixed",
+    length_grouping: bool = False,
     objective: ObjectiveConfig,
     training: TrainingConfig,
     output: str | Path,
@@ -120,7 +124,9 @@ def train_samples(
         loaded: Trained in place. Copy it first to keep the weights it came with.
         samples: Training samples, their order part of the run.
         eval_samples: Samples of the evaluation loss; none: no evaluation.
-        canvas_length: ``L``.
+        canvas_length: ``L``, or the longest canvas; see ``data.canvas_length``.
+        padding: What stands behind a response; see ``data.padding``.
+        length_grouping: See ``data.length_grouping``.
         objective: The arm.
         training: How long and how.
         output: As in :func:`train`.
@@ -142,7 +148,11 @@ def train_samples(
         raise DataError("train: there is no training sample")
     folder = Path(output)
     settings = {
-        "data": {"canvas_length": canvas_length},
+        "data": {
+            "canvas_length": canvas_length,
+            "padding": padding,
+            "length_grouping": length_grouping,
+        },
         "objective": asdict(objective),
         "training": asdict(training),
     }
@@ -163,13 +173,15 @@ def train_samples(
     if start.result is not None:
         recorded: dict[str, Any] = {**start.result, "output": folder}
         return TrainResult(**recorded)
-    spec = canvas_spec(loaded, canvas_length=canvas_length, objective=objective)
+    spec = canvas_spec(loaded, canvas_length=canvas_length, padding=padding, objective=objective)
     stream = TrainStream(
         samples,
         spec,
-        num_draws=training.steps * training.batch_size,
+        num_steps=training.steps,
+        batch_size=training.batch_size,
         seed=training.seed,
         data_seed=training.data_seed,
+        length_grouping=length_grouping,
     )
     streams = _eval_streams(eval_samples, spec) if eval_samples else None
     started = time.perf_counter()
@@ -191,7 +203,7 @@ def train_samples(
         )
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     seconds = time.perf_counter() - started
-    positions = (training.steps - start.step) * training.batch_size * canvas_length
+    positions = sum(sum(stream.step_lengths(step)) for step in range(start.step, training.steps))
     result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -246,11 +258,16 @@ def _model(recipe: Recipe, dialogues: Sequence[Dialogue]) -> LoadedModel:
 
 
 def canvas_spec(
-    loaded: LoadedModel, *, canvas_length: int, objective: ObjectiveConfig
+    loaded: LoadedModel,
+    *,
+    canvas_length: int,
+    objective: ObjectiveConfig,
+    padding: Padding = "fixed",
 ) -> CanvasSpec:
     """How an arm writes canvases for this model."""
     return CanvasSpec(
         canvas_length=canvas_length,
+        padding=padding,
         slack_ratio=objective.slack_ratio,
         slack_region=objective.slack_region,
         ctc_weight=objective.weight,

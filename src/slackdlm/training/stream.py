@@ -5,10 +5,8 @@ run. Order, mask levels and slack come from three separate streams: arms with th
 the first two whatever their slack.
 """
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,10 +16,13 @@ from torch.utils.data import Dataset
 
 from slackdlm.canvas import draw_noise, draw_num_slack, insert_slack
 from slackdlm.training.data import Sample
+from slackdlm.training.order import SampleOrder
+from slackdlm.training.seeding import seeded_generator
 
 NUM_EVAL_LEVELS = 4
 """Noise levels per evaluation sample. Ours."""
 _EVAL_SEED = 0
+Padding = Literal["fixed", "llada", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +30,9 @@ class CanvasSpec:
     """How responses are written on canvases in one arm."""
 
     canvas_length: int
-    """``L``, the same in every arm."""
+    """``L`` with ``padding: fixed``, the same in every arm; otherwise the longest."""
+    padding: Padding
+    """What stands behind a response: see ``data.padding``."""
     slack_ratio: tuple[float, float]
     """Range of the slack budget, as a share of the response tokens."""
     slack_region: Literal["content", "canvas"]
@@ -64,16 +67,12 @@ class Draw:
     """What the first ``ctc_length`` positions must collapse to."""
     ctc_length: int
     """Positions of the alignment problem: content and slack, or the whole canvas."""
+    rate: float
+    """``p``, with which each position was masked."""
     loss_weight: float
     """What the sample's loss is multiplied with before the mean over the global batch."""
     target_length: int
     """Response tokens, padding excluded, in either region."""
-
-
-def seeded_generator(*key: str | int) -> torch.Generator:
-    """A CPU generator whose seed is a hash of the key, so that neighbouring keys share nothing."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def loss_weight(
@@ -102,6 +101,21 @@ def loss_weight(
     return 1.0 / (rate * length)
 
 
+def content_length(sample: Sample, spec: CanvasSpec, *, slack_generator: torch.Generator) -> int:
+    """Positions of a response and its slack: one number of the generator, the budget, is used.
+
+    Raises:
+        ConfigError: If the response is longer than the longest canvas.
+    """
+    response_length = sample.response.numel()
+    return response_length + draw_num_slack(
+        response_length,
+        slack_ratio=spec.slack_ratio,
+        room=spec.canvas_length - response_length,
+        generator=slack_generator,
+    )
+
+
 def draw_canvas(
     sample: Sample,
     spec: CanvasSpec,
@@ -109,6 +123,8 @@ def draw_canvas(
     sample_id: int,
     noise_generator: torch.Generator,
     slack_generator: torch.Generator,
+    length: int | None = None,
+    mean_length: float | None = None,
     t: float | None = None,
 ) -> Draw:
     """Write one response on a canvas, pad it and mask it.
@@ -119,6 +135,8 @@ def draw_canvas(
         sample_id: Recorded in the result.
         noise_generator: Time and mask levels; consumed alike in every arm.
         slack_generator: Slack budget and places.
+        length: Positions of this canvas, its end-of-text padding included; None: no padding.
+        mean_length: The same, averaged over the optimizer step; None: that of this canvas.
         t: Diffusion time; drawn if not given.
 
     Returns:
@@ -128,17 +146,14 @@ def draw_canvas(
     Raises:
         ConfigError: If the response is longer than the canvas or holds a slack.
     """
-    length, response = spec.canvas_length, sample.response
-    num_slack = draw_num_slack(
-        response.numel(),
-        slack_ratio=spec.slack_ratio,
-        room=length - response.numel(),
-        generator=slack_generator,
-    )
-    num_padding = length - num_slack - response.numel()
-    padding = torch.full((num_padding,), spec.pad_id, dtype=response.dtype)
+    response = sample.response
+    content = content_length(sample, spec, slack_generator=slack_generator)
+    length = content if length is None else length
+    padding = torch.full((length - content,), spec.pad_id, dtype=response.dtype)
     target = response if spec.slack_region == "content" else torch.cat([response, padding])
-    written = insert_slack(target, num_slack, slack_id=spec.slack_id, generator=slack_generator)
+    written = insert_slack(
+        target, content - response.numel(), slack_id=spec.slack_id, generator=slack_generator
+    )
     clean = torch.cat([written, padding])[:length]
     noise = draw_noise(length, eps=spec.eps, generator=noise_generator, t=t)
     return Draw(
@@ -148,119 +163,188 @@ def draw_canvas(
         clean=clean,
         target=target,
         ctc_length=written.numel(),
+        rate=noise.rate,
         loss_weight=loss_weight(
             noise.rate,
             loss_norm=spec.loss_norm,
             supervised_length=length,
-            mean_supervised_length=length,
+            mean_supervised_length=length if mean_length is None else mean_length,
         ),
         target_length=response.numel(),
     )
 
 
 class TrainStream(Dataset[Draw]):
-    """All draws of a run, in order: item ``n`` belongs to optimizer step ``n // batch_size``."""
+    """All draws of a run, in order: item ``n`` belongs to optimizer step ``n // batch_size``.
+
+    Lengths that depend on the company of a sample depend on its optimizer step, not on its forward
+    pass: how a step is split over processes and accumulation cannot change it.
+    """
 
     def __init__(
         self,
         samples: Sequence[Sample],
         spec: CanvasSpec,
         *,
-        num_draws: int,
+        num_steps: int,
+        batch_size: int,
         seed: int,
         data_seed: int,
+        length_grouping: bool = False,
     ) -> None:
         self.samples = samples
         self.spec = spec
-        self.num_draws = num_draws
+        self.num_steps = num_steps
+        self.batch_size = batch_size
         self.seed = seed
-        self.data_seed = data_seed
+        self._order = SampleOrder(
+            [sample.prompt.numel() + sample.response.numel() for sample in samples],
+            data_seed=data_seed,
+            batch_size=batch_size if length_grouping else None,
+        )
+        self._lengths: tuple[int, list[int]] = (-1, [])  # the last step asked for
 
     def __len__(self) -> int:
-        return self.num_draws
+        return self.num_steps * self.batch_size
 
     def sample_id(self, n: int) -> int:
         """Index of the sample of draw ``n``: every epoch is one permutation of all samples."""
-        epoch, place = divmod(n, len(self.samples))
-        return _permutation(len(self.samples), self.data_seed, epoch)[place]
+        return self._order[n]
+
+    def step_sample_ids(self, step: int) -> list[int]:
+        """Indices of the samples of an optimizer step, counted from 0."""
+        first = step * self.batch_size
+        return [self.sample_id(n) for n in range(first, first + self.batch_size)]
+
+    def step_lengths(self, step: int) -> list[int]:
+        """Supervised positions of each draw of an optimizer step, counted from 0."""
+        if self.spec.padding == "fixed":
+            return [self.spec.canvas_length] * self.batch_size
+        if self._lengths[0] != step:
+            first = step * self.batch_size
+            lengths = [
+                content_length(
+                    self.samples[self.sample_id(n)],
+                    self.spec,
+                    slack_generator=self._generator("slack", n),
+                )
+                for n in range(first, first + self.batch_size)
+            ]
+            if self.spec.padding == "llada":
+                lengths = [max(lengths)] * self.batch_size
+            self._lengths = step, lengths
+        return self._lengths[1]
 
     def __getitem__(self, index: int) -> Draw:
+        step, place = divmod(index, self.batch_size)
+        lengths = self.step_lengths(step)
         sample_id = self.sample_id(index)
         return draw_canvas(
             self.samples[sample_id],
             self.spec,
             sample_id=sample_id,
-            noise_generator=seeded_generator("noise", self.seed, index, sample_id),
-            slack_generator=seeded_generator("slack", self.seed, index, sample_id),
+            noise_generator=self._generator("noise", index),
+            slack_generator=self._generator("slack", index),
+            length=lengths[place],
+            mean_length=sum(lengths) / len(lengths),
         )
+
+    def _generator(self, kind: str, n: int) -> torch.Generator:
+        return seeded_generator(kind, self.seed, n, self.sample_id(n))
 
 
 class EvalStream(Dataset[Draw]):
     """Fixed draws of the evaluation loss: times on one even grid over all samples, fixed masks.
 
-    Neither depends on the recipe's seeds, so runs and arms are measured on the same noise.
+    Neither depends on the recipe's seeds, so runs and arms are measured on the same noise. With
+    ``padding: llada`` the longest canvas of all evaluation draws stands for that of a step. The
+    weight of a draw is ``1 / p``: its weighted loss is its share of the bound, in nats.
     """
 
     def __init__(self, samples: Sequence[Sample], spec: CanvasSpec) -> None:
         self.samples = samples
         self.spec = spec
+        self.length: int | None = None
+        if spec.padding == "fixed":
+            self.length = spec.canvas_length
+        elif spec.padding == "llada":
+            self.length = self._longest()
 
     def __len__(self) -> int:
         return len(self.samples) * NUM_EVAL_LEVELS
 
     def __getitem__(self, index: int) -> Draw:
         sample_id, level = divmod(index, NUM_EVAL_LEVELS)
-        return draw_canvas(
+        draw = draw_canvas(
             self.samples[sample_id],
             self.spec,
             sample_id=sample_id,
             noise_generator=seeded_generator("eval noise", _EVAL_SEED, index),
-            slack_generator=seeded_generator("eval slack", _EVAL_SEED, index),
+            slack_generator=_eval_slack(index),
+            length=self.length,
             t=(level + (sample_id + 0.5) / len(self.samples)) / NUM_EVAL_LEVELS,
+        )
+        return replace(draw, loss_weight=1.0 / draw.rate)
+
+    def _longest(self) -> int:
+        return max(
+            content_length(
+                self.samples[index // NUM_EVAL_LEVELS],
+                self.spec,
+                slack_generator=_eval_slack(index),
+            )
+            for index in range(len(self))
         )
 
 
+def _eval_slack(index: int) -> torch.Generator:
+    return seeded_generator("eval slack", _EVAL_SEED, index)
+
+
 def collate(draws: Sequence[Draw], *, spec: CanvasSpec) -> dict[str, Tensor]:
-    """A batch: prompts padded on the left, the canvas in the last ``L`` columns of every row.
+    """A batch: prompts padded on the left, canvases from one column on, nothing attends to padding.
 
     Args:
         draws: At least one, drawn for this arm.
         spec: The arm.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` ``[B, P + L]`` (0 on prompt padding) for the model; the
-        fields of :class:`Draw` stacked for the loss, and ``ce_weights`` ``[B, L]``: ``1 - w`` inside
-        the alignment problem and 1 on the padding behind it.
+        ``input_ids`` and ``attention_mask`` ``[B, P + L]`` for the model, ``L`` the longest canvas;
+        the fields of :class:`Draw` stacked for the loss, and ``ce_weights`` ``[B, L]``: ``1 - w``
+        inside the alignment problem, 1 on the padding behind it, 0 behind a shorter canvas.
     """
+    num_positions = max(draw.noisy.numel() for draw in draws)
     prompt_length = max(draw.prompt.numel() for draw in draws)
     target_length = max(draw.target.numel() for draw in draws)
-    shape = (len(draws), prompt_length + spec.canvas_length)
+    shape = (len(draws), prompt_length + num_positions)
     input_ids = torch.full(shape, spec.pad_id, dtype=torch.long)
     attention_mask = torch.zeros(shape, dtype=torch.long)
+    noisy = torch.full((len(draws), num_positions), spec.pad_id, dtype=torch.long)
+    clean = noisy.clone()
     targets = torch.full((len(draws), target_length), spec.pad_id, dtype=torch.long)
     for row, draw in enumerate(draws):
         start = prompt_length - draw.prompt.numel()
+        length = draw.noisy.numel()
         input_ids[row, start:prompt_length] = draw.prompt
-        input_ids[row, prompt_length:] = draw.noisy
-        attention_mask[row, start:] = 1
+        input_ids[row, prompt_length : prompt_length + length] = draw.noisy
+        attention_mask[row, start : prompt_length + length] = 1
+        noisy[row, :length] = draw.noisy
+        clean[row, :length] = draw.clean
         targets[row, : draw.target.numel()] = draw.target
+    positions = torch.arange(num_positions)
     ctc_lengths = torch.tensor([draw.ctc_length for draw in draws])
-    inside = torch.arange(spec.canvas_length) < ctc_lengths[:, None]
+    lengths = torch.tensor([draw.noisy.numel() for draw in draws])
+    inside = positions < ctc_lengths[:, None]
+    on_canvas = positions < lengths[:, None]
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
-        "noisy": torch.stack([draw.noisy for draw in draws]),
-        "clean": torch.stack([draw.clean for draw in draws]),
+        "noisy": noisy,
+        "clean": clean,
         "targets": targets,
         "ctc_lengths": ctc_lengths,
         "target_lengths": torch.tensor([draw.target.numel() for draw in draws]),
-        "ce_weights": 1.0 - spec.ctc_weight * inside.float(),
+        "ce_weights": on_canvas.float() - spec.ctc_weight * inside.float(),
         "loss_weights": torch.tensor([draw.loss_weight for draw in draws]),
         "sample_ids": torch.tensor([draw.sample_id for draw in draws]),
     }
-
-
-@lru_cache(maxsize=4)
-def _permutation(num_samples: int, data_seed: int, epoch: int) -> list[int]:
-    generator = seeded_generator("order", data_seed, epoch)
-    return torch.randperm(num_samples, generator=generator).tolist()

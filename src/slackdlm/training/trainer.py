@@ -6,13 +6,13 @@ processes (taken by the gradient reduction) of each pass's mean is exactly that.
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
-from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
@@ -25,11 +25,10 @@ from transformers import (
 )
 
 from slackdlm.errors import SlackDLMError
-from slackdlm.models.loading import head_weight
-from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
-from slackdlm.training.stream import CanvasSpec, EvalStream, TrainStream, collate
+from slackdlm.training.step_loss import sample_losses
+from slackdlm.training.stream import EvalStream, TrainStream, collate
 
 
 class EvalStreams(NamedTuple):
@@ -39,46 +38,6 @@ class EvalStreams(NamedTuple):
     """``K = 0``, cross-entropy: comparable between arms."""
     objective: EvalStream
     """The arm's own slack and objective."""
-
-
-def sample_losses(
-    model: nn.Module,
-    weight: Float[Tensor, "V D"],
-    batch: dict[str, Tensor],
-    *,
-    spec: CanvasSpec,
-    bf16: bool = False,
-) -> Float[Tensor, " B"]:
-    """Weighted loss of each sample of a batch: ``loss_b / (p_b * length)``, nats per position.
-
-    Args:
-        model: Gives ``last_hidden_state`` for ``(input_ids, attention_mask, logits=False)``.
-        weight: Output layer.
-        batch: From :func:`slackdlm.training.stream.collate`.
-        spec: The arm.
-        bf16: Whether the output layer multiplies in bfloat16; the loss itself stays in float32.
-
-    Returns:
-        One loss per sample.
-    """
-    output = model(batch["input_ids"], batch["attention_mask"], logits=False)
-    hidden: Tensor = output.last_hidden_state[:, -spec.canvas_length :]
-    if bf16:
-        hidden = hidden.to(torch.bfloat16)
-    return fused_linear_slack_ctc_loss(
-        hidden,
-        weight,
-        batch["noisy"],
-        batch["targets"],
-        batch["ctc_lengths"],
-        batch["target_lengths"],
-        mask_id=spec.mask_id,
-        slack_id=spec.slack_id,
-        clean=batch["clean"],
-        ctc_weight=spec.ctc_weight,
-        ce_weights=batch["ce_weights"],
-        sample_weights=batch["loss_weights"],
-    )
 
 
 def training_arguments(
@@ -129,6 +88,7 @@ def training_arguments(
         disable_tqdm=True,
         report_to=training.report_to,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         label_names=[],
         dataloader_pin_memory=torch.cuda.is_available(),
     )
@@ -191,9 +151,7 @@ class SlackTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Mean weighted loss of one forward pass; the Trainer averages passes and processes."""
-        losses = sample_losses(
-            model, head_weight(self.network), inputs, spec=self.spec, bf16=self.config.bf16
-        )
+        losses = sample_losses(model, self.network, inputs, spec=self.spec, bf16=self.config.bf16)
         if not bool(torch.isfinite(losses).all()):
             bad = inputs["sample_ids"][~torch.isfinite(losses)].tolist()
             self._stop(f"the loss of samples {bad} is not finite", step=self.state.global_step + 1)
@@ -223,22 +181,19 @@ class SlackTrainer(Trainer):
         return metrics
 
     def _bound(self, stream: EvalStream) -> float:
-        process, num_processes = self.args.process_index, self.args.world_size
-        indices = range(process, len(stream), num_processes)
+        size, process = self.args.per_device_train_batch_size, self.args.process_index
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        size = self.args.per_device_train_batch_size
-        for start in range(0, len(indices), size):
-            draws = [stream[index] for index in indices[start : start + size]]
+        for start in range(0, len(stream), size * self.args.world_size):
+            first = start + size * process
+            draws = [stream[index] for index in range(first, min(first + size, len(stream)))]
+            if not draws:  # sharded weights are gathered by all processes together
+                draws = [replace(stream[0], loss_weight=0.0, target_length=0)]
             batch: Any = self._prepare_inputs(collate(draws, spec=stream.spec))
             with self.accelerator.autocast():
                 losses = sample_losses(
-                    self.network,
-                    head_weight(self.network),
-                    batch,
-                    spec=stream.spec,
-                    bf16=self.config.bf16,
+                    self.network, self.network, batch, spec=stream.spec, bf16=self.config.bf16
                 )
-            total[0] += losses.double().sum() * stream.spec.canvas_length
+            total[0] += losses.double().sum()
             total[1] += sum(draw.target_length for draw in draws)
         gathered: Any = self.accelerator.reduce(total, reduction="sum")
         return float(gathered[0] / gathered[1])

@@ -1,0 +1,89 @@
+"""The ``data`` block of a recipe: which dialogues, and how they are written on canvases."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slackdlm.errors import ConfigError
+from slackdlm.training.parsing import at_least
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnsConfig:
+    """Names of the columns, where they are not the standard ones: two texts, or ``messages``."""
+
+    prompt: str = "prompt"
+    """Column with the user's turn."""
+    response: str = "response"
+    """Column with the assistant's turn."""
+    messages: str | None = None
+    """Column with a list of ``{role, content}`` turns; takes the place of the other two."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """The training dialogues and the canvases they are written on."""
+
+    train: str
+    """A ``.jsonl`` or ``.parquet`` file, a folder that ``datasets`` can read, or the hub name of a
+    data set (``owner/name``). Rows hold ``messages``, or ``prompt`` and ``response``, or
+    ``columns``."""
+    eval: str | None = None
+    """The same for the evaluation loss. Without it ``training.eval_samples`` dialogues are held out
+    from the end of ``train``."""
+    split: str = "train"
+    """Split of ``train``, where it is a folder or a hub name."""
+    eval_split: str = "test"
+    """Split of ``eval``, where it is a folder or a hub name."""
+    subset: str | None = None
+    """Configuration of a hub data set that has several."""
+    streaming: bool = False
+    """Read a hub data set row by row instead of downloading it first; needs ``max_dialogues``."""
+    max_dialogues: int | None = None
+    """Only so many dialogues from the beginning of ``train``, held-out ones included."""
+    columns: ColumnsConfig | None = None
+    """Column names, where they are not the standard ones."""
+    max_prompt_length: int = 256
+    """Longest prompt, in tokens. Nothing is ever cut: a sample that is too long is left out,
+    counted and named in the log."""
+    canvas_length: int = 256
+    """``padding: fixed``: canvas positions ``L`` of every sample, in tokens. Otherwise the most
+    that a response and its slack may take."""
+    padding: Literal["fixed", "llada", "none"] = "fixed"
+    """What stands behind a response, and so what the model learns about length.
+
+    ``fixed``: supervised end-of-text up to ``canvas_length``. The same number of positions in every
+    arm, in training and in decoding, so the divisor of the loss and the number of forwards agree;
+    matched arms need it. The model learns to end anywhere on a canvas of this length and to fill
+    the rest.
+
+    ``llada``: supervised end-of-text up to the longest response (with its slack) of the optimizer
+    step, as LLaDA was fine-tuned. Less computation. How much end-of-text a response sees depends on
+    the company it keeps: with random batches short answers are trained towards long padding and the
+    model tends to end early on long canvases; ``length_grouping`` takes most of the padding, and so
+    most of that tendency, away.
+
+    ``none``: nothing. The canvas is the response, its end of turn, and its slack. The model never
+    sees what comes behind an end of turn, so in decoding the canvas length decides the length of
+    the answer: it fills what it is given.
+    """
+    length_grouping: bool = False
+    """Batches of samples of similar length (prompt and response; slack does not count, so arms
+    share the order), in random order. Saves padding; the order is still one permutation an epoch
+    and a function of ``training.data_seed``."""
+    max_unusable: float = 0.1
+    """Largest share of samples that may be left out (too long, empty, no answer) before the run is
+    refused."""
+
+    def __post_init__(self) -> None:
+        at_least(self.max_prompt_length, 1, path="data.max_prompt_length")
+        at_least(self.canvas_length, 1, path="data.canvas_length")
+        if self.max_dialogues is not None:
+            at_least(self.max_dialogues, 1, path="data.max_dialogues")
+        if not 0 <= self.max_unusable <= 1:
+            raise ConfigError(
+                f"data.max_unusable: expected a share in [0, 1], got {self.max_unusable}"
+            )
+        if self.streaming and self.max_dialogues is None:
+            raise ConfigError(
+                "data.max_dialogues: required with data.streaming; say how many rows to read"
+            )

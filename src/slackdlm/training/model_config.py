@@ -1,0 +1,96 @@
+"""The ``model`` block of a recipe: which weights, in which type, and which of them are trained."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slackdlm.errors import ConfigError
+from slackdlm.training.parsing import at_least
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FromScratchConfig:
+    """A small model trained from random weights, with a tokenizer fitted to the training texts."""
+
+    tokenizer_kind: Literal["byte_bpe", "word"] = "byte_bpe"
+    """``byte_bpe`` can spell anything; ``word`` is for closed vocabularies such as the demo's."""
+    vocab_size: int = 2048
+    """Tokens, special ones included. Ours: small enough for a CPU."""
+    d_model: int = 128
+    """Width ``D`` of the hidden states."""
+    n_layers: int = 4
+    """Transformer blocks."""
+    n_heads: int = 4
+    """Attention heads; must divide ``d_model``."""
+    mlp_hidden_size: int = 384
+    """Width of the feed-forward layers. Default: three times ``d_model``, as LLaDA-8B."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "mlp_hidden_size"):
+            at_least(getattr(self, name), 1, path=f"model.from_scratch.{name}")
+        if self.d_model % self.n_heads:
+            raise ConfigError(
+                f"model.from_scratch.n_heads: {self.n_heads} does not divide d_model {self.d_model}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraRecipe:
+    """A new low-rank adapter: the weights of ``model.path`` stay as they are."""
+
+    rank: int = 16
+    """Inner width of the two added matrices of each adapted layer."""
+    alpha: float = 32.0
+    """Their product is scaled by ``alpha / rank``."""
+    dropout: float = 0.0
+    """Share of inputs dropped in front of the adapter while training, in [0, 1). Above 0 the
+    trajectory depends on the number of processes: each draws its own."""
+    target_modules: tuple[str, ...] | None = None
+    """Names of the adapted layers. Default: the projections of attention and feed-forward of every
+    block, never the output layer."""
+
+    def __post_init__(self) -> None:
+        at_least(self.rank, 1, path="model.lora.rank")
+        if not 0 < self.alpha < float("inf"):
+            raise ConfigError(f"model.lora.alpha: expected a number above 0, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"model.lora.dropout: expected a number in [0, 1), got {self.dropout}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Where the weights come from: exactly one of ``path`` and ``from_scratch``."""
+
+    path: str | None = None
+    """Model folder or hub name to start from."""
+    adapter: str | None = None
+    """Adapter folder on top of ``path``, trained further."""
+    lora: LoraRecipe | None = None
+    """A new adapter on top of ``path``; it alone is trained, and the run saves it alone."""
+    from_scratch: FromScratchConfig | None = None
+    """Shape of a new model."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights of ``path``. ``bfloat16`` halves their memory and is for adapters (whose
+    own weights are float32 either way); trained itself, it loses small updates to rounding."""
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.from_scratch is None):
+            raise ConfigError("model: expected exactly one of model.path and model.from_scratch")
+        if self.path is None:
+            if self.adapter is not None:
+                raise ConfigError(
+                    "model.adapter: an adapter needs the model.path it was trained on"
+                )
+            if self.lora is not None:
+                raise ConfigError("model.lora: an adapter needs a model.path to be trained on")
+        if self.adapter is not None and self.lora is not None:
+            raise ConfigError(
+                "model.lora: expected either a new adapter (model.lora) or one to train further"
+                " (model.adapter), got both"
+            )
+        if self.dtype != "float32" and self.adapter is None and self.lora is None:
+            raise ConfigError(
+                f"model.dtype: {self.dtype} weights are for adapters (model.lora); full fine-tuning"
+                " keeps float32 weights, use training.bf16 for its products"
+            )
