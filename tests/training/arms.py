@@ -1,9 +1,16 @@
-"""The arms that the training tests compare, on one small canvas."""
+"""The arms that the training tests compare on one small canvas, a model and samples for them."""
 
 from dataclasses import replace
 from typing import Any
 
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.loading import LoadedModel, new_model
+from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
+from slackdlm.training.data import Sample
 from slackdlm.training.stream import CanvasSpec
 
 CANVAS_LENGTH = 20
@@ -40,3 +47,33 @@ def short(**changes: Any) -> TrainingConfig:
         "eval_every": 3,
     }
     return TrainingConfig(**(settings | changes))
+
+
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    words = " ".join(f"w{number}" for number in range(24))
+    return train_tokenizer([words], vocab_size=40, kind="word")
+
+
+def small_model(tokenizer: PreTrainedTokenizerFast | None = None) -> LoadedModel:
+    """A few thousand parameters."""
+    tokenizer = tokenizer or small_tokenizer()
+    config = LLaDAConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        n_layers=1,
+        n_heads=2,
+        mlp_hidden_size=24,
+        max_sequence_length=64,
+    )
+    return new_model(config, tokenizer, generator_seed=7)
+
+
+def made_samples() -> list[Sample]:
+    """Random prompts and responses, none longer than the canvas."""
+    generator = torch.Generator().manual_seed(3)
+
+    def ids(low: int, high: int) -> torch.Tensor:
+        length = int(torch.randint(low, high, (), generator=generator))
+        return torch.randint(4, 28, (length,), generator=generator)
+
+    return [Sample(ids(2, 9), ids(1, 15), f"made:{number}") for number in range(23)]

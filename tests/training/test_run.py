@@ -62,9 +62,9 @@ def assert_same_run(a: Path, b: Path, *, weights: str = "model/model.safetensors
     assert all(torch.equal(mine[name], other[name]) for name in mine)
 
 
-def undo(folder: Path, *, step: int, model: str = "model") -> None:
+def undo(folder: Path, *, step: int) -> None:
     """Make a finished run one that died some time after ``step``."""
-    shutil.rmtree(folder / model)
+    shutil.rmtree(folder / "model")
     for checkpoint in (folder / "checkpoints").iterdir():
         if int(checkpoint.name.split("-")[1]) > step:
             shutil.rmtree(checkpoint)
@@ -286,17 +286,17 @@ def test_an_adapter_is_trained_alone_and_resumes(recipe_file: Path, tmp_path: Pa
     recipe_file.write_text(yaml.safe_dump(blocks))
     recipe = steps(recipe_file, 6, "training.save_every=2", "training.keep_checkpoints=9")
     train(recipe, output=tmp_path / "run", progress=False)
-    adapted = load_model(base, adapter=tmp_path / "run" / "adapter").model.state_dict()
+    adapted = load_model(base, adapter=tmp_path / "run" / "model").model.state_dict()
     plain = load_model(base).model.state_dict()
     assert any(bool((v != 0).any()) for k, v in adapted.items() if "lora_B" in k)
     for name, value in plain.items():
         key = next(k for k in adapted if k.replace("base_layer.", "").endswith(name))
         assert torch.equal(adapted[key], value)
     shutil.copytree(tmp_path / "run", tmp_path / "broken")
-    undo(tmp_path / "broken", step=4, model="adapter")
+    undo(tmp_path / "broken", step=4)
     train(recipe, output=tmp_path / "broken", resume=True, progress=False)
     assert_same_run(
-        tmp_path / "run", tmp_path / "broken", weights="adapter/adapter_model.safetensors"
+        tmp_path / "run", tmp_path / "broken", weights="model/adapter_model.safetensors"
     )
 
 

@@ -5,11 +5,10 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate import PartialState
-
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.parsing import flatten
+from slackdlm.training.processes import this_process
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,11 +43,11 @@ def begin(folder: Path, run: dict[str, Any], *, resume: bool) -> Start:
     if not resume:
         if file.exists():
             raise ConfigError(f"{folder}: holds a run already; resume it or choose another output")
-        PartialState().wait_for_everyone()
-        if PartialState().is_main_process:
+        this_process().wait_for_everyone()
+        if this_process().is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
             checkpoints.write_json(file, run)
-        PartialState().wait_for_everyone()
+        this_process().wait_for_everyone()
         return Start(checkpoint=None, step=0, result=None)
     if not file.exists():
         raise CheckpointError(f"{folder}: there is no run to resume (run.json is missing)")
@@ -60,9 +59,9 @@ def begin(folder: Path, run: dict[str, Any], *, resume: bool) -> Start:
     if checkpoint is None:
         _LOG.warning("%s: no complete checkpoint; the run starts again at step 0", folder)
     step = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
-    if PartialState().is_main_process:
+    if this_process().is_main_process:
         journal.cut_back(folder / "log.jsonl", step=step)
-    PartialState().wait_for_everyone()
+    this_process().wait_for_everyone()
     return Start(checkpoint=checkpoint, step=step, result=None)
 
 

@@ -1,9 +1,11 @@
 """How does a recipe become a trained model? Data, stream, trainer, and a folder with the record.
 
 The folder holds ``run.json`` (recipe, versions, seeds, result), ``log.jsonl`` (every step and
-evaluation), ``checkpoints/`` and, at the end, ``model/`` (``adapter/``, if an adapter was trained).
+evaluation), ``checkpoints/`` and, at the end, ``model/``: the weights and tokenizer, or the adapter
+alone if one was trained (``load_model(base, adapter=run / "model")``).
 """
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 
 from slackdlm.errors import DataError
@@ -22,6 +24,7 @@ from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
 from slackdlm.training.folder import begin
+from slackdlm.training.processes import this_process
 from slackdlm.training.progress import progress_bar, quiet_transformers
 from slackdlm.training.provenance import environment, file_sha256
 from slackdlm.training.stream import CanvasSpec, EvalStream, Padding, TrainStream
@@ -185,7 +188,7 @@ def train_samples(
     )
     streams = _eval_streams(eval_samples, spec) if eval_samples else None
     started = time.perf_counter()
-    shown = progress and PartialState().is_main_process
+    shown = progress and this_process().is_main_process
     with (
         quiet_transformers(),
         progress_bar(total=training.steps, shown=shown) as callbacks,
@@ -204,17 +207,35 @@ def train_samples(
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     seconds = time.perf_counter() - started
     positions = sum(sum(stream.step_lengths(step)) for step in range(start.step, training.steps))
-    result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
+    state = trainer.whole_state()
+    shared: list[Any] = [None]
     if trainer.is_world_process_zero():
-        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-        with quiet_transformers():
-            if isinstance(loaded.model, PeftModel):
-                loaded.model.save_pretrained(str(folder / "adapter"))
-            else:
-                save_model(loaded, folder / "model")
+        result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
+        _save_weights(trainer, loaded, folder / "model", state=state)
         run |= {"status": "finished", "result": {**asdict(result), "output": str(folder)}}
         checkpoints.write_json(folder / "run.json", run)
-    return result
+        shared = [result]
+    return broadcast_object_list(shared)[0]
+
+
+def _save_weights(
+    trainer: SlackTrainer, loaded: LoadedModel, folder: Path, *, state: dict[str, Any] | None
+) -> None:
+    """The model, or its adapter alone, in a folder that is there whole or not at all."""
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    draft = folder.with_name(f".{folder.name}.draft")
+    for old in (draft, folder):
+        if old.exists():
+            shutil.rmtree(old)
+    with quiet_transformers():
+        if isinstance(loaded.model, PeftModel):
+            loaded.model.save_pretrained(str(draft), state_dict=state)
+        elif state is None:
+            save_model(loaded, draft)
+        else:
+            loaded.model.save_pretrained(str(draft), state_dict=state)
+            loaded.tokenizer.save_pretrained(str(draft))
+    draft.rename(folder)
 
 
 def _dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
@@ -27,6 +27,7 @@ from transformers import (
 from slackdlm.errors import SlackDLMError
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
+from slackdlm.training.processes import on_cpu, this_process
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import EvalStream, TrainStream, collate
 
@@ -56,7 +57,7 @@ def training_arguments(
     Raises:
         ConfigError: If the global batch does not split evenly over processes and passes.
     """
-    num_processes = PartialState().num_processes
+    num_processes = this_process().num_processes
     num_accumulation = training.num_accumulation(num_processes=num_processes)
     # Renamed in transformers 5.
     recompute = (
@@ -77,6 +78,7 @@ def training_arguments(
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         bf16=training.bf16,
+        use_cpu=on_cpu(),
         seed=training.seed,
         optim="adamw_torch",
         logging_steps=1,
@@ -211,6 +213,16 @@ class SlackTrainer(Trainer):
         if self.is_world_process_zero():
             journal.append(self.log_file, {"step": self.state.global_step, **logs})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def whole_state(self) -> dict[str, Tensor] | None:
+        """All weights, gathered on the main process if an engine sharded them; else None."""
+        if self.accelerator.distributed_type in (
+            DistributedType.FSDP,
+            DistributedType.DEEPSPEED,
+        ):
+            return self.accelerator.get_state_dict(self.model_wrapped)
+        self.accelerator.wait_for_everyone()
+        return None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = self.checkpoint_root / f"checkpoint-{self.state.global_step}"
