@@ -1,0 +1,75 @@
+"""How a step is split over processes and accumulation changes nothing but rounding."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from several_processes import RUNS, plain_steps, train_here
+from torch import Tensor
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    script = Path(__file__).with_name("several_processes.py")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def curves(folder: Path) -> dict[str, Tensor]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {
+        key: torch.tensor([r[key] for r in records if key in r], dtype=torch.float64)
+        for key in ("loss", "grad_norm", "eval_ce", "eval_objective")
+    }
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_one_process_and_two_follow_the_same_trajectory(
+    two_processes: Path, tmp_path: Path, name: str
+) -> None:
+    """1 x 8 against 2 x 4, or 1 x 2 x 4 against 2 x 2 x 2 (processes x passes x samples)."""
+    train_here(name, tmp_path / "one", **({"micro_batch_size": 4} if "acc" in name else {}))
+    one, two = curves(tmp_path / "one"), curves(two_processes / name)
+    assert len(one["loss"]) == 12
+    for key, values in one.items():
+        assert values.numel() == two[key].numel() > 0
+        difference = (values - two[key]).abs()
+        assert float(difference.max()) < 2e-5, key
+        assert float(difference.mean()) < 4e-6, key
+    mine, other = (
+        load_file(f / "model/model.safetensors") for f in (tmp_path / "one", two_processes / name)
+    )
+    for weight, value in mine.items():
+        torch.testing.assert_close(other[weight], value, rtol=1e-4, atol=5e-5)
+
+
+def test_accumulation_with_lengths_that_vary_is_the_whole_step(
+    two_processes: Path,
+) -> None:
+    whole, parts = (
+        curves(two_processes / name) for name in ("tokens_unpadded", "tokens_unpadded_accumulated")
+    )
+    assert float((whole["loss"] - parts["loss"]).abs().max()) < 2e-5
+
+
+def test_sharded_weights_take_the_same_steps(two_processes: Path) -> None:
+    """The head, whose weight the loss uses outside its own module, is gathered and reduced too."""
+    sharded = load_file(two_processes / "fsdp.safetensors")
+    for name, value in plain_steps(rank=0, num_processes=1).items():
+        torch.testing.assert_close(sharded[name], value, rtol=1e-5, atol=1e-6)
