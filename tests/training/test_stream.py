@@ -8,6 +8,7 @@ from arms import CANVAS_LENGTH, spec_of
 from slackdlm.collapse import collapse
 from slackdlm.errors import ConfigError
 from slackdlm.training.data import Sample
+from slackdlm.training.order import SampleOrder
 from slackdlm.training.seeding import seeded_generator
 from slackdlm.training.stream import (
     NUM_EVAL_LEVELS,
@@ -210,3 +211,109 @@ def test_neighbouring_keys_give_unrelated_generators() -> None:
     keys = [("noise", 0, 1), ("noise", 1, 0), ("slack", 0, 1), ("noise", 0, 2), ("noise", 1)]
     assert len({draw(*key) for key in keys}) == len(keys)
     assert draw("noise", 0, 1) == draw("noise", 0, 1)
+
+
+def test_llada_padding_reaches_the_longest_of_the_step(samples: list[Sample]) -> None:
+    stream = stream_of(samples, replace(SLACK, padding="llada", canvas_length=40))
+    seen: set[int] = set()
+    for step in range(8):
+        draws = [stream[n] for n in range(8 * step, 8 * step + 8)]
+        longest = max(draw.ctc_length for draw in draws)
+        assert {draw.noisy.numel() for draw in draws} == {longest}
+        assert stream.step_lengths(step) == [longest] * 8
+        seen.add(longest)
+        for draw in draws:
+            assert (draw.clean[draw.ctc_length :] == SPEC.pad_id).all()
+            assert draw.loss_weight == pytest.approx(1 / (draw.rate * longest))
+    assert len(seen) > 1
+
+
+def test_without_padding_the_canvas_is_the_response_and_its_slack(samples: list[Sample]) -> None:
+    stream = stream_of(samples, replace(SLACK, padding="none", canvas_length=40))
+    for n in range(24):
+        draw = stream[n]
+        assert draw.clean.numel() == draw.ctc_length
+        response = samples[draw.sample_id].response.tolist()
+        assert collapse(draw.clean.tolist(), slack_id=SPEC.slack_id) == response
+        assert draw.loss_weight == pytest.approx(1 / (draw.rate * draw.ctc_length))
+
+
+def test_token_norm_divides_by_the_supervised_positions_of_the_whole_step(
+    samples: list[Sample],
+) -> None:
+    spec = replace(SLACK, padding="none", loss_norm="token", canvas_length=40)
+    stream = stream_of(samples, spec)
+    draws = [stream[n] for n in range(8, 16)]
+    positions = sum(draw.noisy.numel() for draw in draws)
+    for draw in draws:  # the trainer takes the mean over the 8 draws
+        assert draw.loss_weight / 8 == pytest.approx(1 / (draw.rate * positions))
+
+
+@pytest.mark.parametrize("padding", ["llada", "none"])
+def test_a_canvas_of_another_length_has_the_same_masks_where_both_are(
+    samples: list[Sample], padding: str
+) -> None:
+    fixed = stream_of(samples)
+    other = stream_of(samples, replace(SPEC, padding=padding))  # type: ignore[arg-type]
+    for n in range(20):
+        a, b = fixed[n], other[n]
+        length = b.noisy.numel()
+        assert torch.equal(masked(a, SPEC)[:length], masked(b, SPEC))
+
+
+def test_nothing_attends_to_or_is_scored_behind_a_shorter_canvas(samples: list[Sample]) -> None:
+    spec = replace(SLACK, padding="none", canvas_length=40)
+    stream = stream_of(samples, spec)
+    draws = [stream[n] for n in range(8)]
+    batch = collate(draws, spec=spec)
+    prompts = max(draw.prompt.numel() for draw in draws)
+    assert len({draw.noisy.numel() for draw in draws}) > 1
+    for row, draw in enumerate(draws):
+        end, start = prompts + draw.noisy.numel(), prompts - draw.prompt.numel()
+        assert batch["attention_mask"][row].nonzero()[:, 0].tolist() == list(range(start, end))
+        assert batch["input_ids"][row, prompts:end].tolist() == draw.noisy.tolist()
+        assert not (batch["noisy"][row, draw.noisy.numel() :] == spec.mask_id).any()
+        assert not batch["ce_weights"][row, draw.noisy.numel() :].any()
+
+
+def test_evaluation_lengths_do_not_depend_on_batches(samples: list[Sample]) -> None:
+    llada = EvalStream(samples, replace(SPEC, padding="llada"))
+    longest = max(sample.response.numel() for sample in samples)
+    assert {llada[n].noisy.numel() for n in range(len(llada))} == {longest}
+    plain = EvalStream(samples, replace(SPEC, padding="none"))
+    assert [plain[4 * n].noisy.numel() for n in range(5)] == [
+        sample.response.numel() for sample in samples[:5]
+    ]
+
+
+LENGTHS = [(7 * index) % 41 for index in range(203)]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_a_grouped_epoch_is_a_permutation_too(epoch: int) -> None:
+    order = SampleOrder(LENGTHS, data_seed=0, batch_size=8)
+    assert sorted(order[203 * epoch + i] for i in range(203)) == list(range(203))
+
+
+def test_grouped_batches_hold_similar_lengths_in_random_order() -> None:
+    def spreads(batch_size: int | None) -> list[int]:
+        order = SampleOrder(LENGTHS, data_seed=0, batch_size=batch_size)
+        batches = [[LENGTHS[order[8 * step + i]] for i in range(8)] for step in range(75)]
+        return [max(batch) - min(batch) for batch in batches]
+
+    assert sum(spreads(8)) < 0.2 * sum(spreads(None))
+    order = SampleOrder(LENGTHS, data_seed=0, batch_size=8)
+    firsts = [LENGTHS[order[8 * step]] for step in range(25)]
+    assert firsts != sorted(firsts)
+
+
+def test_a_grouped_order_is_a_function_of_its_number() -> None:
+    forward = SampleOrder(LENGTHS, data_seed=3, batch_size=8)
+    backward = SampleOrder(LENGTHS, data_seed=3, batch_size=8)
+    drawn = {n: backward[n] for n in reversed(range(1000))}
+    assert [forward[n] for n in range(1000)] == [drawn[n] for n in range(1000)]
+
+
+def test_a_batch_larger_than_the_data_is_grouped_too(samples: list[Sample]) -> None:
+    order = SampleOrder([3, 1, 2], data_seed=0, batch_size=8)
+    assert Counter(order[n] for n in range(24)) == {0: 8, 1: 8, 2: 8}

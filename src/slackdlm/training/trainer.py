@@ -214,7 +214,7 @@ class SlackTrainer(Trainer):
             journal.append(self.log_file, {"step": self.state.global_step, **logs})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
-    def whole_state(self) -> dict[str, Tensor] | None:
+    def whole_state(self) -> dict[str, Any] | None:
         """All weights, gathered on the main process if an engine sharded them; else None."""
         if self.accelerator.distributed_type in (
             DistributedType.FSDP,
