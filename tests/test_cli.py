@@ -15,7 +15,7 @@ training: {{steps: 3, batch_size: 2, eval_samples: 2, eval_every: 3, save_every:
 
 
 ANSWER_KEYS = set(
-    "id prompt text tokens canvas forwards dose settings intervention model seconds".split()
+    "id category turn system prompt text tokens canvas forwards dose settings intervention model seconds seed".split()
 )
 
 
@@ -78,7 +78,7 @@ def test_generate_writes_one_whole_row_per_question(trained: Path) -> None:
     ]
     assert run("generate", trained / "run" / "model", *arguments) == 0
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [row["id"] for row in rows] == [0, "why"]
+    assert [row["id"] for row in rows] == ["0", "why"]
     for row in rows:
         assert set(row) == ANSWER_KEYS
         assert len(row["canvas"]) == 12
@@ -89,6 +89,44 @@ def test_generate_writes_one_whole_row_per_question(trained: Path) -> None:
     assert run("generate", trained / "run" / "model", *arguments[:5], again, *arguments[6:]) == 0
     texts = [json.loads(line)["text"] for line in again.read_text(encoding="utf-8").splitlines()]
     assert texts == [row["text"] for row in rows], "same settings, same answers"
+
+
+def test_answer_puts_both_turns_to_the_model_and_finishes_at_once_the_second_time(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = trained / "turns.jsonl"
+    questions.write_text(
+        '{"question_id": 81, "category": "writing", "turns": ["Say 1.", "And 2?"]}\n'
+        '{"question_id": 82, "category": "math", "turns": ["1 + 1?", "Sure?"]}\n'
+    )
+    output = trained / "mt.jsonl"
+    arguments = ["answer", trained / "run" / "model", "--questions", questions, "--output", output]
+    arguments += ["--benchmark", "mt-bench", "--canvas-length", 8, "--steps", 2, "--name", "tiny"]
+    assert run(*arguments) == 0
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["turn"]) for row in rows] == [
+        ("81", 1),
+        ("81", 2),
+        ("82", 1),
+        ("82", 2),
+    ]
+    assert {row["system"] for row in rows} == {"tiny"}
+    assert "4 answers" in capsys.readouterr().out
+    before = output.read_bytes()
+    assert run(*arguments) == 0
+    assert output.read_bytes() == before
+
+
+def test_answer_reports_questions_it_could_not_ask(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = trained / "long.jsonl"
+    questions.write_text(json.dumps({"prompt": "x" * 5000}) + '\n{"prompt": "short"}\n')
+    output = trained / "long-answers.jsonl"
+    arguments = ["--questions", questions, "--output", output, "--canvas-length", 8, "--steps", 1]
+    assert run("answer", trained / "run" / "model", *arguments) == 2
+    assert "1 turns have no answer" in " ".join(capsys.readouterr().err.split())
+    assert len(output.read_text().splitlines()) == 1
 
 
 def test_generate_prints_an_answer_to_a_prompt(
@@ -104,7 +142,10 @@ def test_generate_prints_an_answer_to_a_prompt(
     [
         (["--prompt", "x", "--rate", "0.1"], "give both or neither"),
         (["--prompt", "x", "--intervention", "shift", "--rate", "1.5"], "must lie in"),
-        (["--input", "missing.jsonl"], "there is no such question file"),
+        (["--input", "missing.jsonl"], "there is no such file"),
+        (["--prompt", "x", "--seed", "-1"], "--seed: expected at least 0, got -1"),
+        (["--prompt", "x", "--first", "0"], "--first: expected at least 1, got 0"),
+        (["--prompt", "x", "--output", "/dev/null/answers.jsonl"], "cannot be written"),
         (["--prompt", " "], "no prompt"),
     ],
 )

@@ -8,13 +8,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
-from slackdlm.errors import ConfigError, SlackDLMError
+from slackdlm.errors import ConfigError, DataError, SlackDLMError
+
+if TYPE_CHECKING:
+    from slackdlm.evaluation.answering import Shard
+    from slackdlm.evaluation.benchmarks.items import Question
+    from slackdlm.models.loaded import LoadedModel
+    from slackdlm.sampling.intervention import ShiftIntervention
+    from slackdlm.sampling.sampler import SamplerConfig
 
 # torch and transformers take seconds to import: each command imports what it needs.
 
@@ -49,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_train(commands)
     _add_generate(commands)
+    _add_answer(commands)
     _add_surface_form(commands)
     _add_report(commands)
     _add_bench(commands)
@@ -140,8 +149,7 @@ def _add_generate(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "generate", help="decode prompts from an argument, a JSONL file or standard input"
     )
-    parser.add_argument("model", help="model folder or hub id")
-    parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
+    _add_model(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", help="one user text")
     source.add_argument("--input", type=Path, help="JSONL of questions")
@@ -150,6 +158,16 @@ def _add_generate(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
+    _add_decoding(parser)
+    parser.set_defaults(run=_generate)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="model folder or hub id")
+    parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--canvas-length", type=int, required=True, help="positions, slack and padding included"
     )
@@ -169,17 +187,15 @@ def _add_generate(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--rate", type=float, help="share of content tokens the intervention touches"
     )
-    parser.set_defaults(run=_generate)
 
 
-def _generate(arguments: argparse.Namespace) -> None:
-    from rich.progress import track
-
-    from slackdlm.evaluation.answers import Question, read_questions, write_answers
-    from slackdlm.models.loading import load_model
+def _decoding(arguments: argparse.Namespace) -> tuple["SamplerConfig", "ShiftIntervention | None"]:
+    """How to decode, from the flags of :func:`_add_decoding`."""
     from slackdlm.sampling.intervention import ShiftIntervention
-    from slackdlm.sampling.sampler import Sampler, SamplerConfig
+    from slackdlm.sampling.sampler import SamplerConfig
 
+    if arguments.seed < 0:
+        raise ConfigError(f"--seed: expected at least 0, got {arguments.seed}")
     if (arguments.intervention is None) != (arguments.rate is None):
         raise ConfigError("--intervention and --rate: give both or neither")
     intervention = None
@@ -196,36 +212,134 @@ def _generate(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
     )
+    return config, intervention
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from rich.progress import track
+
+    from slackdlm.evaluation.answering import journal_folder
+    from slackdlm.evaluation.answers import check_first, read_questions
+    from slackdlm.models.loading import load_model
+    from slackdlm.sampling.sampler import Sampler
+
+    config, intervention = _decoding(arguments)
+    check_first(arguments.first)
     if arguments.input is not None:
         questions = read_questions(arguments.input, column=arguments.column, first=arguments.first)
+        prompts = [[dict(message) for message in question.messages] for question in questions]
     else:
         text = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
         if not text.strip():
             raise ConfigError(
                 "generate: no prompt; give --prompt TEXT, --input FILE or text on standard input"
             )
-        questions = [Question(0, text)]
+        prompts = [[{"role": "user", "content": text}]]
+        from slackdlm.evaluation.benchmarks.items import Question
+
+        questions = [Question("0", None, tuple(prompts[0]))]
+    if arguments.output is not None:
+        journal_folder(arguments.output)
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
     if arguments.output is not None:
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True)) as progress:
-            bar = progress.add_task("answers", total=len(questions))
-            write_answers(
-                loaded,
-                questions,
-                config,
-                arguments.output,
-                intervention=intervention,
-                on_batch=lambda count: progress.advance(bar, count),
-            )
-        console.print(Text(f"{len(questions)} answers: {arguments.output}"))
+        _write_answers(loaded, questions, config, intervention, arguments.output)
         return
     sampler = Sampler(loaded, replace(config, batch_size=1), intervention)
-    for row, question in enumerate(track(questions, console=Console(stderr=True), transient=True)):
-        console.print(
-            printable(sampler.generate([question.prompt], row_ids=[row])[0].text), soft_wrap=True
+    for row, prompt in enumerate(track(prompts, console=Console(stderr=True), transient=True)):
+        console.print(printable(sampler.generate([prompt], row_ids=[row])[0].text), soft_wrap=True)
+
+
+def _add_answer(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "answer",
+        help="answer a question file, resumably and on any number of processes",
+        description="Run it again to finish what is missing. Under torchrun or accelerate launch every process "
+        "answers its share, and the last to finish writes the output.",
+    )
+    _add_model(parser)
+    parser.add_argument("--questions", type=Path, required=True, help="question file")
+    parser.add_argument(
+        "--benchmark",
+        choices=["arena-hard", "mt-bench", "wildbench"],
+        help="format of the question file (default: JSONL with prompt or messages)",
+    )
+    parser.add_argument(
+        "--column", default="prompt", help="column of a plain question (default: %(default)s)"
+    )
+    parser.add_argument("--first", type=int, help="only the first so many questions")
+    parser.add_argument("--output", type=Path, required=True, help="answers.jsonl")
+    parser.add_argument("--name", help="name of this system in the file (default: the model's)")
+    parser.add_argument("--device", help="default: the process's GPU, or the CPU")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
+    _add_decoding(parser)
+    parser.set_defaults(run=_answer)
+
+
+def _answer(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from slackdlm.evaluation.answering import journal_folder, shard_from_environment
+    from slackdlm.evaluation.answers import check_first, read_benchmark_questions
+    from slackdlm.models.loading import load_model
+
+    config, intervention = _decoding(arguments)
+    check_first(arguments.first)
+    shard = shard_from_environment()
+    questions = read_benchmark_questions(
+        arguments.questions, arguments.benchmark, column=arguments.column, first=arguments.first
+    )
+    journal_folder(arguments.output)
+    device = arguments.device
+    if device is None and torch.cuda.is_available():
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    loaded = load_model(
+        arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=device
+    )
+    _write_answers(
+        loaded, questions, config, intervention, arguments.output, name=arguments.name, shard=shard
+    )
+
+
+def _write_answers(
+    loaded: "LoadedModel",
+    questions: "Sequence[Question]",
+    config: "SamplerConfig",
+    intervention: "ShiftIntervention | None",
+    output: Path,
+    *,
+    name: str | None = None,
+    shard: "Shard | None" = None,
+) -> None:
+    """Answer with a progress bar, then say what was written and what is missing."""
+    from rich.progress import Progress
+
+    from slackdlm.evaluation.answering import ALONE, answer_questions
+
+    shard = shard or ALONE
+    share = questions[shard.rank :: shard.world_size]
+    total = sum(1 + len(question.later_turns) for question in share)
+    with Progress(console=Console(stderr=True), disable=shard.rank > 0) as progress:
+        bar = progress.add_task("answers", total=total)
+        answered = answer_questions(
+            loaded,
+            questions,
+            config,
+            output,
+            intervention=intervention,
+            system=name,
+            shard=shard,
+            on_answers=lambda count: progress.advance(bar, count),
+        )
+    if answered is None:
+        Console().print(f"process {shard.rank} of {shard.world_size}: its share is done")
+        return
+    Console().print(Text(f"{answered.num_answers} answers: {answered.output}"))
+    if answered.unanswered:
+        first = answered.unanswered[0]
+        raise DataError(
+            f"{output}: {len(answered.unanswered)} turns have no answer and no line, the first is turn "
+            f"{first.turn} of question {first.question_id!a} ({first.error}); the others are written"
         )
 
 

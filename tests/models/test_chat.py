@@ -112,6 +112,16 @@ def test_a_bad_prompt_is_an_error(messages: list[dict[str, object]], message: st
         encode_prompt(BYTES, messages)
 
 
+def test_a_model_that_said_nothing_can_be_asked_on() -> None:
+    silent = {"role": "assistant", "content": " "}
+    said = {"role": "assistant", "content": "x"}
+    with_word = encode_prompt(BYTES, [USER, said, USER])
+    without = encode_prompt(BYTES, [USER, silent, USER])
+    assert len(without) == len(with_word) - 1
+    with pytest.raises(DataError, match=r"messages\[1\]: the content is empty"):
+        encode_dialogue(BYTES, [USER, silent])
+
+
 @pytest.mark.parametrize(
     ("messages", "message"),
     [

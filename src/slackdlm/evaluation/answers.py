@@ -1,123 +1,138 @@
-"""Questions in, answers out: JSONL files, one object a line, written whole or not at all."""
+"""Questions in, answers out: the files of our own format, one JSON object a line."""
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
-import torch
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.evaluation.benchmarks import arena_hard, mt_bench, wildbench
+from slackdlm.evaluation.benchmarks.items import Answer, Question, unique_questions
+from slackdlm.evaluation.jsonl import Row, get_id, get_text, read_rows, show
+from slackdlm.evaluation.judgments import as_messages
 
-from slackdlm.errors import DataError
-from slackdlm.models.loading import LoadedModel
-from slackdlm.sampling.intervention import ShiftIntervention
-from slackdlm.sampling.sampler import Prompt, Sampler, SamplerConfig
+BenchmarkName = Literal["arena-hard", "mt-bench", "wildbench"]
 
 
-class Question(NamedTuple):
-    """One thing to ask."""
+class Turn(NamedTuple):
+    """One answered turn: a line of ``answers.jsonl``."""
 
-    id: str | int
-    """From the file's ``id``, or the line number counted from 0."""
-    prompt: Prompt
-    """A text, or a chat that ends with a user's turn."""
+    question_id: str
+    turn: int
+    """From 1."""
+    system: str
+    text: str
+    row: Row
+    """The whole line."""
 
 
 def read_questions(
     path: Path, *, column: str = "prompt", first: int | None = None
 ) -> list[Question]:
-    """Questions of a JSONL file.
+    """Questions of any JSONL file.
 
     Args:
-        path: One object a line, with ``messages`` or the named column, and optionally ``id``.
+        path: One object a line, with ``messages`` or the named column, and optionally ``id`` and ``category``.
+            Without an ``id`` it is the line's number, counted from 0.
         column: Column of the question's text where there are no ``messages``.
         first: How many to read; all if not given.
 
     Raises:
-        DataError: If the file is missing or empty, or a line cannot be used; names file and line.
+        DataError: If the file is missing, empty or not UTF-8, two questions have one id, or a line cannot be used;
+            names file and line.
+        ConfigError: If ``first`` is below 1.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such question file")
+    check_first(first)
     questions: list[Question] = []
-    # Not splitlines: U+2028 inside a JSON string ends no line of the file.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for where, row in read_rows(path, what="questions"):
         if first is not None and len(questions) == first:
             break
-        if not line.strip():
-            continue
-        try:
-            row: object = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from error
-        columns = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
-        prompt = columns.get("messages", columns.get(column))
-        if not isinstance(prompt, str | list) or not prompt:
-            raise DataError(
-                f"{path}:{number}: expected a text in column {column!r} or a list in 'messages'"
+        if "messages" in row:
+            messages = as_messages(row["messages"], where=f"{where}: 'messages'")
+        else:
+            messages = ({"role": "user", "content": get_text(row, column, where=where)},)
+        if not messages or not all(message["content"].strip() for message in messages):
+            raise DataError(f"{where}: expected a question with words in every turn, got none")
+        number = int(where.rpartition(":")[2]) - 1
+        questions.append(
+            Question(
+                id=get_id(row, "id", where=where) if "id" in row else str(number),
+                category=get_text(row, "category", where=where) if "category" in row else None,
+                messages=messages,
             )
-        questions.append(Question(columns.get("id", number - 1), prompt))
-    if not questions:
-        raise DataError(f"{path}: the file holds no question")
-    return questions
-
-
-def write_answers(
-    loaded: LoadedModel,
-    questions: Sequence[Question],
-    config: SamplerConfig,
-    file: Path,
-    *,
-    intervention: ShiftIntervention | None = None,
-    on_batch: Callable[[int], None] | None = None,
-) -> None:
-    """Answer every question and write ``answers.jsonl``.
-
-    A row holds everything that decided the text: model, settings, seed, intervention, and the raw canvas beside it.
-
-    Args:
-        loaded: The model.
-        questions: What to ask, in order; a question's place seeds its noise.
-        config: How to decode.
-        file: Where to write; replaced only when all answers are there.
-        intervention: Optional intervention.
-        on_batch: Called with the number of answers just finished.
-    """
-    started = time.perf_counter()
-    sampler = Sampler(loaded, config, intervention)
-    answers = sampler.generate([question.prompt for question in questions], on_batch=on_batch)
-    seconds = time.perf_counter() - started
-    settings = asdict(config)
-    probe = None if intervention is None else vars(intervention)
-    model = {"name": loaded.name, "sha256": weights_sha256(loaded)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8") as stream:
-        for question, answer in zip(questions, answers, strict=True):
-            row = {
-                "id": question.id,
-                "prompt": question.prompt,
-                "text": answer.text,
-                "tokens": answer.tokens,
-                "canvas": answer.canvas,
-                "forwards": answer.num_forwards,
-                "dose": answer.dose._asdict(),
-                "settings": settings,
-                "intervention": probe,
-                "model": model,
-                "seconds": round(seconds / len(questions), 4),
-            }
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-    part.replace(file)
-
-
-def weights_sha256(loaded: LoadedModel) -> str:
-    """Hash of all weights, names and types: what the model is, wherever it was loaded from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(loaded.model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         )
-    return digest.hexdigest()
+    return unique_questions(questions, path=path)
+
+
+def read_benchmark_questions(
+    path: Path,
+    benchmark: BenchmarkName | None,
+    *,
+    column: str = "prompt",
+    first: int | None = None,
+) -> list[Question]:
+    """Questions of a benchmark's own file, or of any JSONL where there is no benchmark; as :func:`read_questions`."""
+    check_first(first)
+    if benchmark is None:
+        return read_questions(path, column=column, first=first)
+    read = {
+        "arena-hard": arena_hard.read_questions,
+        "mt-bench": mt_bench.read_questions,
+        "wildbench": wildbench.read_questions,
+    }[benchmark]
+    return read(path)[:first]
+
+
+def check_first(first: int | None) -> None:
+    """Raise ConfigError unless ``first`` questions can be taken."""
+    if first is not None and first < 1:
+        raise ConfigError(f"--first: expected at least 1, got {first}")
+
+
+def read_turns(path: Path) -> list[Turn]:
+    """Every line of our own ``answers.jsonl``; errors as in :func:`read_answers`."""
+    turns: list[Turn] = []
+    seen: set[tuple[str, str, int]] = set()
+    for where, row in read_rows(path, what="answers"):
+        question_id, text = get_id(row, "id", where=where), get_text(row, "text", where=where)
+        system, turn = get_text(row, "system", where=where), row.get("turn")
+        if type(turn) is not int or turn < 1:
+            raise DataError(f"{where}: expected a number from 1 in 'turn', got {show(turn)}")
+        key = (question_id, system, turn)
+        if key in seen:
+            raise DataError(
+                f"{where}: {system!a} answers turn {turn} of question {question_id!a} twice; keep one"
+            )
+        seen.add(key)
+        turns.append(Turn(question_id, turn, system, text, row))
+    return turns
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The answers of our own ``answers.jsonl``, a question's turns together, in the order of the file.
+
+    Raises:
+        DataError: If the file or a line cannot be used, an answer is there twice, or a turn is missing before a later
+            one; names file and line.
+    """
+    found: dict[tuple[str, str], list[Turn]] = {}
+    for turn in read_turns(path):
+        found.setdefault((turn.question_id, turn.system), []).append(turn)
+    answers: list[Answer] = []
+    for (question_id, system), turns in found.items():
+        turns = sorted(turns, key=lambda turn: turn.turn)
+        if [turn.turn for turn in turns] != list(range(1, len(turns) + 1)):
+            raise DataError(
+                f"{path}: {system!a} answers turn {turns[-1].turn} of question {question_id!a}, "
+                "but not every turn before it"
+            )
+        prompt: Any = turns[0].row.get("prompt")
+        answers.append(
+            Answer(
+                question_id=question_id,
+                system=system,
+                turns=tuple(turn.text for turn in turns),
+                messages=()
+                if prompt is None
+                else as_messages(prompt, where=f"{path}: 'prompt' of question {question_id!a}"),
+            )
+        )
+    return answers

@@ -38,7 +38,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message
     Args:
         tokenizer: Any tokenizer with LLaDA's chat tokens; its own chat template is not used.
         messages: ``{"role": "system" | "user" | "assistant", "content": text}``, oldest first, the
-            last one a user's. Contents are stripped; what spells a special token in them is text.
+            last one a user's. Contents are stripped; what spells a special token in them is text. An assistant's
+            may be empty: a model that said nothing can still be asked on.
 
     Returns:
         ``<|startoftext|>``, per message header, content and ``<|eot_id|>``, then the header.
@@ -48,7 +49,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message
             the last is not a user's.
         ConfigError: If the tokenizer has no chat tokens.
     """
-    checked = _check(messages)
+    checked = _check(messages, allow_empty_answers=True)
     if checked[-1][0] != "user":
         raise DataError(
             f"messages: expected the last message to be a user's, got role {checked[-1][0]!r}; "
@@ -119,7 +120,9 @@ def _require(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     return token_id
 
 
-def _check(messages: Sequence[Message]) -> list[tuple[str, str]]:
+def _check(
+    messages: Sequence[Message], *, allow_empty_answers: bool = False
+) -> list[tuple[str, str]]:
     """Role and stripped content of each message."""
     if not messages:
         raise DataError("messages: expected at least one message, got none")
@@ -134,7 +137,7 @@ def _check(messages: Sequence[Message]) -> list[tuple[str, str]]:
             raise DataError(
                 f"messages[{index}]: expected content to be text, got {type(content).__name__}"
             )
-        if not content.strip():
+        if not content.strip() and not (allow_empty_answers and role == "assistant"):
             raise DataError(f"messages[{index}]: the content is empty; drop the message or fill it")
         checked.append((str(role), content.strip()))
     return checked
