@@ -294,6 +294,16 @@ def test_a_variant_that_is_not_implemented_is_an_error_naming_its_key(
 
 
 @pytest.mark.parametrize(
+    ("key", "value"), [("logit_softcap", 30.0), ("rope_thetta", 1e4), ("quantization_config", {})]
+)
+def test_a_key_nobody_knows_is_an_error_unless_it_asks_for_nothing(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"the key {key} = .* is not known and may change"):
+        tiny(**{key: value})
+    for nothing in (None, False):
+        tiny(**{key: nothing})
+
+
+@pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"n_heads": 5}, "d_model must be an even multiple of n_heads, got 64 and 5"),

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.checkpoint import read_headers, read_json
 from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.weights import head_name
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -109,7 +110,7 @@ def new_adapter(
             "adapter: expected rank >= 1, alpha > 0 and dropout in [0, 1), "
             f"got {rank}, {alpha} and {dropout}"
         )
-    head = _head_name(model)
+    head = head_name(model)
     names = _linear_names(model, head=head)
     targets = sorted(names) if target_modules is None else list(target_modules)
     _check_targets(targets, names, head=head)
@@ -127,11 +128,6 @@ def new_adapter(
         adapted = PeftModel(model, config)
     adapted.eval()
     return replace(loaded, model=adapted, name=f"{loaded.name}+lora")
-
-
-def _head_name(model: PreTrainedModel) -> str:
-    head = model.get_output_embeddings()
-    return next(name for name, module in model.named_modules() if module is head)
 
 
 def _linear_names(model: PreTrainedModel, *, head: str) -> set[str]:

@@ -75,12 +75,14 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
-class ResidualLinear(nn.Linear):
-    """A projection into the residual stream; its depth (1 = first block) sets its initial scale."""
+def residual_linear(in_features: int, out_features: int, *, depth: int) -> nn.Linear:
+    """A projection into the residual stream; its depth (1 = first block) sets its initial scale.
 
-    def __init__(self, in_features: int, out_features: int, *, depth: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
-        self.depth = depth
+    No subclass: bitsandbytes quantises layers whose type is exactly ``nn.Linear``.
+    """
+    linear: Any = nn.Linear(in_features, out_features, bias=False)
+    linear.residual_depth = depth
+    return linear
 
 
 def rotary_angles(length: int, *, head_size: int, theta: float, device: torch.device) -> Rotation:
@@ -142,11 +144,11 @@ class LLaDABlock(GradientCheckpointingLayer):
         self.q_proj = nn.Linear(size, size, bias=False)
         self.k_proj = nn.Linear(size, kv_size, bias=False)
         self.v_proj = nn.Linear(size, kv_size, bias=False)
-        self.attn_out = ResidualLinear(size, size, depth=depth)
+        self.attn_out = residual_linear(size, size, depth=depth)
         self.ff_norm = RMSNorm(size, eps=config.rms_norm_eps)
         self.ff_proj = nn.Linear(size, config.ff_size, bias=False)
         self.up_proj = nn.Linear(size, config.ff_size, bias=False)
-        self.ff_out = ResidualLinear(config.ff_size, size, depth=depth)
+        self.ff_out = residual_linear(config.ff_size, size, depth=depth)
 
     def forward(
         self,
@@ -321,6 +323,7 @@ class LLaDAModelLM(PreTrainedModel):
             init.normal_(module.weight, std=self.config.init_std)
             return
         std = 1 / math.sqrt(module.weight.shape[1])
-        if isinstance(module, ResidualLinear):
-            std /= math.sqrt(2 * module.depth)
+        depth: Any = getattr(module, "residual_depth", None)
+        if depth is not None:
+            std /= math.sqrt(2 * depth)
         init.trunc_normal_(module.weight, std=std, a=-3 * std, b=3 * std)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, no_type_check
 from transformers import PreTrainedConfig
 
 from slackdlm.errors import ConfigError
+from slackdlm.models.config_keys import check_known
 
 # Keys whose other values would give other numbers: a checkpoint that asks for one is refused.
 _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
@@ -31,6 +32,17 @@ _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "init_fn": ("mitchell", "normal"),
 }
 
+# Published keys that choose a kernel, a device or a place, or that only matter for a variant refused above.
+_WITHOUT_EFFECT = (
+    "alibi_bias_max",
+    "attention_layer_norm_with_affine",
+    "flash_attention",
+    "init_cutoff_factor",
+    "init_device",
+    "precision",
+    "use_cache",
+)
+
 
 @no_type_check  # the signature hides that any other key is accepted, which trips run-time checks
 class LLaDAConfig(PreTrainedConfig):
@@ -43,8 +55,8 @@ class LLaDAConfig(PreTrainedConfig):
     or pointed at.
 
     Raises:
-        ConfigError: For a variant that is not implemented or sizes that do not divide; the message
-            names the key.
+        ConfigError: For a variant that is not implemented, a key that is not known, or sizes that
+            do not divide; the message names the key.
 
     References:
         Nie et al., 2025 (LLaDA): ``config.json`` of the published LLaDA-8B-Base and -Instruct.
@@ -118,6 +130,7 @@ class LLaDAConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Resolve the sizes left to their defaults and refuse what is not implemented."""
         self._check_variant(kwargs)
+        check_known(kwargs, [*_IMPLEMENTED, *_WITHOUT_EFFECT])
         for key in ("auto_map", "rope_scaling"):
             kwargs.pop(key, None)
         if self.n_kv_heads is None:

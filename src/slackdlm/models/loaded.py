@@ -27,6 +27,8 @@ class LoadedModel:
     """``<|endoftext|>`` as padding."""
     name: str
     """Where it came from; goes into result files."""
+    max_length: int
+    """Longest input in tokens, prompt and canvas together."""
 
 
 def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:

@@ -1,21 +1,22 @@
 """How does a model come into memory, and where does it go? Weights, tokenizer and special ids."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.adapter import apply_adapter
-from slackdlm.models.checkpoint import check_tensors, locate, read_json, read_tensor_infos
+from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, head_weight
 from slackdlm.models.tokenizer import END_OF_TEXT, END_OF_TURN, MASK, RESERVED, SLACK, special_id
+from slackdlm.models.weights import DeviceMap, Placement, read_weights
 
 __all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
 
@@ -28,6 +29,8 @@ def load_model(
     adapter: str | Path | None = None,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    device_map: DeviceMap | None = None,
+    quantization: str | None = None,
 ) -> LoadedModel:
     """A published or saved model in evaluation mode, read from safetensors without remote code.
 
@@ -36,7 +39,12 @@ def load_model(
         adapter: Folder or hub id of a PEFT adapter to put on the model, not merged.
         dtype: Type of the weights; ``"float32"``, ``"bfloat16"`` or ``"float16"`` as text. None: as
             in the checkpoint.
-        device: Where the model goes. None: the CPU.
+        device: Where the model goes, read straight to it. None: the CPU.
+        device_map: Instead of ``device``: ``"auto"`` spreads the blocks over all GPUs (the CPU, if
+            there is none), a mapping says which module goes where; the embedding and the output
+            layer must share a device.
+        quantization: ``"4bit"``: all linear layers but the output layer as NF4 with double
+            quantisation, for QLoRA; needs bitsandbytes. Not measured on a GPU.
 
     Returns:
         The model. ``<slack>`` is the token of that name, else ``<|reserved_token_0|>``, else a
@@ -44,27 +52,34 @@ def load_model(
 
     Raises:
         CheckpointError: If the folder is missing, incomplete, torn, pickled or does not fit itself.
-        ConfigError: If the architecture, one of its keys, or ``dtype`` is not supported.
+        ConfigError: If the architecture, one of its keys, ``dtype`` or the placement is not
+            supported.
     """
-    torch_dtype = _parse_dtype(dtype)
+    placement = Placement(
+        dtype=_parse_dtype(dtype),
+        device=None if device is None else torch.device(device),
+        device_map=device_map,
+        quantization=quantization,
+    )
     folder = locate(name_or_path)
     raw = read_json(folder / "config.json")
     model_type = raw.get("model_type")
     if model_type == "llada":
         config = LLaDAConfig.from_dict(raw)
-        model = _load_llada(folder, config, dtype=torch_dtype)
+        model = read_weights(LLaDAModelLM, folder, config, placement)
     else:
         raise ConfigError(
             f"{folder / 'config.json'}: model_type {model_type!r} is not supported; "
             "supported: llada"
         )
+    model.name_or_path = str(name_or_path)  # of a hub id transformers keeps the cache's folder
     tokenizer = _load_tokenizer(folder)
     _check_room(config, tokenizer, where=str(folder))
     loaded = _assemble(model, tokenizer, name=str(name_or_path))
     if adapter is not None:
         with_adapter = apply_adapter(model, locate(adapter))
+        with_adapter.eval()
         loaded = replace(loaded, model=with_adapter, name=f"{name_or_path}+{adapter}")
-    _place(loaded.model, torch.device(device or "cpu"))
     return loaded
 
 
@@ -105,24 +120,44 @@ def new_model(
     return _assemble(model, tokenizer, name="new")
 
 
-def save_model(loaded: LoadedModel, folder: str | Path) -> None:
+def save_model(
+    loaded: LoadedModel,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    max_shard_size: int | str = "5GB",
+) -> None:
     """Write weights, ``config.json`` and tokenizer in the published layout, for ``load_model``.
 
+    Args:
+        loaded: Left as it is.
+        folder: Made if it is not there.
+        dtype: Type of the weights in the files, as for ``load_model``. None: as they are.
+        max_shard_size: A checkpoint that is larger becomes several files and their index.
+
     Raises:
-        ConfigError: If the model carries an adapter: those are saved on their own.
+        ConfigError: If the model carries an adapter: those are saved on their own; or if it is
+            quantised, since its weights are not those of the published layout any more.
     """
+    target = _parse_dtype(dtype)
     if isinstance(loaded.model, PeftModel):
         raise ConfigError(
             "save_model: the model carries an adapter; save the adapter with "
             "model.save_pretrained(folder), or merge it first with model.merge_and_unload()"
         )
-    loaded.model.save_pretrained(folder)
+    model = loaded.model
+    if getattr(model, "is_quantized", False):
+        raise ConfigError("save_model: the model is quantised; save its adapter alone")
+    state = model.state_dict()
+    if target is not None:
+        state = {k: v.to(target) if v.is_floating_point() else v for k, v in state.items()}
+    model.save_pretrained(folder, state_dict=state, max_shard_size=max_shard_size)
+    # Older readers know the type by another key, and transformers writes that of the model.
+    path = Path(folder) / "config.json"
+    name = str(target or model.dtype).removeprefix("torch.")
+    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": name, "torch_dtype": name}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     loaded.tokenizer.save_pretrained(folder)
-
-
-def _place(module: nn.Module, device: torch.device) -> None:
-    module.to(device)
-    module.eval()
 
 
 def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -131,21 +166,6 @@ def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype: unknown {dtype!r}; use one of {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
-
-
-def _load_llada(folder: Path, config: LLaDAConfig, *, dtype: torch.dtype | None) -> LLaDAModelLM:
-    with torch.device("meta"):
-        expected = {k: tuple(v.shape) for k, v in LLaDAModelLM(config).state_dict().items()}
-    if config.weight_tying:
-        del expected["model.transformer.ff_out.weight"]
-    check_tensors(read_tensor_infos(folder), expected, folder=folder)
-    return LLaDAModelLM.from_pretrained(
-        folder,
-        config=config,
-        dtype="auto" if dtype is None else dtype,
-        use_safetensors=True,
-        local_files_only=True,
-    )
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -200,6 +220,7 @@ def _assemble(model: LLaDAModelLM, tokenizer: PreTrainedTokenizerFast, *, name: 
         eos_ids=(end_id,) if turn_id is None else (end_id, turn_id),
         pad_id=end_id,
         name=name,
+        max_length=model.config.max_sequence_length,
     )
 
 
@@ -217,7 +238,16 @@ def _find_or_add_slack(model: LLaDAModelLM, tokenizer: PreTrainedTokenizerFast) 
 
 @torch.no_grad()
 def _add_rows(model: LLaDAModelLM, num_rows: int) -> None:
-    """Grow embedding and head; new rows are the mean of the old ones, so nothing is drawn."""
+    """Grow embedding and head; new rows are the mean of the old ones, so nothing is drawn.
+
+    Raises:
+        ConfigError: If the model lies on several devices: new layers would not follow its map.
+    """
+    if len(set(getattr(model, "hf_device_map", {"": 0}).values())) > 1:
+        raise ConfigError(
+            "device_map: the vocabulary has no row for <slack>, and a spread model cannot grow; "
+            "load it on one device, save_model it, and spread that"
+        )
     num_old = model.config.num_rows
     with torch.random.fork_rng(devices=[]):
         model.resize_token_embeddings(num_rows, mean_resizing=False)

@@ -161,7 +161,7 @@ class Sampler:
         return generations
 
     def _check_lengths(self, encoded: Sequence[list[int]]) -> None:
-        room = int(self.loaded.model.config.max_sequence_length) - self.config.canvas_length
+        room = self.loaded.max_length - self.config.canvas_length
         too_long = [row for row, prompt in enumerate(encoded) if len(prompt) > room]
         if too_long:
             raise DataError(

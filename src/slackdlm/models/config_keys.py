@@ -1,0 +1,41 @@
+"""Does a ``config.json`` ask for something nobody here knows? Then it is refused, not ignored."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from slackdlm.errors import ConfigError
+
+# Written by transformers itself, some by older versions; none changes a number here.
+_GENERAL = {
+    *PreTrainedConfig().to_dict(),
+    *("auto_map", "torch_dtype", "attn_implementation", "name_or_path"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"),
+}
+
+
+def check_known(keys: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise if a configuration holds a key that may change the result and is not known.
+
+    Args:
+        keys: Keys and values beside those the configuration class has fields for.
+        known: Names that are dealt with. Those every transformers model has are known anyway, and
+            what starts with an underscore or is None or False asks for nothing.
+
+    Raises:
+        ConfigError: Naming the first such key.
+    """
+    for key, value in keys.items():
+        if (
+            key in _GENERAL
+            or key in known
+            or key.startswith("_")
+            or value is None
+            or value is False
+        ):
+            continue
+        raise ConfigError(
+            f"config.json: the key {key} = {value!r} is not known and may change the result; "
+            "use a checkpoint of a published architecture, or remove the key if it has no effect"
+        )

@@ -1,0 +1,197 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from slackdlm.errors import ConfigError
+from slackdlm.models.adapter import new_adapter
+from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.loading import head_weight, load_model, save_model
+from slackdlm.models.weights import spread
+
+Write = Callable[..., Path]
+EMBEDDING, HEAD = "model.transformer.wte", "model.transformer.ff_out"
+
+
+def draw_ids() -> torch.Tensor:
+    return torch.randint(0, 290, (2, 9), generator=torch.Generator().manual_seed(3))
+
+
+def empty(**keys: object) -> LLaDAModelLM:
+    sizes = {"d_model": 64, "n_layers": 6, "n_heads": 4, "mlp_hidden_size": 192}
+    with torch.device("meta"):
+        return LLaDAModelLM(LLaDAConfig(**(sizes | {"vocab_size": 100} | keys)))
+
+
+def num_bytes(model: LLaDAModelLM) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+# --- spreading -----------------------------------------------------------------------------------
+
+
+def test_a_model_that_fits_one_device_is_not_spread() -> None:
+    model = empty()
+    assert spread(model, max_memory={0: 10 * num_bytes(model), 1: 10**9}) == {"": 0}
+
+
+@pytest.mark.parametrize("weight_tying", [False, True])
+def test_a_spread_model_keeps_embedding_and_head_together(weight_tying: bool) -> None:
+    model = empty(weight_tying=weight_tying)
+    half = num_bytes(model) * 2 // 3
+    devices = spread(model, max_memory={0: half, 1: half})
+    assert devices[HEAD] == devices[EMBEDDING] == 0
+    assert set(devices.values()) == {0, 1}
+    placed = {0: 0, 1: 0}
+    for name, parameter in model.named_parameters():
+        place = next(d for key, d in sorted(devices.items(), reverse=True) if name.startswith(key))
+        placed[int(place)] += parameter.numel() * parameter.element_size()
+    assert placed[0] <= half
+    assert placed[1] <= half
+    blocks = [int(devices[f"model.transformer.blocks.{i}"]) for i in range(6)]
+    assert blocks == sorted(blocks)
+
+
+def test_a_model_that_fits_nowhere_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"does not fit into the memory of \['0', '1'\]"):
+        spread(empty(), max_memory={0: 10**5, 1: 10**5})
+
+
+def test_auto_without_a_gpu_is_the_cpu(published: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    ids = draw_ids()
+    spread_out = load_model(published, device_map="auto").model
+    assert spread_out.device.type == "cpu"
+    torch.testing.assert_close(
+        spread_out(ids).logits, load_model(published).model(ids).logits, atol=0, rtol=0
+    )
+
+
+def test_a_map_that_parts_embedding_and_head_is_an_error(published: Path) -> None:
+    parts = {EMBEDDING: "cpu", "model.transformer.blocks": "cpu", "model.transformer.ln_f": "cpu"}
+    with pytest.raises(ConfigError, match="sampler and loss need both on one"):
+        load_model(published, device_map=parts | {HEAD: "meta"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"device": "cpu", "device_map": "auto"}, "give device or device_map, not both"),
+        ({"device_map": "balanced"}, "device_map: unknown 'balanced'; use 'auto'"),
+        ({"quantization": "8bit"}, "quantization: unknown '8bit'; use '4bit'"),
+    ],
+)
+def test_a_placement_that_is_not_offered_is_an_error(
+    published: Path, keys: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_model(published, **keys)
+
+
+# --- attention kernels ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(2, 9, dtype=torch.long)])
+def test_without_padding_the_flash_kernel_runs(published: Path, mask: torch.Tensor | None) -> None:
+    model, ids = load_model(published).model, draw_ids()
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = model(ids, mask).logits
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # an error if it could not be used
+        torch.testing.assert_close(model(ids, mask).logits, expected, atol=1e-5, rtol=0)
+
+
+# --- saving --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_model_is_saved_in_the_type_asked_for_and_stays_as_it_is(
+    published: Path, tmp_path: Path, dtype: str
+) -> None:
+    loaded = load_model(published)
+    save_model(loaded, tmp_path / "saved", dtype=dtype)
+    assert loaded.model.dtype == torch.float32
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == dtype
+    again = load_model(tmp_path / "saved")
+    assert again.model.dtype == getattr(torch, dtype)
+    for name, tensor in load_model(published, dtype=dtype).model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], tensor, atol=0, rtol=0)
+
+
+def test_a_large_model_is_saved_as_shards_under_the_published_names(
+    published: Path, tmp_path: Path
+) -> None:
+    save_model(load_model(published), tmp_path / "saved", max_shard_size="200KB")
+    index = json.loads((tmp_path / "saved" / "model.safetensors.index.json").read_text())
+    original = json.loads((published / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == original["weight_map"].keys()
+    assert index["metadata"]["total_size"] == original["metadata"]["total_size"]
+    shards = sorted((tmp_path / "saved").glob("*.safetensors"))
+    assert len(shards) > 2
+    saved = {k: v for shard in shards for k, v in load_file(shard).items()}
+    for name, tensor in load_model(published).model.state_dict().items():
+        torch.testing.assert_close(saved[name], tensor, atol=0, rtol=0)
+
+
+# --- four bits -----------------------------------------------------------------------------------
+
+
+def test_four_bits_without_bitsandbytes_is_an_error(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slackdlm.models.weights.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"4bit needs bitsandbytes, .* 'slackdlm\[qlora\]'"):
+        load_model(published, quantization="4bit")
+
+
+@pytest.fixture
+def quantised(published: Path) -> Path:
+    pytest.importorskip("bitsandbytes")
+    return published
+
+
+def test_four_bits_spare_the_output_layer_and_nothing_else(quantised: Path) -> None:
+    model = load_model(quantised, quantization="4bit", dtype="float32").model
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert len(linear) == 15
+    assert {n for n, m in linear.items() if type(m) is torch.nn.Linear} == {HEAD}
+    exact = load_model(quantised).model
+    ids = draw_ids()
+    error = (model(ids).logits - exact(ids).logits).std() / exact(ids).logits.std()
+    assert 0 < error < 0.4
+
+
+def test_an_adapter_on_four_bits_alone_is_trained(quantised: Path, tmp_path: Path) -> None:
+    loaded = load_model(quantised, quantization="4bit", dtype="float32")
+    with pytest.raises(ConfigError, match="save_model: the model is quantised"):
+        save_model(loaded, tmp_path / "saved")
+    loaded = new_adapter(loaded, rank=2, alpha=4.0, dropout=0.0)
+    ids = draw_ids()
+    trained = {n: p for n, p in loaded.model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(".lora_" in name for name in trained)
+    loaded.model.activation_checkpointing_enable({"use_reentrant": False})
+    loaded.model.train()
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        hidden = loaded.model(ids, logits=False).last_hidden_state
+        logits = hidden @ head_weight(loaded.model).T
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    loaded.model.save_pretrained(str(tmp_path / "adapter"))
+    loaded.model.eval()
+    again = load_model(
+        quantised, adapter=tmp_path / "adapter", quantization="4bit", dtype="float32"
+    )
+    with torch.no_grad():  # with gradients another kernel may run
+        torch.testing.assert_close(again.model(ids).logits, loaded.model(ids).logits)
