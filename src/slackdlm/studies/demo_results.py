@@ -5,6 +5,7 @@ questions and new training runs (`over_training_runs`). p-values always speak ab
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,15 @@ PER_QUESTION = (
     "forwards",
 )
 """Metrics with one value per answer; their meaning is in `toy_language.Verdict` and ``answers.jsonl``."""
+
+BOUNDS = {
+    **dict.fromkeys(
+        ("quality", "grammatical", "coverage", "right_count", "adjectives", "slack_share"),
+        (0.0, 1.0),
+    ),
+    "log_likelihood": (-math.inf, 0.0),
+}
+"""Range of each metric, which no interval may leave; the others are counts."""
 
 
 class Cell(NamedTuple):
@@ -127,8 +137,12 @@ def distinct_bigrams(texts: Sequence[str]) -> float | None:
     return None if num_left else float(len(pairs))
 
 
-def _estimate(scores: Float[np.ndarray, "N Q"], rng: np.random.Generator) -> dict[str, Any]:
-    runs = over_training_runs(scores, rng=rng)
+def _estimate(
+    scores: Float[np.ndarray, "N Q"],
+    rng: np.random.Generator,
+    bounds: tuple[float, float] | None,
+) -> dict[str, Any]:
+    runs = over_training_runs(scores, rng=rng, bounds=bounds)
     chosen = runs.new_runs if len(scores) > 1 else runs.these_runs
     return {
         "value": chosen.value,
@@ -153,7 +167,8 @@ def quality_rows(
         metrics: dict[str, Any] = {}
         per_run: dict[str, Any] = {}
         for metric in PER_QUESTION:
-            estimate = _estimate(_per_run_questions(scores.array(cell, metric)), rng)
+            table = _per_run_questions(scores.array(cell, metric))
+            estimate = _estimate(table, rng, BOUNDS.get(metric, (0.0, math.inf)))
             per_run[metric] = estimate.pop("per_training_seed")
             metrics[metric] = estimate
         bigrams = scores.distinct_bigrams(cell)
@@ -224,7 +239,7 @@ def win_rate_rows(scores: Scores, *, rng: np.random.Generator) -> list[dict[str,
             rivals.append(("self", plain))
         for name, other in rivals:
             points = _points(scores.array(cell, "quality"), scores.array(other, "quality"))
-            estimate = _estimate(points, rng)
+            estimate = _estimate(points, rng, (0.0, 1.0))
             p_value = sign_flip_test(average_over_seeds(points) - 0.5, rng=rng)
             rows.append(cell._asdict() | {"against": name} | estimate | {"p_value": p_value})
     adjusted = benjamini_hochberg([row["p_value"] for row in rows])

@@ -192,7 +192,7 @@ def test_sums_equal_but_for_rounding_are_ties():
 def test_chunks_do_not_change_the_exact_p(monkeypatch):
     differences = array(1, 2, 3, -1, 2, 0.5, 1)
     whole = sign_flip_test(differences, rng=rng())
-    monkeypatch.setattr("slackdlm.evaluation.statistics.CHUNK", 50)
+    monkeypatch.setattr("slackdlm.evaluation.statistics.permutation.CHUNK", 50)
     assert sign_flip_test(differences, rng=rng()) == whole
 
 
