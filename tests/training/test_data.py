@@ -1,12 +1,16 @@
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import DataError
+from slackdlm.training.config import ColumnsConfig
 from slackdlm.training.data import Dialogue, encode_samples, fingerprint, read_dialogues
 
 
@@ -25,16 +29,16 @@ def dialogue(num_words: int, answer: int = 1) -> Dialogue:
 def test_the_three_layouts_give_the_same_dialogue(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
     rows = [{"messages": messages}, {"prompt": "w1", "response": "w2"}]
-    plain = read_dialogues(write(tmp_path, *rows), prompt=None, response=None)
+    plain = read_dialogues(write(tmp_path, *rows))
     file = write(tmp_path, {"question": "w1", "answer": "w2"})
-    mapped = read_dialogues(file, prompt="question", response="answer")
+    mapped = read_dialogues(file, columns=ColumnsConfig(prompt="question", response="answer"))
     assert plain[0].messages == plain[1].messages == mapped[0].messages == messages
 
 
 def test_sources_count_blank_lines(tmp_path: Path) -> None:
     row = {"prompt": "w1", "response": "w2"}
     file = write(tmp_path, row, "", row)
-    assert [d.source for d in read_dialogues(file, prompt=None, response=None)] == [
+    assert [d.source for d in read_dialogues(file)] == [
         f"{file}:1",
         f"{file}:3",
     ]
@@ -48,26 +52,28 @@ def test_sources_count_blank_lines(tmp_path: Path) -> None:
         ({"prompt": "w1"}, r"data\.jsonl:2: expected text in column 'response'; .* data\.columns"),
         ({"prompt": 1, "response": "w2"}, r"data\.jsonl:2: expected text in column 'prompt'"),
         ({"messages": "w1"}, r"data\.jsonl:2: expected a list of turns in 'messages'"),
-        ({"messages": ["w1"]}, r"data\.jsonl:2: expected a list of turns in 'messages'"),
+        ({"messages": ["w1"]}, r"data\.jsonl:2: messages\[0\]: expected \{\"role\": .* got 'w1'"),
+        ({"messages": [{"role": "user"}]}, r"data\.jsonl:2: messages\[0\]: expected \{\"role\""),
+        ({"messages": [{"role": 1, "content": "a"}]}, r"data\.jsonl:2: messages\[0\]: expected"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, row: Any, message: str) -> None:
     file = write(tmp_path, {"prompt": "w1", "response": "w2"}, row)
     with pytest.raises(DataError, match=message):
-        read_dialogues(file, prompt=None, response=None)
+        read_dialogues(file)
 
 
 def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl: there is no such data file"):
-        read_dialogues(tmp_path / "none.jsonl", prompt=None, response=None)
+        read_dialogues(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="holds no dialogue"):
-        read_dialogues(write(tmp_path, ""), prompt=None, response=None)
+        read_dialogues(write(tmp_path, ""))
 
 
 def encode(
-    dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast, **lengths: int
+    dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast, **lengths: Any
 ) -> list[Any]:
-    limits = {"max_prompt_length": 100, "canvas_length": 100, **lengths}
+    limits: dict[str, Any] = {"max_prompt_length": 100, "canvas_length": 100, **lengths}
     return encode_samples(dialogues, tokenizer, name="train", **limits)
 
 
@@ -80,31 +86,124 @@ def test_every_assistant_turn_is_a_sample(tokenizer: PreTrainedTokenizerFast) ->
     assert second.source == "made:7"
 
 
-def test_an_undecodable_dialogue_is_named(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_dialogue_without_an_answer_is_left_out_and_named(
+    tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
     bad = Dialogue([{"role": "assistant", "content": "w1"}], "made:9")
-    with pytest.raises(DataError, match=r"^made:9: messages"):
+    with caplog.at_level(logging.WARNING):
+        kept = encode([dialogue(2)] * 9 + [bad], tokenizer)
+    assert len(kept) == 9
+    assert caplog.messages == [
+        "train: 1 of 10 samples are left out: 1 cannot be used (made:9: messages[0]: expected a"
+        " user's or system's message first, got assistant's)"
+    ]
+    with pytest.raises(DataError, match=r"^train: 1 of 1 samples are left out: .*made:9: messages"):
         encode([bad], tokenizer)
 
 
-def test_too_long_samples_are_left_out_and_counted(
+def test_too_long_samples_are_left_out_whole_counted_and_named(
     tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
 ) -> None:
     dialogues = [dialogue(2), dialogue(2), dialogue(50), dialogue(2, answer=9)]
     with caplog.at_level(logging.WARNING):
-        kept = encode(dialogues, tokenizer, max_prompt_length=20, canvas_length=8)
+        kept = encode(dialogues, tokenizer, max_prompt_length=20, canvas_length=8, max_unusable=0.5)
     assert len(kept) == 2
+    assert kept[0].prompt.tolist() == encode(dialogues[:1], tokenizer)[0].prompt.tolist()
     (record,) = caplog.messages
-    assert record.startswith("train: 2 of 4 samples are too long and left out: 1 prompts above 20")
-    assert "1 responses above 8 (longest 10)" in record
+    assert record.startswith("train: 2 of 4 samples are left out: 1 prompts above 20 tokens")
+    assert "1 responses above 8 tokens, longest 10 (made:1)" in record
 
 
-@pytest.mark.parametrize("num_short", [0, 1])
-def test_a_limit_that_leaves_less_than_half_is_refused(
-    tokenizer: PreTrainedTokenizerFast, num_short: int
+def test_many_names_are_cut_short(tokenizer: PreTrainedTokenizerFast) -> None:
+    long = [dialogue(50)._replace(source=f"made:{n}") for n in range(7)]
+    with pytest.raises(DataError, match=r"\(made:0, .*, made:4, and 2 more\)\. That is more than"):
+        encode(long, tokenizer, max_prompt_length=20)
+
+
+@pytest.mark.parametrize(("num_short", "limit"), [(0, 1.0), (8, 0.1)])
+def test_too_many_unusable_samples_are_refused(
+    tokenizer: PreTrainedTokenizerFast, num_short: int, limit: float
 ) -> None:
     dialogues = [dialogue(2)] * num_short + [dialogue(50)] * 2
-    with pytest.raises(DataError, match=r"raise data\.max_prompt_length or data\.canvas_length"):
-        encode(dialogues, tokenizer, max_prompt_length=20)
+    with pytest.raises(
+        DataError,
+        match=r"more than data\.max_unusable .*raise data\.max_prompt_length or data\.canvas_length",
+    ):
+        encode(dialogues, tokenizer, max_prompt_length=20, max_unusable=limit)
+
+
+ROWS = [{"question": f"w{n}", "answer": f"w{n + 1}"} for n in range(6)]
+COLUMNS = ColumnsConfig(prompt="question", response="answer")
+
+
+def test_parquet_and_a_folder_give_what_jsonl_gives(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS), file)
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / "test.jsonl").write_text(json.dumps(ROWS[3]) + "\n")
+    expected = [d.messages for d in read_dialogues(write(tmp_path, *ROWS), columns=COLUMNS)]
+    assert len(expected) == 6
+    parquet = read_dialogues(file, columns=COLUMNS)
+    assert [d.messages for d in parquet] == expected
+    assert parquet[1].source == f"{file}:2"
+    assert [d.messages for d in read_dialogues(folder, columns=COLUMNS)] == expected
+    (test,) = read_dialogues(folder, columns=COLUMNS, split="test")
+    assert test == Dialogue(expected[3], f"{folder}[test]:1")
+
+
+def test_nested_messages_come_out_of_parquet_too(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist([{"turns": messages}]), file)
+    (found,) = read_dialogues(file, columns=ColumnsConfig(messages="turns"))
+    assert found.messages == messages
+
+
+def test_a_hub_data_set_is_read_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def load_dataset(*arguments: Any, **settings: Any) -> Iterator[dict[str, str]]:
+        calls.append((arguments, settings))
+        for row in ROWS:
+            assert len(calls) == 1
+            yield row
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    where = {"split": "train_sft", "subset": "main", "streaming": True}
+    found = read_dialogues("owner/some-set", columns=COLUMNS, limit=2, **where)
+    assert [d.source for d in found] == [
+        "owner/some-set[train_sft]:1",
+        "owner/some-set[train_sft]:2",
+    ]
+    settings = {"name": "main", "split": "train_sft", "streaming": True}
+    assert calls == [(("owner/some-set",), settings)]
+
+
+def test_what_datasets_cannot_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(b"no parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet: datasets cannot read it \(.*; check name"):
+        read_dialogues(file)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    with pytest.raises(DataError, match=r"set\[nope\]: datasets cannot read it .*data\.split"):
+        read_dialogues(folder, split="nope")
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "latin.jsonl"
+    file.write_bytes(b'{"prompt": "a", "response": "b"}\n{"prompt": "\xe9", "response": "b"}\n')
+    with pytest.raises(DataError, match=r"latin\.jsonl:2: expected UTF-8 text .*save the file"):
+        read_dialogues(file)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "mark.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"prompt": "a", "response": "b"}\n')
+    assert read_dialogues(file)[0].messages[0]["content"] == "a"
 
 
 def test_the_fingerprint_is_that_of_the_ids_in_order(tokenizer: PreTrainedTokenizerFast) -> None:

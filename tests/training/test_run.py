@@ -14,7 +14,6 @@ import pytest
 import torch
 import yaml
 from arms import CANVAS_LENGTH, CE, SLACK_CTC, short
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError
@@ -277,18 +276,31 @@ def test_a_saved_model_is_the_start_of_the_next_run(recipe_file: Path, tmp_path:
     assert second.eval_ce == pytest.approx(first.eval_ce, rel=1e-5)
 
 
-def test_an_adapter_is_trained_alone_and_resumes(recipe_file: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def lora_recipe(recipe_file: Path, tmp_path: Path) -> Path:
+    """A recipe for a new adapter on a saved model."""
     base = train(steps(recipe_file, 2), output=tmp_path / "base", progress=False).output / "model"
-    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
-    get_peft_model(load_model(base).model, config).save_pretrained(tmp_path / "lora")
     blocks = yaml.safe_load(recipe_file.read_text())
-    blocks["model"] = {"path": str(base), "adapter": str(tmp_path / "lora")}
+    blocks["model"] = {"path": str(base), "lora": {"rank": 2, "alpha": 8}}
     recipe_file.write_text(yaml.safe_dump(blocks))
-    recipe = steps(recipe_file, 6, "training.save_every=2", "training.keep_checkpoints=9")
+    return recipe_file
+
+
+def test_a_new_adapter_is_trained_alone_and_resumes(lora_recipe: Path, tmp_path: Path) -> None:
+    recipe = steps(
+        lora_recipe,
+        6,
+        "training.save_every=2",
+        "training.keep_checkpoints=9",
+        "model.lora.target_modules=[q_proj, v_proj]",
+    )
     train(recipe, output=tmp_path / "run", progress=False)
+    base = str(recipe.model.path)
     adapted = load_model(base, adapter=tmp_path / "run" / "model").model.state_dict()
     plain = load_model(base).model.state_dict()
-    assert any(bool((v != 0).any()) for k, v in adapted.items() if "lora_B" in k)
+    adapters = {key for key in adapted if "lora_" in key}
+    assert {key.split(".")[-4] for key in adapters} == {"q_proj", "v_proj"}
+    assert all(bool((adapted[key] != 0).any()) for key in adapters)
     for name, value in plain.items():
         key = next(k for k in adapted if k.replace("base_layer.", "").endswith(name))
         assert torch.equal(adapted[key], value)
@@ -298,6 +310,69 @@ def test_an_adapter_is_trained_alone_and_resumes(recipe_file: Path, tmp_path: Pa
     assert_same_run(
         tmp_path / "run", tmp_path / "broken", weights="model/adapter_model.safetensors"
     )
+
+
+def test_a_saved_adapter_is_the_start_of_the_next_run(lora_recipe: Path, tmp_path: Path) -> None:
+    first = train(steps(lora_recipe, 30), output=tmp_path / "run", progress=False)
+    blocks = yaml.safe_load(lora_recipe.read_text())
+    del blocks["model"]["lora"]
+    blocks["model"]["adapter"] = str(tmp_path / "run" / "model")
+    lora_recipe.write_text(yaml.safe_dump(blocks))
+    recipe = steps(lora_recipe, 1, "training.learning_rate=1e-12")
+    second = train(recipe, output=tmp_path / "next", progress=False)
+    assert second.eval_ce == pytest.approx(first.eval_ce, rel=1e-5)
+    third = train(steps(lora_recipe, 9), output=tmp_path / "third", progress=False)
+    assert third.eval_ce != pytest.approx(first.eval_ce, rel=1e-3)
+
+
+def test_bfloat16_weights_carry_a_float32_adapter(lora_recipe: Path, tmp_path: Path) -> None:
+    options = ["model.dtype=bfloat16", "training.bf16=true", "training.learning_rate=1e-2"]
+    result = train(steps(lora_recipe, 12, *options), output=tmp_path / "run", progress=False)
+    saved = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+    whole = train(steps(lora_recipe, 12, options[-1]), output=tmp_path / "whole", progress=False)
+    assert result.train_loss == pytest.approx(whole.train_loss, abs=0.05)
+    assert result.train_loss != whole.train_loss
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_recomputed_activations_give_the_same_steps(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    file = request.getfixturevalue("recipe_file" if kind == "full" else "lora_recipe")
+    for name in ("plain", "recomputed"):
+        recipe = steps(file, 6, f"training.gradient_checkpointing={name == 'recomputed'}".lower())
+        train(recipe, output=tmp_path / name, progress=False)
+    assert journal(tmp_path / "plain") == journal(tmp_path / "recomputed")
+
+
+def test_bfloat16_products_change_little(recipe_file: Path, tmp_path: Path) -> None:
+    for name in ("false", "true"):
+        recipe = steps(recipe_file, 10, f"training.bf16={name}")
+        train(recipe, output=tmp_path / name, progress=False)
+    exact, rounded = (
+        torch.tensor([r["loss"] for r in journal(tmp_path / name) if "loss" in r])
+        for name in ("false", "true")
+    )
+    assert 0 < float((exact - rounded).abs().max()) < 0.05
+
+
+def test_a_logger_gets_the_curves(recipe_file: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe = steps(recipe_file, 4, "training.report_to=tensorboard", "training.eval_every=2")
+    train(recipe, output=tmp_path / "run", progress=False)
+    (file,) = (tmp_path / "run").rglob("events.out.tfevents.*")
+    events = accumulator.EventAccumulator(str(file))
+    events.Reload()
+    assert {"train/loss", "train/learning_rate", "eval/ce"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("eval/ce")] == [2, 4]
+
+
+def test_a_canvas_that_the_model_has_no_room_for_is_refused(
+    lora_recipe: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"canvas_length: 64 positions, but .* takes at most 36"):
+        train(steps(lora_recipe, 2, "data.canvas_length=40"), output=tmp_path / "run")
 
 
 def test_evaluation_can_be_left_out_and_have_its_own_file(

@@ -214,7 +214,7 @@ def train_run(run: Run) -> None:
         if is_base
         else load_model(run.folder.with_name(BASE.name) / "model")
     )
-    dialogues = read_dialogues(run.output / "tasks" / "train.jsonl", prompt=None, response=None)
+    dialogues = read_dialogues(run.output / "tasks" / "train.jsonl")
     samples = encode_samples(
         dialogues,
         start.tokenizer,

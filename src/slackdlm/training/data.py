@@ -1,9 +1,9 @@
-"""Which dialogues are trained on? JSONL in, encoded samples out, one per assistant turn."""
+"""Which dialogues are trained on? Rows in, encoded samples out, one per assistant turn."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,15 +14,18 @@ from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import DataError
 from slackdlm.models.chat import encode_dialogue
+from slackdlm.training.data_config import ColumnsConfig
+from slackdlm.training.rows import Row, read_rows
 
 _LOG = logging.getLogger(__name__)
+_NUM_NAMED = 5
 
 
 class Dialogue(NamedTuple):
-    """One line of a data file."""
+    """One row of the data."""
 
-    messages: list[dict[str, Any]]
-    """Turns with ``role`` and ``content``, as the file has them; checked where they are encoded."""
+    messages: list[dict[str, str]]
+    """Turns with ``role`` and ``content``; what they say is checked where they are encoded."""
     source: str
     """``file:line``, for messages."""
 
@@ -38,93 +41,102 @@ class Sample(NamedTuple):
     """Where it came from."""
 
 
-def read_dialogues(path: str | Path, *, prompt: str | None, response: str | None) -> list[Dialogue]:
-    """Every dialogue of a JSONL file.
+def read_dialogues(
+    name_or_path: str | Path,
+    *,
+    columns: ColumnsConfig | None = None,
+    split: str = "train",
+    subset: str | None = None,
+    streaming: bool = False,
+    limit: int | None = None,
+) -> list[Dialogue]:
+    """Every dialogue of a data set: see :func:`slackdlm.training.rows.read_rows`.
 
     Args:
-        path: One JSON object a line: ``messages``, or a prompt and a response column.
-        prompt: Name of the prompt column; None: autodetect ``messages`` or ``prompt``.
-        response: Name of the response column; None: ``response``.
+        name_or_path: Where the rows are.
+        columns: Names of the columns; None: ``messages`` where there is one, else ``prompt`` and
+            ``response``.
+        split: Of a folder or a hub data set.
+        subset: Configuration of a hub data set.
+        streaming: Read a hub data set row by row.
+        limit: At most so many.
 
     Returns:
-        The dialogues in file order; blank lines are skipped.
+        The dialogues in their order.
 
     Raises:
-        DataError: If the file is missing or empty, or a line cannot be used; names file and line.
+        DataError: If there is none, or a row is no dialogue; names file and line.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise DataError(f"{file}: there is no such data file")
-    dialogues: list[Dialogue] = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            source = f"{file}:{number}"
-            try:
-                row: object = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{source}: not valid JSON ({error.msg})") from error
-            dialogues.append(_dialogue(row, prompt=prompt, response=response, source=source))
+    rows = read_rows(name_or_path, split=split, subset=subset, streaming=streaming, limit=limit)
+    dialogues = [_dialogue(row, columns) for row in rows]
     if not dialogues:
-        raise DataError(f"{file}: the file holds no dialogue")
+        raise DataError(f"{name_or_path}: the file holds no dialogue")
     return dialogues
 
 
 def encode_samples(
-    dialogues: Sequence[Dialogue],
+    dialogues: Iterable[Dialogue],
     tokenizer: PreTrainedTokenizerFast,
     *,
     name: str,
     max_prompt_length: int,
     canvas_length: int,
+    max_unusable: float = 0.1,
 ) -> list[Sample]:
-    """One sample per assistant turn; those that do not fit are left out, counted and logged.
+    """One sample per assistant turn. Nothing is cut: what does not fit is left out and named.
 
     Args:
         dialogues: What :func:`read_dialogues` gave.
-        tokenizer: Its chat template writes the prompt.
+        tokenizer: Its chat tokens write the prompt.
         name: What these samples are, for messages.
         max_prompt_length: Longest prompt kept, in tokens.
         canvas_length: Longest response kept, in tokens, end of turn included.
+        max_unusable: Largest share left out before it is an error.
 
     Returns:
-        The samples in file order.
+        The samples in their order.
 
     Raises:
-        DataError: If a dialogue cannot be encoded (names file and line), or no sample or fewer than
-            half of them fit.
+        DataError: If no sample or too few of them can be used; names the first that cannot.
     """
     samples: list[Sample] = []
-    prompt_lengths: list[int] = []
-    response_lengths: list[int] = []
+    long_prompts: list[Sample] = []
+    long_responses: list[Sample] = []
+    unusable: list[str] = []
     for dialogue in dialogues:
         try:
             turns = encode_dialogue(tokenizer, dialogue.messages)
         except DataError as error:
-            raise DataError(f"{dialogue.source}: {error}") from error
+            unusable.append(f"{dialogue.source}: {error}")
+            continue
         for turn in turns:
             sample = Sample(
                 prompt=torch.tensor(turn.prompt_ids, dtype=torch.long),
                 response=torch.tensor(turn.response_ids, dtype=torch.long),
                 source=dialogue.source,
             )
-            prompt_lengths.append(sample.prompt.numel())
-            response_lengths.append(sample.response.numel())
-            if prompt_lengths[-1] <= max_prompt_length and response_lengths[-1] <= canvas_length:
+            if sample.response.numel() > canvas_length:
+                long_responses.append(sample)
+            elif sample.prompt.numel() > max_prompt_length:
+                long_prompts.append(sample)
+            else:
                 samples.append(sample)
-    dropped = len(prompt_lengths) - len(samples)
-    report = (
-        f"{name}: {dropped} of {len(prompt_lengths)} samples are too long and left out:"
-        f" {sum(length > max_prompt_length for length in prompt_lengths)} prompts above"
-        f" {max_prompt_length} tokens (longest {max(prompt_lengths, default=0)}),"
-        f" {sum(length > canvas_length for length in response_lengths)} responses above"
-        f" {canvas_length} (longest {max(response_lengths, default=0)})"
-    )
-    if not samples or dropped > len(samples):
-        raise DataError(f"{report}; raise data.max_prompt_length or data.canvas_length")
-    if dropped:
-        _LOG.warning("%s", report)
+    num_left_out = len(long_prompts) + len(long_responses) + len(unusable)
+    if not num_left_out:
+        return samples
+    total = num_left_out + len(samples)
+    reasons = [
+        *_too_long("prompts", "prompt", long_prompts, max_prompt_length),
+        *_too_long("responses", "response", long_responses, canvas_length),
+        *([f"{len(unusable)} cannot be used ({_first(unusable)})"] if unusable else []),
+    ]
+    report = f"{name}: {num_left_out} of {total} samples are left out: {'; '.join(reasons)}"
+    if not samples or num_left_out > max_unusable * total:
+        raise DataError(
+            f"{report}. That is more than data.max_unusable ({max_unusable:g}): raise"
+            " data.max_prompt_length or data.canvas_length, or repair these rows"
+        )
+    _LOG.warning("%s", report)
     return samples
 
 
@@ -136,20 +148,55 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
-def _dialogue(row: object, *, prompt: str | None, response: str | None, source: str) -> Dialogue:
-    if not isinstance(row, dict):
-        raise DataError(f"{source}: expected a JSON object, got {type(row).__name__}")
-    columns = cast("dict[str, Any]", row)
-    if prompt is None and "messages" in columns:
-        messages = columns["messages"]
-        if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
-            raise DataError(f"{source}: expected a list of turns in 'messages'")
-        return Dialogue(cast("list[dict[str, Any]]", messages), source)
-    turns = {"user": prompt or "prompt", "assistant": response or "response"}
-    for column in turns.values():
-        if not isinstance(columns.get(column), str):
+def _too_long(what: str, part: str, samples: Sequence[Sample], limit: int) -> list[str]:
+    if not samples:
+        return []
+    longest = max(getattr(sample, part).numel() for sample in samples)
+    names = _first([sample.source for sample in samples])
+    return [f"{len(samples)} {what} above {limit} tokens, longest {longest} ({names})"]
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+    return ", ".join(names[:_NUM_NAMED]) + more
+
+
+def _dialogue(row: Row, columns: ColumnsConfig | None) -> Dialogue:
+    named = columns.messages if columns else None
+    if named is not None or (columns is None and "messages" in row.columns):
+        column = named or "messages"
+        return Dialogue(_messages(row, column), row.source)
+    columns = columns or ColumnsConfig()
+    turns = {"user": columns.prompt, "assistant": columns.response}
+    return Dialogue(
+        [{"role": role, "content": _text(row, column)} for role, column in turns.items()],
+        row.source,
+    )
+
+
+def _messages(row: Row, column: str) -> list[dict[str, str]]:
+    turns = row.columns.get(column)
+    if not isinstance(turns, list):
+        raise DataError(f"{row.source}: expected a list of turns in {column!r}; {_names(row)}")
+    messages: list[dict[str, str]] = []
+    for index, turn in enumerate(cast("list[object]", turns)):
+        fields = cast("dict[str, object]", turn) if isinstance(turn, dict) else {}
+        role, content = fields.get("role"), fields.get("content")
+        if not isinstance(role, str) or not isinstance(content, str):
             raise DataError(
-                f"{source}: expected text in column {column!r}; the columns are"
-                f" {', '.join(map(repr, columns))}; set data.columns"
+                f'{row.source}: {column}[{index}]: expected {{"role": text, "content": text}}, got'
+                f" {str(turn)[:60]!r}"
             )
-    return Dialogue([{"role": r, "content": columns[c]} for r, c in turns.items()], source)
+        messages.append({"role": role, "content": content})
+    return messages
+
+
+def _text(row: Row, column: str) -> str:
+    value: Any = row.columns.get(column)
+    if not isinstance(value, str):
+        raise DataError(f"{row.source}: expected text in column {column!r}; {_names(row)}")
+    return value
+
+
+def _names(row: Row) -> str:
+    return f"the columns are {', '.join(map(repr, row.columns))}; set data.columns"

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 
-from slackdlm.errors import DataError
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
@@ -74,15 +74,19 @@ def train(
         CheckpointError: If there is nothing to resume.
         SlackDLMError: If the loss or the gradient is not finite.
     """
-    dialogues, held_out = _dialogues(recipe)
+    dialogues, held_out = read_recipe_dialogues(recipe)
     loaded = _model(recipe, dialogues)
-    lengths = {
+    lengths: dict[str, Any] = {
         "max_prompt_length": recipe.data.max_prompt_length,
         "canvas_length": recipe.data.canvas_length,
+        "max_unusable": recipe.data.max_unusable,
     }
+    _check_room(loaded, recipe)
     samples = encode_samples(dialogues, loaded.tokenizer, name="train", **lengths)
     eval_samples: list[Sample] = []
     if recipe.training.eval_samples:
+        if recipe.data.eval is None:  # few, of the same kind as those that passed
+            lengths["max_unusable"] = 1.0
         eval_samples = encode_samples(held_out, loaded.tokenizer, name="eval", **lengths)
         eval_samples = eval_samples[: recipe.training.eval_samples]
     files = [file for file in (recipe.data.train, recipe.data.eval) if file is not None]
@@ -101,7 +105,7 @@ def train(
         record={
             "name": recipe.name,
             "recipe": recipe.as_dict(),
-            "files": {file: file_sha256(file) for file in files},
+            "files": {file: file_sha256(file) for file in files if Path(file).is_file()},
         },
     )
 
@@ -238,30 +242,40 @@ def _save_weights(
     draft.rename(folder)
 
 
-def _dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue]]:
-    columns = recipe.data.columns
-    names = {
-        "prompt": columns.prompt if columns else None,
-        "response": columns.response if columns else None,
+def read_recipe_dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue]]:
+    """Dialogues to train on and to evaluate on (none: no evaluation).
+
+    Raises:
+        DataError: If they cannot be read, or holding out leaves none to train on.
+    """
+    data, num_held_out = recipe.data, recipe.training.eval_samples
+    where: dict[str, Any] = {
+        "columns": data.columns,
+        "subset": data.subset,
+        "streaming": data.streaming,
     }
-    dialogues = read_dialogues(recipe.data.train, **names)
-    if recipe.data.eval is not None:
-        return dialogues, read_dialogues(recipe.data.eval, **names)
-    count = recipe.training.eval_samples
-    if count >= len(dialogues):
+    dialogues = read_dialogues(data.train, split=data.split, limit=data.max_dialogues, **where)
+    if num_held_out == 0:
+        return dialogues, []
+    if data.eval is not None:
+        limit = num_held_out if data.streaming else None
+        return dialogues, read_dialogues(data.eval, split=data.eval_split, limit=limit, **where)
+    if num_held_out >= len(dialogues):
         raise DataError(
-            f"{recipe.data.train}: training.eval_samples holds out {count} of {len(dialogues)}"
-            " dialogues and leaves none to train on; lower it or set data.eval"
+            f"training.eval_samples: holds out {num_held_out} of {len(dialogues)} dialogues and"
+            " leaves none to train on; lower it or give data.eval"
         )
-    return dialogues[: len(dialogues) - count], dialogues[len(dialogues) - count :]
+    return dialogues[:-num_held_out], dialogues[-num_held_out:]
 
 
 def _model(recipe: Recipe, dialogues: Sequence[Dialogue]) -> LoadedModel:
     shape = recipe.model.from_scratch
     if shape is None:
         loaded = load_model(
-            str(recipe.model.path), adapter=recipe.model.adapter, dtype=torch.float32
+            str(recipe.model.path), adapter=recipe.model.adapter, dtype=recipe.model.dtype
         )
+        if recipe.model.lora is not None:
+            return new_adapter(loaded, **asdict(recipe.model.lora), seed=recipe.training.seed)
         if isinstance(loaded.model, PeftModel):
             loaded.model.set_adapter("default")  # It comes frozen; this makes it trainable.
         return loaded
@@ -276,6 +290,16 @@ def _model(recipe: Recipe, dialogues: Sequence[Dialogue]) -> LoadedModel:
         max_sequence_length=recipe.data.max_prompt_length + recipe.data.canvas_length,
     )
     return new_model(config, tokenizer, generator_seed=recipe.training.seed)
+
+
+def _check_room(loaded: LoadedModel, recipe: Recipe) -> None:
+    needed = recipe.data.max_prompt_length + recipe.data.canvas_length
+    room: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
+    if room is not None and needed > room:
+        raise ConfigError(
+            f"data.max_prompt_length + data.canvas_length: {needed} positions, but {loaded.name}"
+            f" takes at most {room}; lower one of them"
+        )
 
 
 def canvas_spec(
