@@ -10,7 +10,7 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, no_type_check, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from slackdlm.models.llada_config import LLaDAConfig
 __all__ = ["LLaDAConfig", "LLaDAModelLM", "LLaDAOutput"]
 
 
+@no_type_check  # mixed precision rebuilds it from one mapping, which trips run-time checks
 @dataclass
 class LLaDAOutput(ModelOutput):
     """What a forward pass returns."""
