@@ -14,7 +14,7 @@ BATCH = Size(num_samples=4, num_positions=1024, num_slack=768, hidden_size=256, 
 CASES = [
     (LLADA, PROVIDERS, 9),
     (LONG, PROVIDERS, 9),
-    (BATCH, ("ce_fused", "slack_ctc_fused", "torch_ctc"), 3),
+    (BATCH, {name: PROVIDERS[name] for name in ("ce_fused", "slack_ctc_fused", "torch_ctc")}, 3),
 ]
 
 if __name__ == "__main__":

@@ -1,25 +1,97 @@
-"""Does the CUDA path hold on real hardware? Correctness first, then cost. Nothing is downloaded.
+"""Does the CUDA path hold on real hardware, and what does it cost at the size of LLaDA-8B? Random weights, no download.
 
-Run by gpu_check.sh. Prints one line per check and exits 1 if a correctness check fails; writes the timings
-of the second part to the file named by --output. Under 8 minutes on an H100, by design; not yet run on one.
+Run by gpu_check.sh, in four parts: the kernel against float64, the losses, training steps, decoding. Prints one line
+per figure and writes a CSV per part; exits 1 if a correctness check fails. Not yet run on a GPU; ``--rehearse`` runs
+every line of it on a CPU at toy size, where the figures mean nothing.
 """
 
 import argparse
+import csv
+import statistics
 import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, cpu
 from slackdlm.lattice.band import clamp_columns, target_band
-from slackdlm.objectives.bench import Row, Size, bench_loss, write_rows
+from slackdlm.models.adapter import new_adapter
+from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.objectives.bench import (
+    PROVIDERS,
+    Problem,
+    Row,
+    Size,
+    bench_loss,
+    hardware,
+    write_rows,
+)
+from slackdlm.training.data import Sample
+from slackdlm.training.step_loss import sample_losses
+from slackdlm.training.stream import CanvasSpec, TrainStream, collate
 
 MASK_ID, SLACK_ID = 1001, 1000
 GRADIENT_TOLERANCE = 1e-5
 
 
-def gradient_error(num_positions: int, num_tokens: int, *, kind: str, visible: float) -> float:
-    """Largest difference between CUDA float32 posteriors and the float64 kernel on the CPU."""
+@dataclass(frozen=True)
+class Scale:
+    """The sizes of a check: LLaDA-8B's, or a rehearsal's."""
+
+    device: str
+    dtype: torch.dtype
+    lattices: tuple[tuple[int, int], ...]
+    """``(L, S)`` of the correctness cases."""
+    positions: tuple[int, ...]
+    """``L`` of the loss cases."""
+    model: LLaDAConfig
+    prompt_length: int
+    canvas_length: int
+    repeats: int
+
+
+LLADA_8B = Scale(
+    device="cuda",
+    dtype=torch.bfloat16,
+    lattices=((64, 40), (1024, 900), (4096, 2048), (4096, 3584)),
+    positions=(1024, 2048, 4096),
+    model=LLaDAConfig(),
+    prompt_length=512,
+    canvas_length=1536,
+    repeats=10,
+)
+REHEARSAL = Scale(
+    device="cpu",
+    dtype=torch.bfloat16,
+    lattices=((64, 40),),
+    positions=(32,),
+    model=LLaDAConfig(
+        vocab_size=600,
+        d_model=32,
+        n_layers=2,
+        n_heads=2,
+        mlp_hidden_size=64,
+        max_sequence_length=64,
+    ),
+    prompt_length=8,
+    canvas_length=24,
+    repeats=2,
+)
+
+
+def gradient_error(
+    num_positions: int, num_tokens: int, *, kind: str, visible: float, device: str
+) -> float:
+    """Largest difference between the device's float32 posteriors and the float64 kernel on the CPU."""
     generator = torch.Generator().manual_seed(num_tokens)
     num_samples, num_slack = 4, num_positions - num_tokens
     targets = torch.randint(0, 1000, (num_samples, num_tokens), generator=generator)
@@ -39,7 +111,7 @@ def gradient_error(num_positions: int, num_tokens: int, *, kind: str, visible: f
     band = target_band(targets, *lengths, num_positions=num_positions, num_slack=num_slack)
     columns = clamp_columns(token, slack, band, canvas, mask_id=MASK_ID, slack_id=SLACK_ID)
     exact = cpu.posteriors(columns.token.double(), columns.slack.double(), *lengths)
-    ours = band_posteriors(*(x.cuda() for x in (*columns, *lengths)))
+    ours = band_posteriors(*(x.to(device) for x in (*columns, *lengths)))
     errors = [
         (ours.token.cpu().double() - exact.token).abs().max(),
         (ours.slack.cpu().double() - exact.slack).abs().max(),
@@ -47,50 +119,231 @@ def gradient_error(num_positions: int, num_tokens: int, *, kind: str, visible: f
     return float(torch.stack(errors).nan_to_num(torch.inf).max())
 
 
-def check_correctness() -> bool:
+def check_correctness(scale: Scale, output: Path) -> bool:
     """Every case against the tolerance; True if all pass."""
-    passed = True
-    for num_positions, num_tokens in ((64, 40), (1024, 900), (4096, 2048), (4096, 3584)):
+    rows: list[dict[str, object]] = []
+    for num_positions, num_tokens in scale.lattices:
         for kind in ("random", "cold", "peaky"):
             for visible in (0.0, 0.5):
-                error = gradient_error(num_positions, num_tokens, kind=kind, visible=visible)
-                good = error <= GRADIENT_TOLERANCE
-                passed &= good
-                verdict = "ok" if good else "WRONG"
-                name = f"L={num_positions} S={num_tokens} {kind} visible={visible}"
-                print(f"{verdict} {name}: largest gradient error {error:.1e}", flush=True)
-    return passed
+                error = gradient_error(
+                    num_positions, num_tokens, kind=kind, visible=visible, device=scale.device
+                )
+                case = {
+                    "num_positions": num_positions,
+                    "num_tokens": num_tokens,
+                    "kind": kind,
+                    "visible": visible,
+                    "gradient_error": f"{error:.2e}",
+                    "passed": error <= GRADIENT_TOLERANCE,
+                }
+                rows.append(case)
+                write(rows, output / "gpu_gradient_error.csv", scale)
+    return all(row["passed"] for row in rows)
 
 
-def check_cost(output: Path) -> None:
-    """Fused slack-CTC beside fused and naive CE at LLaDA's size, bfloat16."""
+def matmul_ceiling(scale: Scale, num_rows: int) -> float:
+    """TFLOP/s of one product of the size of a chunk's logits, the most any fused loss could reach."""
+    hidden = torch.randn(num_rows, scale.model.d_model, device=scale.device, dtype=scale.dtype)
+    weight = torch.randn(
+        scale.model.vocab_size, scale.model.d_model, device=scale.device, dtype=scale.dtype
+    )
+    seconds = timed(lambda: hidden @ weight.T, scale)[0][1] / 1000
+    return 2 * hidden.numel() * scale.model.vocab_size / seconds / 1e12
+
+
+def liger_ce(problem: Problem) -> Tensor:
+    """Liger's fused linear cross-entropy on the masked rows, summed: the outside baseline."""
+    from liger_kernel.transformers import (  # pyright: ignore[reportMissingImports]
+        LigerFusedLinearCrossEntropyLoss,
+    )
+
+    masked = problem.canvas == problem.mask_id
+    loss: Any = LigerFusedLinearCrossEntropyLoss(reduction="sum")
+    return loss(problem.head_weight, problem.hidden[masked], problem.clean[masked])[None]
+
+
+def check_losses(scale: Scale, output: Path) -> None:
+    """Fused slack-CTC beside fused and naive CE and Liger, with the share of the ceiling it reaches."""
+    providers: Mapping[str, Any] = {k: v for k, v in PROVIDERS.items() if k != "torch_ctc"}
+    try:
+        import liger_kernel  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        print("liger_kernel is not installed: no outside baseline in this run")
+    else:
+        providers = {**providers, "liger_ce": liger_ce}
     rows: list[Row] = []
-    for num_positions in (1024, 2048, 4096):
+    for num_positions in scale.positions:
         size = Size(
             num_samples=1,
             num_positions=num_positions,
             num_slack=num_positions // 8,
-            hidden_size=4096,
-            vocab_size=126464,
+            hidden_size=scale.model.d_model,
+            vocab_size=scale.model.vocab_size,
         )
-        providers = ("ce_naive", "ce_fused", "slack_ctc_naive", "slack_ctc_fused")
+        ceiling = matmul_ceiling(scale, num_positions // 2)
         for row in bench_loss(
-            size, providers=providers, repeats=20, device="cuda", dtype=torch.bfloat16
+            size,
+            providers=providers,
+            repeats=scale.repeats,
+            device=scale.device,
+            dtype=scale.dtype,
+            note=f"one product of this size runs at {ceiling:.1f} TFLOP/s",
         ):
             rows.append(row)
-            write_rows(rows, output)
+            write_rows(rows, output / "loss_gpu.csv")
+            products = {"both": 6, "forward": 2}.get(row.mode)
+            share = ""
+            if products and "naive" not in row.provider:
+                flops = products * (num_positions / 2) * size.vocab_size * size.hidden_size
+                share = f", {flops / (row.p50_ms / 1000) / 1e12 / ceiling:.0%} of the ceiling"
             print(
                 f"L={num_positions} {row.provider} {row.mode}: {row.p50_ms} ms, "
-                f"{row.peak_extra_mib} MiB",
+                f"{row.peak_extra_mib} MiB{share}",
                 flush=True,
             )
 
 
+def random_model(scale: Scale) -> LoadedModel:
+    """LLaDA-8B's shapes with random weights, made where they stay; its tokenizer is a stand-in."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(scale.dtype)
+    try:
+        with torch.device(scale.device):
+            model = LLaDAModelLM(scale.model)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    tokenizer = train_tokenizer(["a text to fit a tokenizer to"], vocab_size=300, kind="byte_bpe")
+    vocabulary = tokenizer.get_vocab()
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        mask_id=vocabulary["<|mdm_mask|>"],
+        slack_id=vocabulary["<slack>"],
+        eos_ids=(vocabulary["<|endoftext|>"],),
+        pad_id=vocabulary["<|endoftext|>"],
+        name="random weights",
+    )
+
+
+def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
+    """Steps of LoRA on one sequence: fused CE, fused slack-CTC, and a plain loop with all logits."""
+    adapted = new_adapter(loaded, rank=16, alpha=32, dropout=0.0)
+    network: Any = adapted.model
+    network.train()
+    # Renamed in transformers 5.
+    recompute = "activation_checkpointing_enable"
+    getattr(network, recompute, network.gradient_checkpointing_enable)()
+    network.enable_input_require_grads()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
+    low, high = 8, loaded.mask_id
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(low, high, (scale.canvas_length,), generator=generator)
+    num_target = scale.canvas_length * 3 // 4
+    sample = Sample(
+        source="random",
+        prompt=tokens[: scale.prompt_length],
+        response=tokens[:num_target].masked_fill(tokens[:num_target] == loaded.slack_id, low),
+    )
+
+    def batch(ctc_weight: float) -> tuple[dict[str, Tensor], CanvasSpec]:
+        spec = CanvasSpec(
+            canvas_length=scale.canvas_length,
+            padding="fixed",
+            slack_ratio=(0.25, 0.25) if ctc_weight else (0.0, 0.0),
+            slack_region="content",
+            loss_norm="sequence",
+            eps=1e-3,
+            ctc_weight=ctc_weight,
+            mask_id=loaded.mask_id,
+            slack_id=loaded.slack_id,
+            pad_id=loaded.pad_id,
+        )
+        stream = TrainStream([sample], spec, num_steps=1, batch_size=1, seed=0, data_seed=0)
+        drawn = collate([stream[0]], spec=spec)
+        return {key: value.to(scale.device) for key, value in drawn.items()}, spec
+
+    def fused_step(drawn: dict[str, Tensor], spec: CanvasSpec) -> None:
+        sample_losses(network, network, drawn, spec=spec, bf16=True).mean().backward()
+        update()
+
+    def plain_step(drawn: dict[str, Tensor], spec: CanvasSpec) -> None:
+        logits = network(drawn["input_ids"], drawn["attention_mask"]).logits
+        logits = logits[:, -spec.canvas_length :].float()
+        losses = F.cross_entropy(logits.transpose(1, 2), drawn["clean"], reduction="none")
+        masked = drawn["noisy"] == spec.mask_id
+        ((losses * masked).sum(1) * drawn["loss_weights"]).mean().backward()
+        update()
+
+    def update() -> None:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    arms: dict[str, Callable[[], None]] = {
+        "ce_plain": partial(plain_step, *batch(0.0)),
+        "ce_fused": partial(fused_step, *batch(0.0)),
+        "slack_ctc_fused": partial(fused_step, *batch(1.0)),
+    }
+    rows: list[dict[str, object]] = []
+    for name, step in arms.items():
+        (p20, p50, p80), peak = timed(step, scale)
+        num_tokens = scale.prompt_length + scale.canvas_length
+        rows.append(
+            {
+                "arm": name,
+                "num_positions": num_tokens,
+                "p20_ms": round(p20, 2),
+                "p50_ms": round(p50, 2),
+                "p80_ms": round(p80, 2),
+                "tokens_per_second": round(num_tokens / p50 * 1000, 1),
+                "peak_gib": peak,
+            }
+        )
+        write(rows, output / "training_gpu.csv", scale)
+    network.unload()
+
+
+def timed(
+    run: Callable[[], object], scale: Scale
+) -> tuple[tuple[float, float, float], float | None]:
+    """Quantiles in milliseconds after two runs that do not count, and the peak memory in GiB."""
+    on_gpu = scale.device == "cuda"
+    milliseconds: list[float] = []
+    for turn in range(scale.repeats + 2):
+        if on_gpu:
+            torch.cuda.synchronize()
+        if on_gpu and turn == 2:
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        run()
+        if on_gpu:
+            torch.cuda.synchronize()
+        if turn >= 2:
+            milliseconds.append(1000 * (time.perf_counter() - start))
+    tenths = statistics.quantiles(milliseconds, n=10, method="inclusive")
+    peak = round(torch.cuda.max_memory_allocated() / 2**30, 3) if on_gpu else None
+    return (tenths[1], tenths[4], tenths[7]), peak
+
+
+def write(rows: list[dict[str, object]], file: Path, scale: Scale) -> None:
+    """All rows so far with the machine beside them; shows the last."""
+    print(file.stem, *(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
+    machine = {"hardware": hardware(scale.device), "torch_version": torch.__version__}
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [*rows[0], *machine])
+        writer.writeheader()
+        writer.writerows({**row, **machine} for row in rows)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="CSV of the timings")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the CSVs")
+    parser.add_argument("--rehearse", action="store_true", help="on a CPU at toy size")
     arguments = parser.parse_args()
-    print(torch.cuda.get_device_name(), "torch", torch.__version__)
-    is_correct = check_correctness()
-    check_cost(arguments.output)
+    chosen = REHEARSAL if arguments.rehearse else LLADA_8B
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    print(hardware(chosen.device), "torch", torch.__version__)
+    is_correct = check_correctness(chosen, arguments.output)
+    check_losses(chosen, arguments.output)
+    check_training(random_model(chosen), chosen, arguments.output)
     sys.exit(0 if is_correct else 1)

@@ -4,11 +4,12 @@ import csv
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +21,7 @@ from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.objectives.masked_ce import masked_ce_loss
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
 
-PROVIDERS = ("ce_naive", "ce_fused", "slack_ctc_naive", "slack_ctc_fused", "torch_ctc")
 MODES = ("forward", "backward", "both")
-
-
-class _Ids(TypedDict):
-    mask_id: int
-    slack_id: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,27 @@ class Size:
             )
         if self.vocab_size < 3:
             raise ConfigError(f"bench: vocab_size must be at least 3, got {self.vocab_size}")
+
+
+class Problem(NamedTuple):
+    """One batch, in the order in which the losses take it."""
+
+    hidden: Tensor
+    """``[B, L, D]``, with a gradient."""
+    head_weight: Tensor
+    """``[V, D]``, with a gradient."""
+    canvas: Tensor
+    targets: Tensor
+    canvas_lengths: Tensor
+    target_lengths: Tensor
+    clean: Tensor
+    """The canvas without masks."""
+    mask_id: int
+    slack_id: int
+
+
+Provider = Callable[[Problem], Tensor]
+"""Loss per sample; what it costs is measured."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class Row:
 def bench_loss(
     size: Size,
     *,
-    providers: tuple[str, ...] = PROVIDERS,
+    providers: Mapping[str, Provider] | None = None,
     repeats: int = 5,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -103,7 +119,7 @@ def bench_loss(
 
     Args:
         size: Batch and layer.
-        providers: Some of `PROVIDERS`.
+        providers: What is timed, by name; None: `PROVIDERS`.
         repeats: Timed runs of each mode, at least 2, after one that is not.
         device: Where to run.
         dtype: Of hidden states and output layer.
@@ -120,12 +136,13 @@ def bench_loss(
         raise ConfigError(f"bench: expected at least 2 repeats for quantiles, got {repeats}")
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"bench: torch {torch.__version__} finds no CUDA device for {device!r}")
-    hidden, head_weight, losses = _make_problem(size, device=device, dtype=dtype)
+    problem = make_problem(size, device=device, dtype=dtype)
+    providers = PROVIDERS if providers is None else providers
     for mode in MODES:
         runs: dict[str, list[_Run]] = {provider: [] for provider in providers}
         for _ in range(repeats + 1):
-            for provider in providers:
-                runs[provider].append(_run(mode, hidden, head_weight, losses[provider]))
+            for provider, loss in providers.items():
+                runs[provider].append(_run(mode, problem, loss))
         for provider in providers:
             timed = runs[provider][1:]
             wall = statistics.quantiles([run.wall_ms for run in timed], n=10, method="inclusive")
@@ -157,10 +174,8 @@ def write_rows(rows: list[Row], path: Path) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
-def _make_problem(
-    size: Size, *, device: str, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, dict[str, Callable[[], Tensor]]]:
-    """Random hidden states, an output layer, and the loss of every provider on them."""
+def make_problem(size: Size, *, device: str, dtype: torch.dtype) -> Problem:
+    """Random hidden states and output layer, random targets on canvases of which half is masked."""
     generator = torch.Generator().manual_seed(0)
     num_tokens = size.num_positions - size.num_slack
     mask_id, slack_id = size.vocab_size - 1, size.vocab_size - 2
@@ -170,38 +185,71 @@ def _make_problem(
         [insert_slack(y, size.num_slack, slack_id=slack_id, generator=generator) for y in targets]
     )
     masked = torch.rand(shape, generator=generator) < 0.5
-    canvas = torch.where(masked, mask_id, clean).to(device)
-    clean, targets = clean.to(device), targets.to(device)
-    canvas_lengths = torch.full((size.num_samples,), size.num_positions, device=device)
-    target_lengths = torch.full((size.num_samples,), num_tokens, device=device)
+    canvas_lengths = torch.full((size.num_samples,), size.num_positions)
     hidden = torch.randn(*shape, size.hidden_size, generator=generator)
     head_weight = torch.randn(size.vocab_size, size.hidden_size, generator=generator)
-    hidden = hidden.to(device, dtype).requires_grad_()
-    head_weight = (head_weight / size.hidden_size**0.5).to(device, dtype).requires_grad_()
-    batch = (canvas, targets, canvas_lengths, target_lengths)
-    ids = _Ids(mask_id=mask_id, slack_id=slack_id)
+    head_weight /= size.hidden_size**0.5
+    return Problem(
+        hidden.to(device, dtype).requires_grad_(),
+        head_weight.to(device, dtype).requires_grad_(),
+        torch.where(masked, mask_id, clean).to(device),
+        targets.to(device),
+        canvas_lengths.to(device),
+        (canvas_lengths - size.num_slack).to(device),
+        clean.to(device),
+        mask_id,
+        slack_id,
+    )
 
-    def fused(ctc_weight: float) -> Tensor:
-        return fused_linear_slack_ctc_loss(
-            hidden, head_weight, *batch, clean=clean, ctc_weight=ctc_weight, **ids
-        )
 
-    def torch_ctc() -> Tensor:
-        log_probs = (hidden @ head_weight.T).float().log_softmax(2).transpose(0, 1)
-        return F.ctc_loss(
-            log_probs, targets, canvas_lengths, target_lengths, blank=slack_id, reduction="none"
-        )
+def ce_naive(problem: Problem) -> Tensor:
+    """All logits, then `masked_ce_loss`."""
+    return masked_ce_loss(
+        problem.hidden @ problem.head_weight.T,
+        problem.canvas,
+        problem.clean,
+        problem.canvas_lengths,
+        mask_id=problem.mask_id,
+    )
 
-    losses: dict[str, Callable[[], Tensor]] = {
-        "ce_naive": lambda: masked_ce_loss(
-            hidden @ head_weight.T, canvas, clean, canvas_lengths, mask_id=mask_id
-        ),
-        "ce_fused": lambda: fused(0.0),
-        "slack_ctc_naive": lambda: slack_ctc_loss(hidden @ head_weight.T, *batch, **ids),
-        "slack_ctc_fused": lambda: fused(1.0),
-        "torch_ctc": torch_ctc,
-    }
-    return hidden, head_weight, losses
+
+def slack_ctc_naive(problem: Problem) -> Tensor:
+    """All logits, then `slack_ctc_loss`."""
+    return slack_ctc_loss(
+        problem.hidden @ problem.head_weight.T,
+        *problem[2:6],
+        mask_id=problem.mask_id,
+        slack_id=problem.slack_id,
+    )
+
+
+def fused(problem: Problem, *, ctc_weight: float) -> Tensor:
+    """The fused loss: cross-entropy at weight 0, slack-CTC at weight 1."""
+    return fused_linear_slack_ctc_loss(
+        *problem[:6],
+        clean=problem.clean,
+        ctc_weight=ctc_weight,
+        mask_id=problem.mask_id,
+        slack_id=problem.slack_id,
+    )
+
+
+def torch_ctc(problem: Problem) -> Tensor:
+    """``F.ctc_loss`` over all positions: the outside baseline for cost, of another collapse map."""
+    log_probs = (problem.hidden @ problem.head_weight.T).float().log_softmax(2).transpose(0, 1)
+    lengths = problem.canvas_lengths, problem.target_lengths
+    return F.ctc_loss(
+        log_probs, problem.targets, *lengths, blank=problem.slack_id, reduction="none"
+    )
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    "ce_naive": ce_naive,
+    "ce_fused": partial(fused, ctc_weight=0.0),
+    "slack_ctc_naive": slack_ctc_naive,
+    "slack_ctc_fused": partial(fused, ctc_weight=1.0),
+    "torch_ctc": torch_ctc,
+}
 
 
 class _Run(NamedTuple):
@@ -210,16 +258,17 @@ class _Run(NamedTuple):
     extra_bytes: float | None
 
 
-def _run(mode: str, hidden: Tensor, head_weight: Tensor, loss: Callable[[], Tensor]) -> _Run:
+def _run(mode: str, problem: Problem, loss: Provider) -> _Run:
     """One timed run, with the peak of the memory it took beyond what there was."""
-    hidden.grad = head_weight.grad = None
+    hidden = problem.hidden
+    hidden.grad = problem.head_weight.grad = None
     before = _reset_peak_memory(hidden.device)
     start, cpu_start = _now(hidden.device), time.process_time()
     if mode == "forward":
         with torch.no_grad():
-            loss()
+            loss(problem)
     else:
-        value = loss().sum()
+        value = loss(problem).sum()
         if mode == "backward":
             start, cpu_start = _now(hidden.device), time.process_time()
         value.backward()
