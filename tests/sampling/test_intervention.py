@@ -12,12 +12,15 @@ EXEMPT = torch.tensor([SLACK, PAD])
 CONTENT = torch.arange(2, 12)
 
 
-def proposal(positions, tokens, free) -> Proposal:
+def proposal(positions, tokens, free, predicted=None) -> Proposal:
+    if predicted is None:
+        predicted = [9] * len(free)
     return Proposal(
         torch.tensor([positions]),
         torch.tensor([tokens]),
         torch.ones(1, len(positions), dtype=torch.bool),
         torch.tensor([free], dtype=torch.bool),
+        torch.tensor([predicted]),
     )
 
 

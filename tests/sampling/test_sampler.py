@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Sampler, SamplerConfig, schedule
+from slackdlm.sampling.strategies import STRATEGIES
 
 PROMPTS = [
     "tell twice cat",
@@ -75,15 +76,30 @@ def test_a_batch_of_mixed_prompts_equals_its_rows_alone(toy, temperature, rate, 
     length=st.integers(1, 20),
     block=st.integers(1, 20),
     extra=st.integers(0, 8),
-    kind=st.sampled_from([None, "shift", "substitute", "drop"]),
+    kind=st.sampled_from([None, "shift", "substitute", "drop", "swap"]),
+    when=st.sampled_from(["always", "early", "late"]),
     rate=st.sampled_from([0.0, 0.2, 0.9]),
     temperature=st.sampled_from([0.0, 1.0]),
+    remasking=st.sampled_from(list(STRATEGIES)),
+    cache=st.sampled_from(["none", "prefix", "dual"]),
 )
-def test_no_mask_is_committed_or_left_over(toy, length, block, extra, kind, rate, temperature):
+def test_no_mask_is_committed_or_left_over_and_nothing_overwritten(
+    toy, length, block, extra, kind, when, rate, temperature, remasking, cache
+):
     block = min(block, length)
-    steps = -(-length // block) + extra
-    cfg = config(canvas_length=length, block_length=block, steps=steps, temperature=temperature)
-    intervention = None if kind is None else ShiftIntervention(rate, kind=kind, seed=1)
+    bound = {"threshold": 0.05, "entropy_bound": 4.0}.get(remasking)
+    cfg = config(
+        canvas_length=length,
+        block_length=block,
+        steps=None if bound else -(-length // block) + extra,
+        temperature=temperature,
+        remasking=remasking,
+        bound=bound,
+        cache=cache,
+    )
+    intervention = None
+    if kind is not None:
+        intervention = ShiftIntervention(rate, kind=kind, when=when, seed=1)
     for answer in Sampler(toy, cfg, intervention).generate(PROMPTS[:2]):
         assert toy.mask_id not in answer.canvas
         assert len(answer.canvas) == length
@@ -92,6 +108,10 @@ def test_no_mask_is_committed_or_left_over(toy, length, block, extra, kind, rate
         assert sorted(written) == list(range(length)), (
             "each cell is written once, never overwritten"
         )
+        for commit in (commit for step in answer.steps for commit in step):
+            assert 0 <= commit.position - commit.displacement < length
+            assert abs(commit.displacement) <= 1
+            assert commit.position // block == (commit.position - commit.displacement) // block
 
 
 def test_the_most_probable_token_is_never_the_mask(toy):
@@ -148,10 +168,11 @@ def test_the_response_is_cut_at_end_of_text_and_collapsed(toy, monkeypatch):
     cat = toy.tokenizer.convert_tokens_to_ids("cat")
     canvas = [cat, toy.slack_id, cat, end, cat, toy.slack_id, pad, pad]
 
-    def commit_all(decoding, first, end, steps):
+    def commit_all(decoding, block):
         decoding.canvas[:] = torch.tensor(canvas)
+        decoding._synchronise()
 
-    monkeypatch.setattr("slackdlm.sampling.sampler._Decoding._decode_block", commit_all)
+    monkeypatch.setattr("slackdlm.sampling.decoding.Decoding._decode_block", commit_all)
     answer = Sampler(toy, config(canvas_length=8)).generate(["tell twice"])[0]
     assert answer.tokens == [cat, cat]
     assert answer.text == "cat cat"
@@ -181,6 +202,13 @@ def test_schedule_covers_the_canvas_with_every_step(length, block, steps):
         ({"batch_size": 0}, "must be at least 1"),
         ({"temperature": -0.1}, "temperature must be at least 0"),
         ({"remasking": "best"}, "unknown remasking 'best'"),
+        ({"guidance": -1.0}, "guidance must be at least 0, got -1.0"),
+        ({"cache": "triple"}, "unknown cache 'triple'; use none, prefix or dual"),
+        ({"bound": 0.9}, "low_confidence has no bound, got 0.9"),
+        ({"remasking": "threshold", "bound": 0.9}, "as it needs, got steps=8; leave steps out"),
+        ({"remasking": "threshold", "steps": None}, r"needs a bound \(a confidence in \(0, 1\]\)"),
+        ({"remasking": "threshold", "steps": None, "bound": 1.5}, "needs a bound .* got 1.5"),
+        ({"remasking": "entropy_bound", "steps": None, "bound": 0.0}, "nats above 0.* got 0.0"),
         ({"block_length": 25}, r"block_length must lie in \[1, canvas_length=24\], got 25"),
     ],
 )

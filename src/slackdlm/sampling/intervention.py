@@ -1,9 +1,9 @@
 """What happens if some tokens land one position off? The controlled intervention of arXiv 2601.22947.
 
-Axis letters: ``B`` rows, ``L`` canvas positions, ``N`` tokens proposed in this step.
+Axis letters: ``B`` rows, ``L`` canvas positions, ``N`` tokens proposed in this step, ``W`` tokens it may write.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from slackdlm.errors import ConfigError
 
-InterventionKind = Literal["shift", "substitute", "drop"]
+InterventionKind = Literal["shift", "substitute", "drop", "swap"]
 Direction = Literal["left", "right", "both"]
+Phase = Literal["always", "early", "late"]
 
 
 class Proposal(NamedTuple):
@@ -25,16 +26,20 @@ class Proposal(NamedTuple):
     """False behind a row's own number of tokens."""
     free: Bool[Tensor, "B L"]
     """Masked cells of the active block: where a token may be written."""
+    predicted: Int[Tensor, "B L"]
+    """The token the model proposes for every free cell."""
 
 
 class Placement(NamedTuple):
     """What a step really commits."""
 
-    positions: Int[Tensor, "B N"]
-    tokens: Int[Tensor, "B N"]
-    written: Bool[Tensor, "B N"]
-    altered: Bool[Tensor, "B N"]
+    positions: Int[Tensor, "B W"]
+    tokens: Int[Tensor, "B W"]
+    written: Bool[Tensor, "B W"]
+    altered: Bool[Tensor, "B W"]
     """Displaced or substituted."""
+    origins: Int[Tensor, "B W"]
+    """The positions for which the tokens were proposed."""
     dose: Int[Tensor, "B 5"]
     """Counts of this step, columns in the order of :class:`Dose`."""
 
@@ -45,9 +50,9 @@ class Dose(NamedTuple):
     asked: int
     """Commits drawn for intervention."""
     displaced: int
-    """Commits it changed: displaced, substituted or dropped."""
+    """Commits it changed: displaced, substituted or dropped; a swap changes two."""
     impossible: int
-    """Asked to shift, but no neighbour was free: committed in place."""
+    """Asked to shift or swap, but no neighbour was free: committed in place."""
     lost: int
     """Not committed in this step because an earlier token of the step had been displaced onto its place."""
     committed: int
@@ -65,9 +70,11 @@ class ShiftIntervention:
 
     Args:
         rate: Probability per content token, in ``[0, 1]``; below 1 for ``drop``, which could not end otherwise.
-        kind: ``shift``; or the controls ``substitute`` (another random content token, in place) and ``drop``
-            (this commit is skipped).
-        direction: Neighbours that ``shift`` may use.
+        kind: ``shift``; or the controls ``substitute`` (another random content token, in place), ``drop`` (this
+            commit is skipped) and ``swap`` (the token and the content token proposed for a free neighbour are both
+            committed, each on the other's place).
+        direction: Neighbours that ``shift`` and ``swap`` may use.
+        when: ``early`` acts while more than half of a row's canvas is masked, ``late`` from then on.
         seed: With the row's id it decides everything: batch-mates change nothing.
 
     Raises:
@@ -83,25 +90,33 @@ class ShiftIntervention:
         *,
         kind: InterventionKind = "shift",
         direction: Direction = "both",
+        when: Phase = "always",
         seed: int,
     ) -> None:
-        if kind not in ("shift", "substitute", "drop"):
-            raise ConfigError(f"intervention: unknown kind {kind!r}; use shift, substitute or drop")
-        if direction not in ("left", "right", "both"):
-            raise ConfigError(
-                f"intervention: unknown direction {direction!r}; use left, right or both"
-            )
+        for name, value, allowed in (
+            ("kind", kind, get_args(InterventionKind)),
+            ("direction", direction, get_args(Direction)),
+            ("when", when, get_args(Phase)),
+        ):
+            if value not in allowed:
+                choices = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+                raise ConfigError(f"intervention: unknown {name} {value!r}; use {choices}")
         if not 0 <= rate <= 1 or (kind == "drop" and rate == 1):
-            allowed = "[0, 1)" if kind == "drop" else "[0, 1]"
-            raise ConfigError(f"intervention: rate of {kind} must lie in {allowed}, got {rate}")
+            interval = "[0, 1)" if kind == "drop" else "[0, 1]"
+            raise ConfigError(f"intervention: rate of {kind} must lie in {interval}, got {rate}")
         self.rate = rate
         self.kind: InterventionKind = kind
         self.direction: Direction = direction
+        self.when: Phase = when
         self.seed = seed
 
     def row_generator(self, row_id: int) -> np.random.Generator:
         """The generator of one row; the tag keeps it apart from the sampler's own noise at the same seed."""
         return np.random.Generator(np.random.PCG64([self.seed, row_id, 1]))
+
+    def acts(self, masked_share: float) -> bool:
+        """Whether this is its phase, while so much of a row's canvas is masked."""
+        return self.when == "always" or (masked_share > 0.5) == (self.when == "early")
 
     def place(
         self,
@@ -115,65 +130,122 @@ class ShiftIntervention:
 
         Args:
             proposal: What the strategy chose.
-            uniforms: Draws in ``[0, 1)``: whether to intervene, which way, which substitute.
+            uniforms: Draws in ``[0, 1)``, on the CPU: whether to intervene, which way, which substitute. 1 in the
+                first place never intervenes.
             exempt_ids: Tokens that are not content: ``<slack>`` and padding.
-            content_ids: Tokens a substitute is drawn from, at least 2.
+            content_ids: Tokens a substitute is drawn from, ascending, at least 2.
         """
-        content = proposal.valid & ~torch.isin(proposal.tokens, exempt_ids)
+        # Ranks at which no row draws an intervention are known without waiting for the device.
+        ranks = (uniforms[..., 0] < self.rate).any(dim=0).nonzero()[:, 0].tolist()
+        if not ranks:
+            return in_place(proposal, exempt_ids=exempt_ids)
+        uniforms = uniforms.to(proposal.tokens.device)
+        content = _is_content(proposal, exempt_ids)
         asked = content & (uniforms[..., 0] < self.rate)
-        if self.kind == "shift":
-            return self._shift(proposal, content, asked, uniforms[..., 1])
-        tokens, written = proposal.tokens, proposal.valid
-        if self.kind == "substitute":
-            tokens = torch.where(asked, _other(tokens, content_ids, uniforms[..., 2]), tokens)
-            altered = asked
-        else:
-            written = proposal.valid & ~asked
-            altered = torch.zeros_like(asked)
+        if self.kind in ("shift", "swap"):
+            neighbours = proposal.free
+            if self.kind == "swap":
+                neighbours = neighbours & ~torch.isin(proposal.predicted, exempt_ids)
+            return self._displace(proposal, neighbours, content, asked, uniforms[..., 1], ranks)
+        plain = in_place(proposal, exempt_ids=exempt_ids)
         none = torch.zeros_like(asked)
-        return Placement(
-            proposal.positions,
-            tokens,
-            written,
-            altered,
-            _dose(asked, asked, none, none, content & written),
-        )
+        if self.kind == "substitute":
+            others = _other(proposal.tokens, content_ids, uniforms[..., 2])
+            dose = _dose(asked, asked, none, none, content)
+            tokens = torch.where(asked, others, proposal.tokens)
+            return plain._replace(tokens=tokens, altered=asked, dose=dose)
+        dose = _dose(asked, asked, none, none, content & ~asked)
+        return plain._replace(written=proposal.valid & ~asked, dose=dose)
 
-    def _shift(
+    def _displace(
         self,
         proposal: Proposal,
+        neighbours: Bool[Tensor, "B L"],
         content: Bool[Tensor, "B N"],
         asked: Bool[Tensor, "B N"],
         coin: Float[Tensor, "B N"],
+        ranks: list[int],
     ) -> Placement:
-        num_cells = proposal.free.shape[1]
-        free = proposal.free.clone()
-        positions = proposal.positions.clone()
-        written, displaced, impossible, lost = (torch.zeros_like(asked) for _ in range(4))
-        for n in range(positions.shape[1]):
-            own = positions[:, n : n + 1]
-            alive = proposal.valid[:, n] & free.gather(1, own)[:, 0]
-            left = (own > 0)[:, 0] & free.gather(1, (own - 1).clamp_min(0))[:, 0]
-            right = (own < num_cells - 1)[:, 0] & free.gather(
-                1, (own + 1).clamp_max(num_cells - 1)
-            )[:, 0]
-            if self.direction == "left":
-                right = torch.zeros_like(right)
-            elif self.direction == "right":
-                left = torch.zeros_like(left)
-            wants = asked[:, n] & alive
-            moves = wants & (left | right)
-            step = torch.where(left & (~right | (coin[:, n] < 0.5)), -1, 1)
-            target = torch.where(moves, own[:, 0] + step, own[:, 0])
-            positions[:, n] = target
-            written[:, n] = alive
-            displaced[:, n] = moves
-            impossible[:, n] = wants & ~moves
-            lost[:, n] = content[:, n] & ~alive
-            still_free = free.gather(1, target[:, None]) & ~alive[:, None]
-            free.scatter_(1, target[:, None], still_free)
-        dose = _dose(asked & ~lost, displaced, impossible, lost, content & written)
-        return Placement(positions, proposal.tokens, written, displaced, dose)
+        """Shift or swap, rank by rank where a row draws one; the ranks between them at once."""
+        free, own = proposal.free.clone(), proposal.positions
+        positions = own.clone()
+        alive, moved, impossible = (torch.zeros_like(asked) for _ in range(3))
+        taken = torch.zeros_like(free)  # by a swap: no longer to be written at their own rank
+        begin = 0
+        for n in ranks:
+            _settle(proposal, free, alive, slice(begin, n))
+            cell = own[:, n : n + 1]
+            here = proposal.valid[:, n : n + 1] & free.gather(1, cell)
+            wants = asked[:, n : n + 1] & here
+            target = self._neighbour(cell, free & neighbours, coin[:, n : n + 1])
+            moves = wants & (target != cell)
+            positions[:, n : n + 1] = torch.where(moves, target, cell)
+            alive[:, n : n + 1], moved[:, n : n + 1] = here, moves
+            impossible[:, n : n + 1] = wants & ~moves
+            landing = positions[:, n : n + 1]
+            free.scatter_(1, landing, free.gather(1, landing) & ~here)
+            if self.kind == "swap":
+                free.scatter_(1, cell, free.gather(1, cell) & ~here)
+                taken.scatter_(1, landing, taken.gather(1, landing) | moves)
+            begin = n + 1
+        _settle(proposal, free, alive, slice(begin, own.shape[1]))
+        lost = content & ~alive & ~taken.gather(1, own)
+        dose = _dose(asked & alive, moved, impossible, lost, content & alive)
+        if self.kind == "shift":
+            return Placement(positions, proposal.tokens, alive, moved, own, dose)
+        both = [Dose._fields.index("displaced"), Dose._fields.index("committed")]
+        dose[:, both] += moved.sum(dim=1, keepdim=True)
+        partners = proposal.predicted.gather(1, positions)
+        return Placement(
+            torch.cat([positions, own], dim=1),
+            torch.cat([proposal.tokens, partners], dim=1),
+            torch.cat([alive, moved], dim=1),
+            torch.cat([moved, moved], dim=1),
+            torch.cat([own, positions], dim=1),
+            dose,
+        )
+
+    def _neighbour(
+        self, cell: Int[Tensor, "B 1"], open_: Bool[Tensor, "B L"], coin: Float[Tensor, "B 1"]
+    ) -> Int[Tensor, "B 1"]:
+        """The open neighbour each row's token goes to; its own cell if there is none."""
+        last = open_.shape[1] - 1
+        left = (cell > 0) & open_.gather(1, (cell - 1).clamp_min(0))
+        right = (cell < last) & open_.gather(1, (cell + 1).clamp_max(last))
+        if self.direction == "left":
+            right = torch.zeros_like(right)
+        elif self.direction == "right":
+            left = torch.zeros_like(left)
+        step = torch.where(left & (~right | (coin < 0.5)), -1, 1)
+        return torch.where(left | right, cell + step, cell)
+
+
+def in_place(proposal: Proposal, *, exempt_ids: Int[Tensor, " E"]) -> Placement:
+    """Every token where it was proposed: what a step commits without an intervention."""
+    content = _is_content(proposal, exempt_ids)
+    none = torch.zeros_like(content)
+    return Placement(
+        proposal.positions,
+        proposal.tokens,
+        proposal.valid,
+        none,
+        proposal.positions,
+        _dose(none, none, none, none, content),
+    )
+
+
+def _is_content(proposal: Proposal, exempt_ids: Int[Tensor, " E"]) -> Bool[Tensor, "B N"]:
+    return proposal.valid & ~torch.isin(proposal.tokens, exempt_ids)
+
+
+def _settle(
+    proposal: Proposal, free: Bool[Tensor, "B L"], alive: Bool[Tensor, "B N"], ranks: slice
+) -> None:
+    """Commit these ranks in place where that is still free; their cells differ."""
+    cells = proposal.positions[:, ranks]
+    here = proposal.valid[:, ranks] & free.gather(1, cells)
+    alive[:, ranks] = here
+    free.scatter_(1, cells, free.gather(1, cells) & ~here)
 
 
 def _other(

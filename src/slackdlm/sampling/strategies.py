@@ -1,29 +1,106 @@
-"""Which masked cells are decoded next? Scores per cell: the highest are committed first."""
+"""Which masked cells are decoded next, and how many? A score per cell, highest first, and a number per row.
 
-from typing import Literal
+Every score takes ``(logits [M, V], tokens [M])`` of the masked cells and looks at the model's own distribution, before
+temperature and noise. Every count takes ``(scores [B, N], due [B], bound)``: a row's scores in descending order,
+``-inf`` where it has no more masked cells, and the cells due by the schedule.
+
+Axis letters: ``B`` rows, ``M`` masked cells, ``N`` most masked cells of a row, ``V`` vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Remasking = Literal["low_confidence", "random"]
+Remasking = Literal["low_confidence", "random", "entropy", "margin", "threshold", "entropy_bound"]
 
 
 def low_confidence(logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """Probability the model gives each proposed token, before temperature and noise.
-
-    Args:
-        logits: Raw logits of the masked cells, float32.
-        tokens: The token proposed for each cell.
-
-    Returns:
-        Probabilities in ``[0, 1]``.
+    """Probability the model gives each proposed token, in ``[0, 1]``.
 
     References:
         Nie et al., 2025 (LLaDA), ``generate.py``, ``remasking="low_confidence"``.
     """
-    chosen = logits.gather(1, tokens[:, None])[:, 0]
-    return torch.exp(chosen - torch.logsumexp(logits, dim=1))
+    return torch.softmax(logits, dim=1).gather(1, tokens[:, None])[:, 0]
+
+
+def entropy(logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Minus the entropy of each cell's distribution, in nats: in ``[-log V, 0]``.
+
+    References:
+        Ye et al., 2025 (Dream), ``alg="entropy"``.
+    """
+    probs = torch.softmax(logits, dim=1)
+    return -torch.special.entr(probs).sum(dim=1)
+
+
+def margin(logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Probability of each cell's likeliest token minus that of the second likeliest, in ``[0, 1]``.
+
+    References:
+        Kim et al., 2025 (top probability margin); Dream, ``alg="topk_margin"``.
+    """
+    best, second = torch.softmax(logits, dim=1).topk(2, dim=1).values.unbind(1)
+    return best - second
+
+
+def scheduled(
+    scores: Float[Tensor, "B N"], due: Int[Tensor, " B"], bound: float
+) -> Int[Tensor, " B"]:
+    """The cells due, so that the steps suffice: LLaDA's ``get_num_transfer_tokens``."""
+    return due
+
+
+def threshold(
+    scores: Float[Tensor, "B N"], due: Int[Tensor, " B"], bound: float
+) -> Int[Tensor, " B"]:
+    """All cells with a confidence of at least the bound, and always one where there is one.
+
+    References:
+        Wu et al., 2025 (Fast-dLLM), ``get_transfer_index`` with a threshold.
+    """
+    return _always_one(scores, (scores >= bound).sum(dim=1))
+
+
+def entropy_bound(
+    scores: Float[Tensor, "B N"], due: Int[Tensor, " B"], bound: float
+) -> Int[Tensor, " B"]:
+    """The surest cells while the entropies of all but the last sum to at most the bound; always one.
+
+    That sum bounds how far the product of their distributions is from their joint one, in nats.
+
+    References:
+        Ben-Hamu et al., 2025 (EB-Sampler): accept while ``cumsum(H) - H_k <= bound``, ``H`` ascending.
+    """
+    before = torch.cumsum(-scores, dim=1)[:, :-1]
+    within = torch.cat([torch.zeros_like(scores[:, :1]), before], dim=1) <= bound
+    return _always_one(scores, (within & (scores > -torch.inf)).sum(dim=1))
+
+
+def _always_one(scores: Float[Tensor, "B N"], count: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    return torch.maximum(count, (scores[:, 0] > -torch.inf).long())
+
+
+class Strategy(NamedTuple):
+    """How masked cells are ordered, and how many are decoded in a step."""
+
+    score: Callable[[Tensor, Tensor], Tensor] | None
+    """``None``: a uniform draw per cell, LLaDA's random remasking."""
+    number: Callable[[Tensor, Tensor, float], Tensor]
+    bound: str | None
+    """What the bound is, for strategies that have one: they look at it and not at the schedule."""
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "low_confidence": Strategy(low_confidence, scheduled, None),
+    "random": Strategy(None, scheduled, None),
+    "entropy": Strategy(entropy, scheduled, None),
+    "margin": Strategy(margin, scheduled, None),
+    "threshold": Strategy(low_confidence, threshold, "a confidence in (0, 1]"),
+    "entropy_bound": Strategy(entropy, entropy_bound, "nats above 0"),
+}
 
 
 def gumbel_argmax(

@@ -1,0 +1,122 @@
+"""How is a canvas decoded? Every choice that decides an output beside the model and the prompt."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from slackdlm.collapse import CollapseMode
+from slackdlm.errors import ConfigError
+from slackdlm.sampling.cache import CacheMode
+from slackdlm.sampling.strategies import STRATEGIES, Remasking
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerConfig:
+    """Everything that decides an output beside the model and the prompt."""
+
+    canvas_length: int
+    """``L``, positions of the response canvas, slack and padding included (LLaDA's ``gen_length``)."""
+    steps: int | None = None
+    """``T``, denoising steps over all blocks; more are taken only if an intervention leaves masks behind.
+    ``None``: one per position, or as many as a strategy with a ``bound`` takes."""
+    block_length: int | None = None
+    """Positions decoded together before the next block starts; ``None``: the whole canvas."""
+    temperature: float = 0.0
+    """Of the Gumbel noise; 0 is greedy."""
+    remasking: Remasking = "low_confidence"
+    """The strategy that says which masked cells are decoded next, and how many."""
+    bound: float | None = None
+    """Confidence in (0, 1] of ``threshold``, or joint entropy in nats of ``entropy_bound``; for these alone."""
+    guidance: float = 0.0
+    """Scale of classifier-free guidance away from the prediction without the prompt; 0: none, 1 model pass a step
+    instead of 2 (LLaDA's ``cfg_scale``)."""
+    forbid_end_of_text: bool = False
+    """Never propose ``<|endoftext|>`` (LLaDA's ``logits_eos_inf``)."""
+    delay_end: bool = False
+    """Cells that propose an end of text or of turn are decoded last, except with random remasking (LLaDA's
+    ``confidence_eos_eot_inf``)."""
+    early_stop: bool = False
+    """A row rests as soon as its text is settled: nothing is masked before its first end. The text does not change;
+    cells behind the end that no step reached hold ``<|endoftext|>``."""
+    cache: CacheMode = "none"
+    """Keys and values kept within a block, an approximation: of the cells before it (``prefix``), or of all others
+    (``dual``)."""
+    collapse: CollapseMode = "slack"
+    """How the canvas becomes text; ``graves`` only for models trained for it."""
+    seed: int = 0
+    """With a row's id it decides that row's noise."""
+    batch_size: int = 32
+    """Rows decoded together; does not change any output."""
+    trace: bool = False
+    """Keep every step's commits in ``Generation.steps``."""
+
+    def __post_init__(self) -> None:
+        if self.canvas_length < 1 or self.batch_size < 1:
+            raise ConfigError("sampler: canvas_length and batch_size must be at least 1")
+        for name in ("temperature", "guidance"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"sampler: {name} must be at least 0, got {getattr(self, name)}")
+        if self.cache not in ("none", "prefix", "dual"):
+            raise ConfigError(f"sampler: unknown cache {self.cache!r}; use none, prefix or dual")
+        if self.block_length is not None and not 1 <= self.block_length <= self.canvas_length:
+            raise ConfigError(
+                f"sampler: block_length must lie in [1, canvas_length={self.canvas_length}], "
+                f"got {self.block_length}"
+            )
+        self._check_strategy()
+        if self.steps is not None and self.steps < self.num_blocks:
+            raise ConfigError(
+                f"sampler: {self.num_blocks} blocks need at least as many steps, got {self.steps}; "
+                "raise steps or block_length"
+            )
+
+    def _check_strategy(self) -> None:
+        if self.remasking not in STRATEGIES:
+            raise ConfigError(
+                f"sampler: unknown remasking {self.remasking!r}; use one of {', '.join(STRATEGIES)}"
+            )
+        unit = STRATEGIES[self.remasking].bound
+        if unit is None:
+            if self.bound is not None:
+                raise ConfigError(
+                    f"sampler: {self.remasking} has no bound, got {self.bound}; leave it out"
+                )
+            return
+        if self.steps is not None:
+            raise ConfigError(
+                f"sampler: {self.remasking} takes as many steps as it needs, got steps={self.steps}; "
+                "leave steps out"
+            )
+        highest = 1.0 if self.remasking == "threshold" else float("inf")
+        if self.bound is None or not 0 < self.bound <= highest:
+            raise ConfigError(
+                f"sampler: {self.remasking} needs a bound ({unit}), got {self.bound}; set bound"
+            )
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks on the canvas; the last may be shorter."""
+        return -(-self.canvas_length // (self.block_length or self.canvas_length))
+
+
+class Block(NamedTuple):
+    """Canvas positions decoded together."""
+
+    first: int
+    end: int
+    """One past the last position."""
+    steps: int
+    """Denoising steps of the block; strategies with a bound do not look at it."""
+
+
+def schedule(config: SamplerConfig) -> list[Block]:
+    """Blocks to decode, in order; earlier ones take the remainder of the steps."""
+    length = config.block_length or config.canvas_length
+    starts = range(0, config.canvas_length, length)
+    ends = [min(first + length, config.canvas_length) for first in starts]
+    if config.steps is None:
+        return [Block(first, end, end - first) for first, end in zip(starts, ends, strict=True)]
+    base, extra = divmod(config.steps, config.num_blocks)
+    return [
+        Block(first, end, base + (b < extra))
+        for b, (first, end) in enumerate(zip(starts, ends, strict=True))
+    ]

@@ -1,0 +1,241 @@
+"""How do masks become tokens? The loop over blocks and steps for one batch of rows.
+
+A step waits for the device once: for the canvas, from which the host knows what is masked.
+
+Axis letters: ``B`` rows, ``L`` canvas positions, ``N`` tokens committed in one step.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from slackdlm.collapse import collapse
+from slackdlm.models.loading import LoadedModel
+from slackdlm.sampling.config import Block, SamplerConfig, schedule
+from slackdlm.sampling.intervention import Dose, Placement, Proposal, ShiftIntervention, in_place
+from slackdlm.sampling.noise import Cells, RowNoise
+from slackdlm.sampling.prediction import Predictor
+from slackdlm.sampling.strategies import STRATEGIES
+
+
+class Commit(NamedTuple):
+    """One token written on the canvas, for replays."""
+
+    position: int
+    token: int
+    confidence: float
+    """The strategy's score of the token where it was proposed."""
+    altered: bool
+    """Displaced or substituted."""
+    displacement: int = 0
+    """Positions from where it was proposed to where it was written."""
+
+
+class Generation(NamedTuple):
+    """One decoded response."""
+
+    text: str
+    """The response as the user reads it."""
+    tokens: list[int]
+    """Collapsed tokens up to the first end of text, which is left out."""
+    canvas: list[int]
+    """All ``L`` raw canvas tokens."""
+    num_forwards: int
+    """Model evaluations spent on this row; one with guidance counts once."""
+    num_committed: int
+    """Content tokens written on the canvas."""
+    num_displaced: int
+    """Content tokens the intervention changed."""
+    dose: Dose
+    """The intervention's full account."""
+    steps: list[list[Commit]] | None
+    """Commits per step, if traced."""
+
+
+class Decoding:
+    """The state of one batch while it is decoded.
+
+    Args:
+        loaded: The model.
+        config: How to decode.
+        intervention: Optional intervention on what is committed.
+        prompts: Token ids of each row.
+        row_ids: Seed each row's noise.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        config: SamplerConfig,
+        intervention: ShiftIntervention | None,
+        prompts: Sequence[Sequence[int]],
+        row_ids: Sequence[int],
+    ) -> None:
+        self.loaded = loaded
+        self.config = config
+        self.strategy = STRATEGIES[config.remasking]
+        self.intervention = intervention
+        self.predictor = Predictor(loaded, config, prompts, RowNoise(config.seed, row_ids))
+        self.device = self.predictor.device
+        shape = (len(prompts), config.canvas_length)
+        # One column more than the canvas takes what is not to be written.
+        self._cells = torch.full((shape[0], shape[1] + 1), loaded.mask_id, device=self.device)
+        self.canvas = self._cells[:, :-1]
+        self.on_host = np.full(shape, loaded.mask_id)
+        if intervention is not None:
+            self.shift_noise = [intervention.row_generator(row) for row in row_ids]
+        special = {
+            loaded.mask_id,
+            loaded.slack_id,
+            *loaded.eos_ids,
+            *loaded.tokenizer.all_special_ids,
+        }
+        content = [i for i in range(len(loaded.tokenizer)) if i not in special]
+        self.content_ids = torch.tensor(content, device=self.device)
+        self.exempt_ids = torch.tensor([loaded.slack_id, loaded.pad_id], device=self.device)
+        self.num_forwards = np.zeros(shape[0], dtype=np.int64)
+        self.dose = torch.zeros(shape[0], len(Dose._fields), dtype=torch.long, device=self.device)
+        self.placements: list[tuple[Placement, Tensor]] = []
+
+    @torch.inference_mode()
+    def run(self) -> list[Generation]:
+        """Decode every block."""
+        model = self.loaded.model
+        was_training = model.training
+        model.eval()
+        for block in schedule(self.config):
+            self._decode_block(block)
+        model.train(was_training)
+        return self._generations()
+
+    def _decode_block(self, block: Block) -> None:
+        self.predictor.enter(block)
+        step = 0
+        while True:
+            free = self.on_host == self.loaded.mask_id
+            free[:, : block.first] = free[:, block.end :] = False
+            remaining = free.sum(axis=1)
+            if not remaining.any():
+                return
+            # LLaDA's schedule: n // T per step and one more in the first n % T steps. Behind the last step,
+            # whatever an intervention left is committed at once.
+            due = -(-remaining // max(block.steps - step, 1))
+            self._step(free, due)
+            self.num_forwards += remaining > 0
+            self._synchronise()
+            step += 1
+
+    def _step(self, free: Bool[np.ndarray, "B L"], due: Int64[np.ndarray, " B"]) -> None:
+        cells = Cells(*np.nonzero(free))
+        proposed = self.predictor.propose(self.canvas, cells)
+        at = torch.from_numpy(np.stack(cells)).to(self.device)
+        # What is proposed for each free cell, and -inf where there is none.
+        tokens = torch.zeros_like(self.canvas)
+        scores = torch.full(free.shape, -torch.inf, device=self.device)
+        tokens[at[0], at[1]] = proposed.tokens
+        scores[at[0], at[1]] = proposed.scores
+        ordered = scores.sort(dim=1, descending=True, stable=True)
+        most = int(due.max() if self.strategy.bound is None else free.sum(axis=1).max())
+        positions, values = ordered.indices[:, :most], ordered.values[:, :most]
+        count = self.strategy.number(
+            values, torch.from_numpy(due).to(self.device), self.config.bound or 0.0
+        )
+        valid = torch.arange(most, device=self.device) < count[:, None]
+        placement = self._place(
+            Proposal(
+                positions,
+                tokens.gather(1, positions),
+                valid,
+                torch.from_numpy(free).to(self.device),
+                tokens,
+            ),
+            free,
+        )
+        outside = self.config.canvas_length
+        target = placement.positions.masked_fill(~placement.written, outside)
+        self._cells.scatter_(1, target, placement.tokens)
+        self.dose += placement.dose
+        if self.config.trace:
+            self.placements.append((placement, scores.gather(1, placement.origins)))
+
+    def _place(self, proposal: Proposal, free: Bool[np.ndarray, "B L"]) -> Placement:
+        if self.intervention is None:
+            return in_place(proposal, exempt_ids=self.exempt_ids)
+        # A row draws in its own steps alone and for the whole canvas, so that batch-mates change nothing.
+        length, most = self.config.canvas_length, proposal.positions.shape[1]
+        masked_share = (self.on_host == self.loaded.mask_id).mean(axis=1).tolist()
+        draws = np.ones((len(free), most, 3))
+        for row in np.nonzero(free.any(axis=1))[0].tolist():
+            drawn = self.shift_noise[row].random((length, 3))[:most]
+            if self.intervention.acts(masked_share[row]):
+                draws[row] = drawn
+        return self.intervention.place(
+            proposal,
+            torch.from_numpy(draws),
+            exempt_ids=self.exempt_ids,
+            content_ids=self.content_ids,
+        )
+
+    def _synchronise(self) -> None:
+        """Bring the canvas to the host; fill rows whose text is settled."""
+        self.on_host = self.canvas.cpu().numpy().copy()
+        if not self.config.early_stop:
+            return
+        masked = self.on_host == self.loaded.mask_id
+        ends = np.isin(self.on_host, self.loaded.eos_ids)
+        settled = ends.any(axis=1) & (ends.argmax(axis=1) < _first(masked))
+        behind = masked & settled[:, None]
+        if behind.any():
+            self.on_host[behind] = self.loaded.pad_id
+            where = torch.from_numpy(behind).to(self.device)
+            self.canvas.masked_fill_(where, self.loaded.pad_id)
+
+    def _generations(self) -> list[Generation]:
+        doses = self.dose.tolist()
+        steps = self._steps() if self.config.trace else None
+        return [
+            self._generation(row, Dose(*doses[row]), None if steps is None else steps[row])
+            for row in range(len(doses))
+        ]
+
+    def _generation(self, row: int, dose: Dose, steps: list[list[Commit]] | None) -> Generation:
+        canvas: list[int] = self.on_host[row].tolist()
+        ends = (i for i, token in enumerate(canvas) if token in self.loaded.eos_ids)
+        response = canvas[: next(ends, len(canvas))]
+        tokens = collapse(response, slack_id=self.loaded.slack_id, mode=self.config.collapse)
+        return Generation(
+            text=str(self.loaded.tokenizer.decode(tokens, skip_special_tokens=True)),
+            tokens=tokens,
+            canvas=canvas,
+            num_forwards=int(self.num_forwards[row]),
+            num_committed=dose.committed,
+            num_displaced=dose.displaced,
+            dose=dose,
+            steps=steps,
+        )
+
+    def _steps(self) -> list[list[list[Commit]]]:
+        """Commits of every row and step; a row that waits for its batch-mates has empty steps."""
+        steps: list[list[list[Commit]]] = [[] for _ in self.on_host]
+        for placement, scores in self.placements:
+            columns = (
+                placement.positions,
+                placement.tokens,
+                scores,
+                placement.altered,
+                placement.positions - placement.origins,
+                placement.written,
+            )
+            for row, cells in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+                commits = [Commit(*cell[:5]) for cell in zip(*cells, strict=True) if cell[5]]
+                steps[row].append(commits)
+        return steps
+
+
+def _first(flags: Bool[np.ndarray, "B L"]) -> Int64[np.ndarray, " B"]:
+    """Place of each row's first True; one past the end where there is none."""
+    return np.where(flags.any(axis=1), flags.argmax(axis=1), flags.shape[1])

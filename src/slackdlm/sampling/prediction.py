@@ -1,0 +1,173 @@
+"""What does the model propose for the masked cells, and how sure is it? The only place that runs the model.
+
+The output layer is applied to masked cells of the active block alone, a few at a time; nothing here waits for the
+device.
+
+Axis letters: ``B`` rows, ``R`` rows that still decode, ``L`` canvas positions, ``M`` masked cells, ``D`` hidden size,
+``V`` vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+
+from slackdlm.models.llada import attention_bias
+from slackdlm.models.loading import LoadedModel, head_weight
+from slackdlm.sampling.cache import KeyValueCache
+from slackdlm.sampling.config import Block, SamplerConfig
+from slackdlm.sampling.noise import Cells, RowNoise
+from slackdlm.sampling.strategies import STRATEGIES, gumbel_argmax
+
+# Logits held at a time: enough for efficient products, small beside the output layer.
+_CHUNK_ELEMENTS = 2**23
+
+
+class Proposals(NamedTuple):
+    """What the model would write."""
+
+    tokens: Int[Tensor, " M"]
+    scores: Float[Tensor, " M"]
+    """The strategy's score; the highest are committed first."""
+
+
+class Predictor:
+    """Runs the model over a batch of prompts and their canvases.
+
+    Args:
+        loaded: The model.
+        config: How to decode.
+        prompts: Token ids; padded on the left here, which relative positions do not notice.
+        noise: The rows' own randomness.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        config: SamplerConfig,
+        prompts: Sequence[Sequence[int]],
+        noise: RowNoise,
+    ) -> None:
+        self.loaded = loaded
+        self.config = config
+        self.noise = noise
+        self.device = next(loaded.model.parameters()).device
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.full((len(prompts), longest), loaded.pad_id, dtype=torch.long)
+        mask = torch.ones(len(prompts), longest + config.canvas_length, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+            mask[row, : longest - len(prompt)] = False
+        self.prompts = ids.to(self.device)
+        bias = attention_bias(mask)
+        self.bias = None if bias is None else bias.to(self.device)
+        self._block = Block(0, config.canvas_length, 0)
+        self._cache: KeyValueCache | None = None
+        self._cached_rows = np.zeros(0, dtype=np.int64)
+
+    def enter(self, block: Block) -> None:
+        """Begin a block: what was kept for the last one is forgotten."""
+        self._block = block
+        self._cache = None
+
+    def propose(self, canvas: Int[Tensor, "B L"], cells: Cells) -> Proposals:
+        """Tokens and scores for masked cells of the active block.
+
+        Args:
+            canvas: All rows.
+            cells: At least one, in ascending order of rows.
+        """
+        hidden, unprompted = self._hidden(canvas, cells)
+        config, head = self.config, head_weight(self.loaded.model)
+        strategy = STRATEGIES[config.remasking]
+        tokens: list[Tensor] = []
+        scores: list[Tensor] = []
+        for part in _chunks(len(cells.rows), head.shape[0]):
+            logits = F.linear(hidden[part], head).float()
+            if unprompted is not None:
+                without = F.linear(unprompted[part], head).float()
+                logits = without + (config.guidance + 1) * (logits - without)
+            if config.forbid_end_of_text:
+                logits[:, self.loaded.pad_id] = -torch.inf
+            chosen = self._choose(logits, Cells(cells.rows[part], cells.positions[part]))
+            tokens.append(chosen)
+            if strategy.score is None:
+                continue
+            if config.delay_end:
+                ends = list(self.loaded.eos_ids)
+                logits[:, ends] = -torch.inf
+                is_end = torch.stack([chosen == end for end in ends]).any(dim=0)
+                lowest = torch.finfo(logits.dtype).min
+                scores.append(strategy.score(logits, chosen).masked_fill(is_end, lowest))
+            else:
+                scores.append(strategy.score(logits, chosen))
+        if strategy.score is None:
+            scores.append(self._uniforms(cells, 1)[:, 0].float())
+        return Proposals(torch.cat(tokens), torch.cat(scores))
+
+    def _choose(self, logits: Float[Tensor, "M V"], cells: Cells) -> Int[Tensor, " M"]:
+        """A token for each cell, never the mask; the logits are given back as they were."""
+        temperature = self.config.temperature
+        uniforms = self._uniforms(cells, logits.shape[1]) if temperature > 0 else None
+        of_mask = logits[:, self.loaded.mask_id].clone()
+        logits[:, self.loaded.mask_id] = -torch.inf
+        chosen = gumbel_argmax(logits, uniforms, temperature=temperature)
+        logits[:, self.loaded.mask_id] = of_mask
+        return chosen
+
+    def _uniforms(self, cells: Cells, width: int) -> Float[Tensor, "M width"]:
+        return torch.from_numpy(self.noise.draw(cells, width)).to(self.device)
+
+    def _hidden(
+        self, canvas: Int[Tensor, "B L"], cells: Cells
+    ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"] | None]:
+        """What the head reads at the cells, and the same without the prompt if there is guidance."""
+        rows = np.unique(cells.rows) if self._cache is None else self._cached_rows
+        states, first = self._run(canvas, rows)
+        local = torch.from_numpy(np.searchsorted(rows, cells.rows)).to(self.device)
+        positions = torch.from_numpy(cells.positions - first).to(self.device)
+        hidden = states[local, positions]
+        if self.config.guidance == 0:
+            return hidden, None
+        return hidden, states[local + len(rows), positions]
+
+    def _run(
+        self, canvas: Int[Tensor, "B L"], rows: Int64[np.ndarray, " R"]
+    ) -> tuple[Float[Tensor, "R2 P D"], int]:
+        """Hidden states of canvas positions from the one returned on; with guidance the rows come twice."""
+        inputs = torch.cat([self.prompts, canvas], dim=1)
+        prompt_length, bias = self.prompts.shape[1], self.bias
+        if len(rows) < len(inputs):
+            which = torch.from_numpy(rows).to(self.device)
+            inputs, bias = inputs[which], None if bias is None else bias[which]
+        if self.config.guidance > 0:
+            unprompted = inputs.clone()
+            unprompted[:, :prompt_length] = self.loaded.mask_id
+            inputs = torch.cat([inputs, unprompted])
+            bias = None if bias is None else torch.cat([bias, bias])
+        if self.config.cache == "none":
+            return self._evaluate(inputs, bias)[:, prompt_length:], 0
+        if self._cache is None:
+            self._cache = KeyValueCache(inputs.shape[1])
+            self._cached_rows = rows
+            return self._evaluate(inputs, bias, store=self._cache)[:, prompt_length:], 0
+        first = self._block.first
+        end = self._block.end if self.config.cache == "dual" else self.config.canvas_length
+        part = inputs[:, prompt_length + first : prompt_length + end]
+        self._cache.first = prompt_length + first
+        return self._evaluate(part, bias, store=self._cache), first
+
+    def _evaluate(
+        self, inputs: Int[Tensor, "R P"], bias: Bool[Tensor, "R 1 1 K"] | None, **kept: Any
+    ) -> Float[Tensor, "R P D"]:
+        output = self.loaded.model(input_ids=inputs, attention_mask=bias, logits=False, **kept)
+        return output.last_hidden_state
+
+
+def _chunks(num_cells: int, vocab_size: int) -> Iterator[slice]:
+    size = max(1, _CHUNK_ELEMENTS // vocab_size)
+    return (slice(start, start + size) for start in range(0, num_cells, size))
