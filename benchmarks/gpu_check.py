@@ -222,6 +222,7 @@ def random_model(scale: Scale) -> LoadedModel:
         eos_ids=(vocabulary["<|endoftext|>"],),
         pad_id=vocabulary["<|endoftext|>"],
         name="random weights",
+        max_length=scale.model.max_sequence_length,
     )
 
 
