@@ -9,13 +9,14 @@ SOURCE = Path(__file__).parents[1] / "src" / "slackdlm"
 # What each part may import of ours. The order is the data flow of the design.
 ALLOWED = {
     "errors": set(),
+    "measurement": {"errors"},
     "collapse": {"errors"},
     "canvas": {"errors"},
     "lattice": {"errors"},
     "models": {"errors"},
-    "objectives": {"errors", "canvas", "collapse", "lattice"},
+    "objectives": {"errors", "canvas", "collapse", "lattice", "measurement"},
     "training": {"errors", "canvas", "models", "objectives"},
-    "sampling": {"errors", "collapse", "models"},
+    "sampling": {"errors", "collapse", "measurement", "models"},
     "evaluation": {"errors", "collapse", "models", "sampling"},
     "report": {"errors", "evaluation"},
     "cli": {

@@ -1,7 +1,6 @@
 """What do the losses cost? Ours, the plain pieces and ``F.ctc_loss`` on the same rows, in one go."""
 
 import csv
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from slackdlm.canvas import insert_slack
 from slackdlm.errors import ConfigError
+from slackdlm.measurement import hardware, now, peak_memory, reset_peak_memory
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.objectives.masked_ce import masked_ce_loss
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
@@ -262,64 +262,19 @@ def _run(mode: str, problem: Problem, loss: Provider) -> _Run:
     """One timed run, with the peak of the memory it took beyond what there was."""
     hidden = problem.hidden
     hidden.grad = problem.head_weight.grad = None
-    before = _reset_peak_memory(hidden.device)
-    start, cpu_start = _now(hidden.device), time.process_time()
+    before = reset_peak_memory(hidden.device)
+    start, cpu_start = now(hidden.device), time.process_time()
     if mode == "forward":
         with torch.no_grad():
             loss(problem)
     else:
         value = loss(problem).sum()
         if mode == "backward":
-            start, cpu_start = _now(hidden.device), time.process_time()
+            start, cpu_start = now(hidden.device), time.process_time()
         value.backward()
         del value
-    wall_ms = 1000 * (_now(hidden.device) - start)
+    wall_ms = 1000 * (now(hidden.device) - start)
     cpu_ms = 1000 * (time.process_time() - cpu_start)
-    peak = _peak_memory(hidden.device)
+    peak = peak_memory(hidden.device)
     extra = None if peak is None or before is None else peak - before
     return _Run(wall_ms, cpu_ms, extra)
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def _reset_peak_memory(device: torch.device) -> float | None:
-    """Starts a new peak and returns the bytes in use, or None where the system does not say."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return float(torch.cuda.memory_allocated())
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return _process_memory("VmRSS")
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated())
-    return _process_memory("VmHWM")
-
-
-def _process_memory(key: str) -> float | None:
-    """A figure of ``/proc/self/status`` in bytes."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    for line in status.read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return 1024.0 * int(line.split()[1])
-    return None
-
-
-def hardware(device: str) -> str:
-    """Name of the processor, or of the GPU if ``device`` is one."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
