@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.errors import ConfigError, DataError, SlackDLMError
+from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.answering import Shard
@@ -58,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_generate(commands)
     _add_answer(commands)
+    _add_chat(commands)
     _add_surface_form(commands)
     _add_report(commands)
     _add_bench(commands)
@@ -343,9 +347,41 @@ def _write_answers(
         )
 
 
-def printable(text: str) -> Text:
-    """Model text for a terminal: no markup, and control characters shown instead of obeyed."""
-    return Text("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))
+def _add_chat(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("chat", help="talk to a model and watch its canvas resolve")
+    parser.add_argument("model", help="model folder or hub id")
+    parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
+    parser.add_argument(
+        "--canvas-length", type=int, default=128, help="positions (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, help="denoising steps (default: one per position)")
+    parser.add_argument(
+        "--block-length", type=int, help="positions per block (default: the canvas)"
+    )
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_chat)
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    from slackdlm.chat import ChatSettings, Conversation, chat
+    from slackdlm.models.loading import load_model
+    from slackdlm.sampling.sampler import SamplerConfig
+
+    settings = ChatSettings(
+        SamplerConfig(
+            canvas_length=arguments.canvas_length,
+            steps=arguments.steps,
+            block_length=arguments.block_length,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
+        )
+    )
+    loaded = load_model(arguments.model, adapter=arguments.adapter)
+    console = Console()
+    with suppress(ImportError):
+        import_module("readline")  # lines can be edited and recalled
+    chat(Conversation(loaded, settings), console, lambda: console.input("[bold]> [/bold]"))
 
 
 def _add_surface_form(commands: "_Commands[argparse.ArgumentParser]") -> None:
