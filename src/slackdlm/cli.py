@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,6 +162,9 @@ def _add_generate(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
+    parser.add_argument(
+        "--replay", type=Path, metavar="HTML", help="a page that plays the decoding step by step"
+    )
     _add_decoding(parser)
     parser.set_defaults(run=_generate)
 
@@ -225,6 +228,8 @@ def _generate(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.answering import journal_folder
     from slackdlm.evaluation.answers import check_first, read_questions
     from slackdlm.models.loading import load_model
+    from slackdlm.report.page import write_replay
+    from slackdlm.sampling.frames import frames
     from slackdlm.sampling.sampler import Sampler
 
     config, intervention = _decoding(arguments)
@@ -243,15 +248,39 @@ def _generate(arguments: argparse.Namespace) -> None:
 
         questions = [Question("0", None, tuple(prompts[0]))]
     if arguments.output is not None:
+        if arguments.replay is not None:
+            raise ConfigError("generate: --replay shows printed answers; leave --output out")
         journal_folder(arguments.output)
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
     if arguments.output is not None:
         _write_answers(loaded, questions, config, intervention, arguments.output)
         return
-    sampler = Sampler(loaded, replace(config, batch_size=1), intervention)
+    traced = replace(config, batch_size=1, trace=arguments.replay is not None)
+    sampler = Sampler(loaded, traced, intervention)
+    replays: list[dict[str, object]] = []
     for row, prompt in enumerate(track(prompts, console=Console(stderr=True), transient=True)):
-        console.print(printable(sampler.generate([prompt], row_ids=[row])[0].text), soft_wrap=True)
+        (generation,) = sampler.generate([prompt], row_ids=[row])
+        console.print(printable(generation.text), soft_wrap=True)
+        if arguments.replay is not None:
+            replays.append(
+                {
+                    "arm": loaded.name,
+                    "prompt": prompt[-1]["content"],
+                    "kind": "none" if intervention is None else intervention.kind,
+                    "rate": 0.0 if intervention is None else intervention.rate,
+                    "text": generation.text,
+                    "frames": frames(loaded, generation),
+                }
+            )
+    if arguments.replay is not None:
+        settings = {
+            key: value
+            for key, value in asdict(traced).items()
+            if key not in ("trace", "batch_size")
+        }
+        write_replay(arguments.replay, replays, title="Decoding, step by step", settings=settings)
+        console.print(Text(f"replay: {arguments.replay}", style="bold"))
 
 
 def _add_answer(commands: "_Commands[argparse.ArgumentParser]") -> None:
