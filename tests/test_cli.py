@@ -212,3 +212,30 @@ def test_a_line_separator_inside_a_question_does_not_split_it(tmp_path: Path) ->
     text = "one\u2028two\u0085three"
     file.write_text(json.dumps({"prompt": text}, ensure_ascii=False) + "\n", encoding="utf-8")
     assert [question.prompt for question in read_questions(file)] == [text]
+
+
+def test_compare_writes_tables_and_refuses_half_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judgments = Path(__file__).parent / "data" / "arena_hard" / "v0.1_judgments.jsonl"
+    report = tmp_path / "out"
+    assert run("compare", judgments, "--output", report, "--resamples", 200, "--power") == 0
+    shown = capsys.readouterr().out
+    assert "arena-hard" in shown
+    assert "power" in shown
+    assert sorted(file.name for file in report.iterdir()) == [
+        f"comparison.{kind}" for kind in ("html", "json", "md", "tex")
+    ]
+    assert run("compare", "--power", "--questions", 500, "--spread", 0.4) == 0
+    assert "0.050" in capsys.readouterr().out
+    for flags, message in (
+        (["--power", "--questions", 500], "give both"),
+        ([], "give judgment files"),
+        ([judgments, "--style-control"], "give --answers"),
+        ([judgments, "--alpha", 2], "alpha"),
+        ([judgments, "--resamples", 1], "num_resamples"),
+        ([tmp_path / "none.jsonl"], "no such file"),
+        ([tmp_path], "no such file"),
+    ):
+        assert run("compare", *flags) == 2
+        assert message in " ".join(capsys.readouterr().err.split())

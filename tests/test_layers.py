@@ -10,7 +10,6 @@ SOURCE = Path(__file__).parents[1] / "src" / "slackdlm"
 ALLOWED = {
     "errors": set(),
     "measurement": {"errors"},
-    "terminal": set(),
     "collapse": {"errors"},
     "canvas": {"errors"},
     "lattice": {"errors"},
@@ -20,11 +19,8 @@ ALLOWED = {
     "sampling": {"errors", "collapse", "measurement", "models"},
     "evaluation": {"errors", "collapse", "models", "sampling"},
     "report": {"errors", "evaluation"},
-    "chat": {"errors", "models", "sampling", "terminal"},
     "cli": {
-        "chat",
         "errors",
-        "terminal",
         "models",
         "objectives",
         "training",

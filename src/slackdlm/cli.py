@@ -6,9 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.errors import ConfigError, DataError, SlackDLMError
-from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.answering import Shard
@@ -61,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_generate(commands)
     _add_answer(commands)
-    _add_chat(commands)
+    _add_compare(commands)
     _add_surface_form(commands)
     _add_report(commands)
     _add_bench(commands)
@@ -162,9 +159,6 @@ def _add_generate(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
-    parser.add_argument(
-        "--replay", type=Path, metavar="HTML", help="a page that plays the decoding step by step"
-    )
     _add_decoding(parser)
     parser.set_defaults(run=_generate)
 
@@ -228,8 +222,6 @@ def _generate(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.answering import journal_folder
     from slackdlm.evaluation.answers import check_first, read_questions
     from slackdlm.models.loading import load_model
-    from slackdlm.report.page import write_replay
-    from slackdlm.sampling.frames import frames
     from slackdlm.sampling.sampler import Sampler
 
     config, intervention = _decoding(arguments)
@@ -248,39 +240,15 @@ def _generate(arguments: argparse.Namespace) -> None:
 
         questions = [Question("0", None, tuple(prompts[0]))]
     if arguments.output is not None:
-        if arguments.replay is not None:
-            raise ConfigError("generate: --replay shows printed answers; leave --output out")
         journal_folder(arguments.output)
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
     if arguments.output is not None:
         _write_answers(loaded, questions, config, intervention, arguments.output)
         return
-    traced = replace(config, batch_size=1, trace=arguments.replay is not None)
-    sampler = Sampler(loaded, traced, intervention)
-    replays: list[dict[str, object]] = []
+    sampler = Sampler(loaded, replace(config, batch_size=1), intervention)
     for row, prompt in enumerate(track(prompts, console=Console(stderr=True), transient=True)):
-        (generation,) = sampler.generate([prompt], row_ids=[row])
-        console.print(printable(generation.text), soft_wrap=True)
-        if arguments.replay is not None:
-            replays.append(
-                {
-                    "arm": loaded.name,
-                    "prompt": prompt[-1]["content"],
-                    "kind": "none" if intervention is None else intervention.kind,
-                    "rate": 0.0 if intervention is None else intervention.rate,
-                    "text": generation.text,
-                    "frames": frames(loaded, generation),
-                }
-            )
-    if arguments.replay is not None:
-        settings = {
-            key: value
-            for key, value in asdict(traced).items()
-            if key not in ("trace", "batch_size")
-        }
-        write_replay(arguments.replay, replays, title="Decoding, step by step", settings=settings)
-        console.print(Text(f"replay: {arguments.replay}", style="bold"))
+        console.print(printable(sampler.generate([prompt], row_ids=[row])[0].text), soft_wrap=True)
 
 
 def _add_answer(commands: "_Commands[argparse.ArgumentParser]") -> None:
@@ -376,41 +344,89 @@ def _write_answers(
         )
 
 
-def _add_chat(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("chat", help="talk to a model and watch its canvas resolve")
-    parser.add_argument("model", help="model folder or hub id")
-    parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
-    parser.add_argument(
-        "--canvas-length", type=int, default=128, help="positions (default: %(default)s)"
+def printable(text: str) -> Text:
+    """Model text for a terminal: no markup, and control characters shown instead of obeyed."""
+    return Text("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))
+
+
+def _add_compare(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "compare", help="judgments of two or more systems -> intervals, tests and a report"
     )
-    parser.add_argument("--steps", type=int, help="denoising steps (default: one per position)")
+    parser.add_argument("judgments", type=Path, nargs="*", help="our files or those of a benchmark")
     parser.add_argument(
-        "--block-length", type=int, help="positions per block (default: the canvas)"
+        "--output", type=Path, help="folder for comparison.html, .md, .tex and .json"
     )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument(
+        "--answers", type=Path, nargs="+", default=[], help="for length bias and style control"
+    )
+    parser.add_argument(
+        "--style-control",
+        nargs="*",
+        metavar="COVARIATE",
+        help="length, headers, lists, bold; without a name: all",
+    )
+    parser.add_argument("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
+    parser.add_argument("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
-    parser.set_defaults(run=_chat)
-
-
-def _chat(arguments: argparse.Namespace) -> None:
-    from slackdlm.chat import ChatSettings, Conversation, chat
-    from slackdlm.models.loading import load_model
-    from slackdlm.sampling.sampler import SamplerConfig
-
-    settings = ChatSettings(
-        SamplerConfig(
-            canvas_length=arguments.canvas_length,
-            steps=arguments.steps,
-            block_length=arguments.block_length,
-            temperature=arguments.temperature,
-            seed=arguments.seed,
-        )
+    parser.add_argument(
+        "--power", action="store_true", help="effects that so many questions can show"
     )
-    loaded = load_model(arguments.model, adapter=arguments.adapter)
+    parser.add_argument("--questions", type=int, help="with --power and no files: how many")
+    parser.add_argument(
+        "--spread", type=float, help="with --power and no files: per-question standard deviation"
+    )
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from slackdlm.evaluation.answer_files import read_answer_file, style_of
+    from slackdlm.evaluation.compare import compare
+    from slackdlm.evaluation.comparison import Settings
+    from slackdlm.evaluation.judgment_files import read_judgment_file
+    from slackdlm.evaluation.statistics.style_control import COVARIATES
+    from slackdlm.report.comparison import cells, power_table, rich_tables, write_comparison
+
     console = Console()
-    with suppress(ImportError):
-        import_module("readline")  # lines can be edited and recalled
-    chat(Conversation(loaded, settings), console, lambda: console.input("[bold]> [/bold]"))
+    num_questions, spread = arguments.questions, arguments.spread
+    if num_questions is not None or spread is not None:
+        if not arguments.power or arguments.judgments or num_questions is None or spread is None:
+            raise ConfigError(
+                "--questions and --spread plan a study: give both, with --power and without files"
+            )
+        console.print(power_table([("planned", num_questions, spread)], alpha=arguments.alpha))
+        return
+    if not arguments.judgments:
+        raise ConfigError("compare: give judgment files, or --power --questions N --spread S")
+    wanted = arguments.style_control
+    if wanted is not None and not arguments.answers:
+        raise ConfigError("--style-control: the answers are needed too; give --answers FILE ...")
+    settings = Settings(
+        adjustment=arguments.adjust,
+        alpha=arguments.alpha,
+        num_resamples=arguments.resamples,
+        seed=arguments.seed,
+        covariates=() if wanted is None else tuple(wanted) or COVARIATES,
+    )
+    style = None
+    if arguments.answers:
+        style = style_of([a for file in arguments.answers for a in read_answer_file(file)])
+    found = compare(
+        [judgment for file in arguments.judgments for judgment in read_judgment_file(file)],
+        settings=settings,
+        style=None if style is None else style.metadata,
+        lengths=None if style is None else style.lengths,
+    )
+    for warning in found.warnings:
+        console.print(Text("warning: ", style="bold yellow") + printable(warning))
+    for table in rich_tables(found):
+        console.print(table)
+    if arguments.power:
+        told = [(cells(line).what, line.estimate.num_scored, line.spread) for line in found.lines]
+        console.print(power_table(told, alpha=settings.alpha))
+    if arguments.output is not None:
+        console.print(Text(f"report: {write_comparison(found, arguments.output)}"))
 
 
 def _add_surface_form(commands: "_Commands[argparse.ArgumentParser]") -> None:

@@ -1,7 +1,7 @@
-"""How does a conversation become ids? In the model's format, safely, one sample per assistant turn.
+"""How does a conversation become ids? LLaDA's chat format, safely, one sample per assistant turn.
 
-LLaDA's published template always appends an assistant header, and rendering a message as text lets
-its words be read as special tokens. Here the special tokens are ids, contents are encoded as text.
+The published template always appends an assistant header, and rendering a message as text lets its
+words be read as special tokens. Here the special tokens are ids, and contents are encoded as text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,16 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.errors import DataError
-from slackdlm.models.chat_format import chat_format
-from slackdlm.models.tokenizer import ROLES, encode_text
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.models.tokenizer import (
+    BEGIN_OF_TEXT,
+    END_HEADER,
+    END_OF_TURN,
+    ROLES,
+    START_HEADER,
+    encode_text,
+    special_id,
+)
 
 Message = Mapping[str, object]
 
@@ -20,22 +27,22 @@ class Turn(NamedTuple):
     """One assistant turn: what the model sees and what it is to say."""
 
     prompt_ids: list[int]
-    """All earlier turns and what opens the assistant's."""
+    """All earlier turns and the assistant's header."""
     response_ids: list[int]
-    """The content and the end of the turn: ``<|eot_id|>``, ``<|im_end|>`` or the separator."""
+    """The content and ``<|eot_id|>``."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[int]:
     """The ids of a conversation that the assistant is to continue, up to and with its header.
 
     Args:
-        tokenizer: Decides the format, see :func:`slackdlm.models.chat_format.chat_format`.
+        tokenizer: Any tokenizer with LLaDA's chat tokens; its own chat template is not used.
         messages: ``{"role": "system" | "user" | "assistant", "content": text}``, oldest first, the
             last one a user's. Contents are stripped; what spells a special token in them is text. An assistant's
             may be empty: a model that said nothing can still be asked on.
 
     Returns:
-        The messages in the model's format, then what opens the assistant's.
+        ``<|startoftext|>``, per message header, content and ``<|eot_id|>``, then the header.
 
     Raises:
         DataError: If a message is not of that form, empty, or not in the tokenizer's vocabulary, or
@@ -79,26 +86,38 @@ def encode_dialogue(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Messa
 
 def _encode(tokenizer: PreTrainedTokenizerFast, messages: list[tuple[str, str]]) -> list[Turn]:
     """One turn per assistant message, then one with no response for what would come next."""
-    style = chat_format(tokenizer)
-    reply_opening = style.openings["assistant"] + encode_text(tokenizer, style.joint)
-    history = list(style.begin)
-    if style.default_system and messages[0][0] != "system":
-        body = encode_text(tokenizer, style.joint + style.default_system)
-        history += [*style.openings["system"], *body, style.end_id, *style.after]
+    begin, end = _require(tokenizer, BEGIN_OF_TEXT), _require(tokenizer, END_OF_TURN)
+    assistant_header = _header(tokenizer, "assistant") + encode_text(tokenizer, "\n\n")
     turns: list[Turn] = []
+    history = [begin]
     for index, (role, content) in enumerate(messages):
         try:
             if role == "assistant":
-                response = [*encode_text(tokenizer, content), style.end_id]
-                turns.append(Turn([*history, *reply_opening], response))
-                history += [*reply_opening, *response, *style.after]
+                response = [*encode_text(tokenizer, content), end]
+                turns.append(Turn([*history, *assistant_header], response))
+                history += [*assistant_header, *response]
             else:
-                body = encode_text(tokenizer, style.joint + content)
-                history += [*style.openings[role], *body, style.end_id, *style.after]
+                body = encode_text(tokenizer, "\n\n" + content)
+                history += [*_header(tokenizer, role), *body, end]
         except DataError as error:
             raise DataError(f"messages[{index}]: {error}") from error
-    turns.append(Turn([*history, *reply_opening], []))
+    turns.append(Turn([*history, *assistant_header], []))
     return turns
+
+
+def _header(tokenizer: PreTrainedTokenizerFast, role: str) -> list[int]:
+    start, end = _require(tokenizer, START_HEADER), _require(tokenizer, END_HEADER)
+    return [start, *encode_text(tokenizer, role), end]
+
+
+def _require(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    token_id = special_id(tokenizer, token)
+    if token_id is None:
+        raise ConfigError(
+            f"tokenizer: expected LLaDA's chat token {token}, found none in its {len(tokenizer)} "
+            "tokens; use a LLaDA tokenizer or one from train_tokenizer"
+        )
+    return token_id
 
 
 def _check(

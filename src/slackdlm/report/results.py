@@ -70,20 +70,24 @@ def checked(results: Results) -> Results:
             for key in keys:
                 if not isinstance(row, dict) or key not in row:
                     raise DataError(f"results: row {place} of '{section}' lacks '{key}'")
-    return clean(results)
+    return _clean(results)
 
 
-def clean(value: Any) -> Any:
-    """A value whose text is safe to draw, as `checked` makes it."""
+def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return "".join("\ufffd" if _undrawable(char) else char for char in value)
+        return drawable(value)
     if isinstance(value, dict):
-        return {clean(key): clean(item) for key, item in value.items()}
+        return {_clean(key): _clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
+        return [_clean(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def drawable(text: str) -> str:
+    """Text with control characters and lone surrogates as U+FFFD."""
+    return "".join("\ufffd" if _undrawable(char) else char for char in text)
 
 
 def _undrawable(char: str) -> bool:

@@ -232,11 +232,17 @@ def markdown_table(results: Results) -> str:
         for row in group.rows:
             cells = [f"{entry.value} {entry.interval}".strip() for entry in row.entries]
             lines.append(
-                [f"{group.temperature:g}", str(row.steps), _plain(row.label), *cells, row.scored]
+                [
+                    f"{group.temperature:g}",
+                    str(row.steps),
+                    markdown_text(row.label),
+                    *cells,
+                    row.scored,
+                ]
             )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _plain(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_\[\]<>|#&!])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|#&!$~])", r"\\\1", " ".join(text.split()))

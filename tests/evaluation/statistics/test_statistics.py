@@ -20,6 +20,7 @@ from slackdlm.evaluation.statistics import (
     win_points,
     win_rate,
 )
+from slackdlm.evaluation.statistics.bootstrap import widened
 
 NAN = float("nan")
 FEW = 200
@@ -402,3 +403,11 @@ def test_adjusting_keeps_order_and_never_lowers(p_values, random):
 def test_a_p_value_out_of_range_is_refused(adjust):
     with pytest.raises(DataError, match=r"p_values\[1\]"):
         adjust([0.5, 1.5])
+
+
+def test_few_questions_widen_the_interval_as_t_does():
+    assert widened(0.95, 10_000) == pytest.approx(0.95, abs=1e-4)
+    assert stats.norm.ppf((1 + widened(0.95, 32)) / 2) == pytest.approx(stats.t.ppf(0.975, 31))
+    assert widened(0.95, 2) == 1 - 1e-6
+    found = mean_interval(array(1.0, 2.0), rng=rng(), num_resamples=FEW)
+    assert (found.low, found.high) == (1.0, 2.0)

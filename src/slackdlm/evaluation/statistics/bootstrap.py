@@ -42,8 +42,11 @@ def mean_interval(
     an interval of zero width, for resampling cannot show what was never seen; read it with
     ``num_scored``.
 
+    The levels are those of Student's t (`widened`): plain BCa covered 91 to 92 % of lopsided win
+    rates and differences at 32 questions (``docs/calibration.md``).
+
     References:
-        Efron, 1987. Below about 20 questions BCa covers less than it says.
+        Efron, 1987. Below about 20 questions it covers less than it says.
     """
     check_confidence(confidence)
     check_resamples(num_resamples, at_least=100)
@@ -62,7 +65,7 @@ def mean_interval(
         ((scored - centre) / scale,),
         np.mean,
         n_resamples=num_resamples,
-        confidence_level=confidence,
+        confidence_level=widened(confidence, num_scored),
         batch=max(1, CHUNK // num_scored),
         method="BCa",
         rng=rng,
@@ -117,7 +120,7 @@ def ratio_interval(
         paired=True,
         vectorized=True,
         n_resamples=num_resamples,
-        confidence_level=confidence,
+        confidence_level=widened(confidence, num_scored),
         batch=max(1, CHUNK // num_scored),
         method="BCa",
         rng=rng,
@@ -149,6 +152,21 @@ def clustered_error(
         return None
     sums = np.bincount(place, weights=scored - scored.mean())
     return float(np.sqrt(names.size / (names.size - 1) * (sums**2).sum()) / scored.size)
+
+
+def widened(confidence: float, num_questions: int) -> float:
+    """The normal coverage whose quantiles are those of t with ``n - 1`` degrees of freedom.
+
+    A bootstrap knows the spread as little as the sample does; this adds what t adds to the normal,
+    4 % of the width at 32 questions and nothing to speak of at 500.
+
+    References:
+        Hesterberg, 2015, section 5.3 (expanded percentile interval), without its factor for the
+        ``1/n`` variance, with which intervals at 32 questions covered more than 97 %.
+    """
+    quantile = stats.t.ppf((1 + confidence) / 2, num_questions - 1)
+    # Below 4 questions the quantile is beyond any bootstrap: its ends are those of the sample.
+    return float(min(1 - 2 * stats.norm.sf(quantile), 1 - 1e-6))
 
 
 def scored_values(scores: Float[np.ndarray, " Q"], *, where: str) -> Float[np.ndarray, " P"]:

@@ -1,0 +1,336 @@
+"""Which system is better, on which benchmark, and how sure is that? Judgments in, one line per question asked of them.
+
+Judgments of one benchmark and category by one judge form a group; groups are never merged. In a group, games give a
+win rate per pair of systems and a paired difference for two systems with the same rival; grades give a mean per system
+and a paired difference per two systems. All tested lines of a comparison are one family.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from slackdlm.errors import DataError
+from slackdlm.evaluation.benchmarks.alpaca_eval import published_win_rate as alpaca_win_rate
+from slackdlm.evaluation.comparison import Comparison, JudgeReport, Kind, Line, Settings
+from slackdlm.evaluation.judge_report import Group, judge_report, warnings_of
+from slackdlm.evaluation.judgment_files import SCALES, Scale, benchmark_of
+from slackdlm.evaluation.judgments import Game, Grade
+from slackdlm.evaluation.statistics import (
+    Estimate,
+    NullBounds,
+    QuestionScores,
+    benjamini_hochberg,
+    common_ids,
+    exact_mcnemar,
+    game_scores,
+    grade_scores,
+    holm,
+    mean_interval,
+    minimum_detectable,
+    null_bounds,
+    paired_difference,
+    sign_flip_test,
+    standard_error,
+    weighted_win_rate,
+    win_rate,
+)
+
+POINTS = Scale(0.0, 1.0, 0.0, 100.0)
+"""Points of a game are shown in per cent."""
+
+
+def compare(
+    judgments: Sequence[Game | Grade],
+    *,
+    settings: Settings | None = None,
+    style: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+    lengths: Mapping[tuple[str, str], int] | None = None,
+) -> Comparison:
+    """Every win rate, mean and paired difference that the judgments allow.
+
+    Args:
+        judgments: Of any benchmarks, systems and judges.
+        settings: How; default `Settings`.
+        style: (question id, system) -> style metadata, for ``settings.covariates``.
+        lengths: (question id, system) -> length of the answer, for the judge's length bias.
+
+    Raises:
+        DataError: If there is no judgment, or a group holds a judgment twice.
+    """
+    settings = settings or Settings()
+    if not judgments:
+        raise DataError("compare: there is no judgment to compare")
+    lines: list[Line] = []
+    reports: list[JudgeReport] = []
+    for group in _groups(judgments):
+        if group.games:
+            lines += _game_lines(group, settings)
+        else:
+            lines += _grade_lines(group, settings)
+        reports.append(judge_report(group, settings, style=style, lengths=lengths))
+    adjust = benjamini_hochberg if settings.adjustment == "bh" else holm
+    adjusted = adjust([line.p_value for line in lines])
+    lines = [
+        replace(line, p_adjusted=p, verdict=_verdict(line, p, settings))
+        for line, p in zip(lines, adjusted, strict=True)
+    ]
+    return Comparison(
+        lines=tuple(lines),
+        judges=tuple(reports),
+        warnings=tuple(warnings_of(reports, settings)),
+        adjustment=settings.adjustment,
+        alpha=settings.alpha,
+        confidence=settings.confidence,
+        seed=settings.seed,
+        num_resamples=settings.num_resamples,
+    )
+
+
+def _groups(judgments: Sequence[Game | Grade]) -> list[Group]:
+    found: dict[tuple[str, str, str, bool], list[Game | Grade]] = {}
+    for judgment in judgments:
+        base = benchmark_of(judgment)
+        # Only Arena-Hard keeps a leaderboard, and a baseline, per category.
+        category = judgment.category if base.startswith("arena-hard") else None
+        identity = json.dumps(dict(judgment.judge_identity), sort_keys=True, default=str)
+        key = (base, category or "", identity, isinstance(judgment, Game))
+        found.setdefault(key, []).append(judgment)
+    return [
+        Group(
+            benchmark=f"{base}: {category}" if category else base,
+            base=base,
+            judge=str(members[0].judge_identity.get("judge", "unknown")),
+            identity=identity,
+            games=tuple(one for one in members if isinstance(one, Game)),
+            grades=tuple(one for one in members if isinstance(one, Grade)),
+        )
+        for (base, category, identity, _), members in found.items()
+    ]
+
+
+def _game_lines(group: Group, settings: Settings) -> list[Line]:
+    pairs: dict[tuple[str, str], list[Game]] = {}
+    for game in group.games:
+        pairs.setdefault((game.a, game.b), []).append(game)
+    for one, other in pairs:
+        if (other, one) in pairs:
+            raise DataError(
+                f"{group.benchmark}: games of {one!a} against {other!a} are there from both sides; "
+                "give each pair from one side"
+            )
+    scores = {pair: game_scores(games) for pair, games in pairs.items()}
+    lines: list[Line] = []
+    for (system, rival), games in pairs.items():
+        own = scores[system, rival]
+        rate = win_rate(
+            own.scores,
+            rng=_rng(settings),
+            num_resamples=settings.num_resamples,
+            confidence=settings.confidence,
+        )
+        estimate = Estimate(rate.value, rate.low, rate.high, rate.num_scored, rate.num_total)
+        lines.append(
+            _line(
+                group, "win rate", system, rival, POINTS, own.scores, estimate, null_bounds(own),
+                settings, unit="%", test="sign flips", p_value=rate.p_value,
+                published=_published(group, games, settings),
+            )
+        )  # fmt: skip
+    for (system, rival), (other, same) in combinations(pairs, 2):
+        if rival == same:
+            told = (scores[system, rival], scores[other, same])
+            lines.append(_difference(group, system, other, told, POINTS, settings, unit="points"))
+    return lines
+
+
+def _grade_lines(group: Group, settings: Settings) -> list[Line]:
+    systems: dict[str, list[Grade]] = {}
+    for grade in group.grades:
+        systems.setdefault(grade.system, []).append(grade)
+    scale = SCALES.get(group.base) or _observed(group)
+    told = {
+        system: grade_scores(grades, bounds=(scale.lowest, scale.highest))
+        for system, grades in systems.items()
+    }
+    lines: list[Line] = []
+    for system, own in told.items():
+        estimate = mean_interval(
+            own.scores,
+            rng=_rng(settings),
+            num_resamples=settings.num_resamples,
+            confidence=settings.confidence,
+        )
+        said = [grade.score for grade in systems[system] if grade.score is not None]
+        published: dict[str, float | None] = {}
+        if group.base in SCALES:
+            published["mean of all grades said"] = (
+                scale.shown(float(np.mean(said))) if said else None
+            )
+        lines.append(
+            _line(
+                group, "mean", system, None, scale, own.scores, estimate, null_bounds(own),
+                settings, unit="grade", published=published,
+            )
+        )  # fmt: skip
+    for system, other in combinations(told, 2):
+        pair = (told[system], told[other])
+        lines.append(_difference(group, system, other, pair, scale, settings, unit="grade"))
+    return lines
+
+
+def _difference(
+    group: Group,
+    system: str,
+    other: str,
+    told: tuple[QuestionScores, QuestionScores],
+    scale: Scale,
+    settings: Settings,
+    *,
+    unit: str,
+) -> Line:
+    ids = common_ids(*told)
+    one, two = (scores.at(ids) for scores in told)
+    estimate = paired_difference(
+        one,
+        two,
+        rng=_rng(settings),
+        num_resamples=settings.num_resamples,
+        confidence=settings.confidence,
+    )
+    differences = one - two
+    both = ~np.isnan(differences)
+    test = "sign flips"
+    if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and unit == "grade":
+        test, p_value = "exact McNemar", exact_mcnemar(one, two).p_value
+    else:
+        p_value = sign_flip_test(
+            differences, rng=_rng(settings), num_resamples=settings.num_resamples
+        )
+    plain = scale._replace(zero=0.0)
+    bounds = _difference_bounds(ids, told, scale)
+    return _line(
+        group, "difference", system, other, plain, differences, estimate, bounds, settings,
+        unit=unit, test=test, p_value=p_value, published={},
+    )  # fmt: skip
+
+
+def _difference_bounds(
+    ids: Sequence[str], told: tuple[QuestionScores, QuestionScores], scale: Scale
+) -> NullBounds:
+    ends: list[tuple[Float[np.ndarray, " Q"], Float[np.ndarray, " Q"]]] = []
+    for scores in told:
+        low = dict(zip(scores.ids, scores.lowest, strict=True))
+        high = dict(zip(scores.ids, scores.highest, strict=True))
+        ends.append(
+            (
+                np.array([low.get(one, scale.lowest) for one in ids], dtype=np.float64),
+                np.array([high.get(one, scale.highest) for one in ids], dtype=np.float64),
+            )
+        )
+    missing = np.isnan(told[0].at(ids) - told[1].at(ids))
+    (low, high), (other_low, other_high) = ends
+    return NullBounds(
+        float((low - other_high).mean()), float((high - other_low).mean()), int(missing.sum())
+    )
+
+
+def _line(
+    group: Group,
+    kind: Kind,
+    system: str,
+    against: str | None,
+    scale: Scale,
+    scores: Float[np.ndarray, " Q"],
+    estimate: Estimate,
+    bounds: NullBounds,
+    settings: Settings,
+    *,
+    unit: str,
+    published: Mapping[str, float | None],
+    test: str | None = None,
+    p_value: float | None = None,
+) -> Line:
+    error = standard_error(scores)
+    spread = detectable = None
+    if error is not None:
+        spread = error * float(np.sqrt(estimate.num_scored))
+        detectable = minimum_detectable(
+            spread, estimate.num_scored, alpha=settings.alpha
+        ).detectable
+
+    def shown(value: float | None) -> float | None:
+        return None if value is None else scale.shown(value)
+
+    return Line(
+        benchmark=group.benchmark,
+        judge=group.judge,
+        kind=kind,
+        system=system,
+        against=against,
+        unit=unit,
+        estimate=Estimate(
+            shown(estimate.value), shown(estimate.low), shown(estimate.high),
+            estimate.num_scored, estimate.num_total,
+        ),
+        standard_error=None if error is None else error * scale.factor,
+        spread=None if spread is None else spread * scale.factor,
+        bounds=NullBounds(shown(bounds.low), shown(bounds.high), bounds.num_missing),
+        test=test,
+        p_value=p_value,
+        p_adjusted=None,
+        detectable=None if detectable is None else detectable * scale.factor,
+        published=published,
+        verdict="",
+    )  # fmt: skip
+
+
+def _published(group: Group, games: Sequence[Game], settings: Settings) -> dict[str, float | None]:
+    if group.base == "alpaca-eval":
+        return {"leaderboard's win rate": alpaca_win_rate(games).win_rate}
+    if not group.base.startswith("arena-hard"):
+        return {}
+    rate = weighted_win_rate(
+        games,
+        rng=_rng(settings),
+        num_resamples=settings.num_resamples,
+        confidence=settings.confidence,
+    )
+    ends = {"Arena-Hard's weighted mean": rate.value, "its low": rate.low, "its high": rate.high}
+    return {name: None if value is None else 100 * value for name, value in ends.items()}
+
+
+def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
+    if line.kind == "mean":
+        return "" if line.estimate.value is not None else "nothing scored"
+    value, centre = line.estimate.value, 50.0 if line.kind == "win rate" else 0.0
+    if value is None or p_adjusted is None:
+        return "nothing scored in both"
+    if p_adjusted > settings.alpha:
+        if line.detectable is None:
+            return "no difference shown: one question says nothing"
+        return f"no difference shown; one below {line.detectable:.2g} would often be missed"
+    direction = "better" if value > centre else "worse"
+    if value == centre:
+        return "no difference shown"
+    worst = line.bounds.low if value > centre else line.bounds.high
+    turned = worst is not None and (worst <= centre if value > centre else worst >= centre)
+    if line.bounds.num_missing and turned:
+        return f"{direction}, unless the {line.bounds.num_missing} missing questions say otherwise"
+    return direction
+
+
+def _observed(group: Group) -> Scale:
+    """The scale of grades whose benchmark we do not know: 0 to 1 if all lie there, else what was seen."""
+    said = [grade.score for grade in group.grades if grade.score is not None]
+    if all(0 <= score <= 1 for score in said):
+        return Scale(0.0, 1.0, 0.0, 1.0)
+    return Scale(min(said), max(said), 0.0, 1.0)
+
+
+def _rng(settings: Settings) -> np.random.Generator:
+    return np.random.default_rng(settings.seed)

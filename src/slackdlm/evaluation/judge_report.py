@@ -1,0 +1,100 @@
+"""How the judge behaved: what is missing, and what its verdicts follow beside the answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from slackdlm.errors import DataError
+from slackdlm.evaluation.comparison import JudgeReport, Settings
+from slackdlm.evaluation.judgments import Game, Grade, Tally
+from slackdlm.evaluation.statistics import length_bias, position_bias
+from slackdlm.evaluation.statistics.style_control import StyleControlled, style_control
+
+
+@dataclass(frozen=True)
+class Group:
+    """Judgments that may be averaged: one benchmark and category, one judge identity, games or grades."""
+
+    benchmark: str
+    base: str
+    judge: str
+    identity: str
+    games: tuple[Game, ...]
+    grades: tuple[Grade, ...]
+
+
+def judge_report(
+    group: Group,
+    settings: Settings,
+    *,
+    style: Mapping[tuple[str, str], Mapping[str, Any]] | None,
+    lengths: Mapping[tuple[str, str], int] | None,
+) -> JudgeReport:
+    """Counts, position and length bias, and win rates at equal style of one group."""
+    statuses = [one.status for one in (*group.games, *group.grades)]
+    position = length = controlled = None
+    if group.games:
+        draws = settings.num_resamples
+        position = position_bias(
+            group.games, rng=np.random.default_rng(settings.seed), num_resamples=draws
+        )
+        if lengths is not None:
+            length = length_bias(
+                group.games, lengths, rng=np.random.default_rng(settings.seed), num_resamples=draws
+            )
+        if settings.covariates:
+            controlled = _style(group, settings, style or {})
+    return JudgeReport(
+        benchmark=group.benchmark,
+        judge=group.judge,
+        identity=group.identity,
+        tally=Tally(
+            num_total=len(statuses),
+            num_scored=statuses.count("ok"),
+            num_failed=statuses.count("failed"),
+            num_unparsable=statuses.count("unparsable"),
+            num_out_of_range=statuses.count("out_of_range"),
+        ),
+        position=position,
+        length=length,
+        style=controlled,
+    )
+
+
+def _style(
+    group: Group, settings: Settings, style: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> StyleControlled:
+    rivals = {game.b for game in group.games}
+    if len(rivals) > 1:
+        raise DataError(
+            f"{group.benchmark}: style control needs one common baseline, got {', '.join(sorted(map(ascii, rivals)))}"
+        )
+    games: dict[str, list[Game]] = {}
+    for game in group.games:
+        games.setdefault(game.a, []).append(game)
+    return style_control(
+        games, style, covariates=settings.covariates, confidence=settings.confidence
+    )
+
+
+def warnings_of(reports: Sequence[JudgeReport], settings: Settings) -> list[str]:
+    """What is missing too often, and what was kept apart."""
+    found: list[str] = []
+    for report in reports:
+        told = report.tally
+        missing = told.num_total - told.num_scored
+        if missing > settings.max_missing * told.num_total:
+            found.append(
+                f"{report.benchmark}, judge {report.judge}: {missing} of {told.num_total} judgments are missing "
+                f"({told.num_unparsable} unparsable, {told.num_failed} failed, {told.num_out_of_range} out of "
+                "range); a mean over the rest may say little"
+            )
+    names = [report.benchmark for report in reports]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            found.append(
+                f"{name}: judged under {names.count(name)} identities; they are kept apart"
+            )
+    return found

@@ -1,0 +1,350 @@
+"""A comparison as a page, as Markdown, as LaTeX and as JSON. Names of systems and judges are untrusted text."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from rich.table import Table
+from rich.text import Text
+
+from slackdlm.evaluation.comparison import Comparison, JudgeReport, Line
+from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
+from slackdlm.report.results import drawable
+from slackdlm.report.tables import MISSING, count, interval, markdown_text, number, p_text
+
+HERE = Path(__file__).parent
+HEAD = (
+    "comparison",
+    "value",
+    "interval",
+    "p",
+    "adjusted p",
+    "verdict",
+    "n",
+    "if all missing were worst / best",
+)
+
+
+class Cells(NamedTuple):
+    """One line as text."""
+
+    what: str
+    value: str
+    interval: str
+    p_value: str
+    p_adjusted: str
+    verdict: str
+    scored: str
+    bounds: str
+    detectable: str
+    error: str
+    is_clear: bool
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write ``comparison.html``, ``.md``, ``.tex`` and ``.json`` into a folder; returns the page.
+
+    The same comparison gives the same bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "comparison.html": page(comparison),
+        "comparison.md": markdown(comparison),
+        "comparison.tex": latex(comparison),
+        "comparison.json": json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n",
+    }
+    for name, text in texts.items():
+        part = folder / (name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)
+    return folder / "comparison.html"
+
+
+def cells(line: Line) -> Cells:
+    """One line as text; control characters replaced, nothing escaped yet."""
+    system, against = drawable(line.system), drawable(line.against or "")
+    joined = {"win rate": f"{system} over {against}", "difference": f"{system} − {against}"}
+    both = line.bounds.num_missing > 0
+    digits = _digits(line)
+    return Cells(
+        what=joined.get(line.kind, system),
+        value=_signed(line)
+        + (" %" if line.unit == "%" and line.estimate.value is not None else ""),
+        interval=_interval(line.estimate, digits),
+        p_value=p_text(line.p_value),
+        p_adjusted=p_text(line.p_adjusted),
+        verdict=line.verdict,
+        scored=f"{line.estimate.num_scored} / {line.estimate.num_total}",
+        bounds=f"{number(line.bounds.low, digits)} / {number(line.bounds.high, digits)}"
+        if both
+        else MISSING,
+        detectable=number(line.detectable),
+        error=number(line.standard_error),
+        is_clear=line.verdict.startswith(("better", "worse")),
+    )
+
+
+def benchmarks(comparison: Comparison) -> dict[tuple[str, str], list[Line]]:
+    """The lines of each benchmark and judge, in order."""
+    found: dict[tuple[str, str], list[Line]] = {}
+    for line in comparison.lines:
+        found.setdefault((drawable(line.benchmark), drawable(line.judge)), []).append(line)
+    return found
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What every figure rests on, in sentences."""
+    family = "Benjamini-Hochberg" if comparison.adjustment == "bh" else "Holm"
+    num_tests = sum(line.p_value is not None for line in comparison.lines)
+    return [
+        f"The question is the unit: {100 * comparison.confidence:g} % intervals are BCa bootstraps over questions "
+        f"({comparison.num_resamples:,} resamples, seed {comparison.seed}).",
+        f"p-values are two-sided; {num_tests} tests are one family, adjusted by {family}; verdicts are at "
+        f"{comparison.alpha:g} on adjusted p-values.",
+        "A question counts as scored only if all its judgments are; n is scored / asked. The last column says what "
+        "the figure would be with every missing judgment the worst, or the best, for the first system.",
+    ]
+
+
+def judge_sentences(report: JudgeReport) -> list[str]:
+    """How one judge behaved, in sentences."""
+    told = report.tally
+    found = [
+        f"{told.num_scored} of {told.num_total} judgments scored; {told.num_unparsable} unparsable, "
+        f"{told.num_failed} failed, {told.num_out_of_range} out of range."
+    ]
+    position = report.position
+    if position is not None and position.num_pairs:
+        found.append(
+            f"Both orders give the mirrored verdict on {position.num_same} of {position.num_pairs} questions, the same "
+            f"winner on {position.num_same_winner} (kappa {number(position.kappa, 2)}); the answer shown first gets "
+            f"{_percent(position.first)}."
+        )
+    elif position is not None:
+        found.append(
+            "No question was judged in both orders: position bias cannot be told from quality."
+        )
+    if report.length is not None:
+        found.append(
+            f"The longer answer gets {_percent(report.length)}; longer may also be better."
+        )
+    if report.style is not None:
+        found += _style_sentences(report.style.win_rates, report.style.coefficients)
+    return found
+
+
+def markdown(comparison: Comparison) -> str:
+    """The whole comparison in Markdown."""
+    out = ["# Comparison", ""]
+    out += [
+        f"> **Before you read on:** {markdown_text(drawable(text))}\n"
+        for text in comparison.warnings
+    ]
+    for (benchmark, judge), lines in benchmarks(comparison).items():
+        out += [f"## {markdown_text(benchmark)}, judged by {markdown_text(judge)}", ""]
+        out += [_row(HEAD), _row(["---", "---:", "---:", "---:", "---:", "---", "---:", "---:"])]
+        for line in lines:
+            shown = cells(line)
+            out.append(_row([markdown_text(text) for text in _columns(shown)]))
+        out.append("")
+        out += [f"* {markdown_text(text)}" for text in _published(lines)]
+        out.append("")
+    out += ["## The judges", ""]
+    for report in comparison.judges:
+        out.append(
+            f"* **{markdown_text(_named(report))}**: {markdown_text(' '.join(judge_sentences(report)))}"
+        )
+    out += ["", *notes(comparison), ""]
+    return "\n".join(out)
+
+
+def latex(comparison: Comparison) -> str:
+    """The lines as one ``tabular`` that needs ``booktabs``."""
+    out = [
+        "% " + " ".join(notes(comparison)),
+        r"\begin{tabular}{llrrrl}",
+        r"\toprule",
+        r"Benchmark & Comparison & Value & Interval & Adjusted $p$ & $n$ \\",
+    ]
+    for (benchmark, _), lines in benchmarks(comparison).items():
+        out.append(r"\midrule")
+        for line in lines:
+            shown = cells(line)
+            value = latex_text(shown.value)
+            if shown.is_clear:
+                value = rf"\textbf{{{value}}}"
+            row = [benchmark, shown.what, None, shown.interval, shown.p_adjusted, shown.scored]
+            out.append(
+                " & ".join(value if text is None else latex_text(text) for text in row) + r" \\"
+            )
+    return "\n".join([*out, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def page(comparison: Comparison) -> str:
+    """The whole comparison as one self-contained page without script."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("comparison.html.jinja").render(
+        groups=[
+            {
+                "benchmark": benchmark,
+                "judge": judge,
+                "rows": [cells(line) for line in lines],
+                "places": [_place(line) for line in lines],
+                "published": _published(lines),
+            }
+            for (benchmark, judge), lines in benchmarks(comparison).items()
+        ],
+        warnings=[drawable(text) for text in comparison.warnings],
+        judges=[(_named(r), judge_sentences(r), drawable(r.identity)) for r in comparison.judges],
+        notes=notes(comparison),
+        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # ours
+    )
+
+
+def rich_tables(comparison: Comparison) -> list[Table]:
+    """One table per benchmark for a terminal; no text is read as markup."""
+    found: list[Table] = []
+    for (benchmark, judge), lines in benchmarks(comparison).items():
+        table = Table(title=Text(f"{benchmark}, judged by {judge}"), title_justify="left")
+        for name in HEAD[:-1]:
+            words = name in ("comparison", "verdict")
+            table.add_column(name, justify="left" if words else "right", overflow="fold")
+        for line in lines:
+            shown = cells(line)
+            table.add_row(*(Text(text) for text in _columns(shown)[:-1]))
+        found.append(table)
+    return found
+
+
+def power_table(rows: Sequence[tuple[str, int, float | None]], *, alpha: float) -> Table:
+    """What so many questions of such a spread can show, and how many smaller effects need.
+
+    Args:
+        rows: What, questions, and standard deviation per question in the unit of the score; without one, left out.
+        alpha: Two-sided level.
+    """
+    table = Table(
+        title=Text(f"power: smallest true effect found at {alpha:g} with probability 0.8"),
+        title_justify="left",
+    )
+    for name in (
+        "what",
+        "questions",
+        "spread",
+        "effect",
+        "questions for half of it",
+        "for a fifth",
+    ):
+        table.add_column(name, justify="left" if name == "what" else "right", overflow="fold")
+    for what, num_questions, spread in rows:
+        if spread is None:
+            continue
+        effect = minimum_detectable(spread, num_questions, alpha=alpha).detectable
+        needed = [
+            count(questions_needed(spread, effect / part, alpha=alpha)) if effect > 0 else MISSING
+            for part in (2, 5)
+        ]
+        shown = [drawable(what), count(num_questions), number(spread), number(effect), *needed]
+        table.add_row(*(Text(text) for text in shown))
+    return table
+
+
+def latex_text(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    special = {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+        "−": "$-$", "–": "--", "\u2009": r"\,", "<": "$<$", ">": "$>$", "|": r"\textbar{}",
+    }  # fmt: skip
+    return "".join(
+        special.get(char) or (f"\\{char}" if char in "&%$#_{}" else char)
+        for char in " ".join(text.split(" "))
+        if char not in "\n\r\t"
+    )
+
+
+def _columns(shown: Cells) -> list[str]:
+    return [
+        shown.what, shown.value, shown.interval, shown.p_value, shown.p_adjusted, shown.verdict,
+        shown.scored, shown.bounds,
+    ]  # fmt: skip
+
+
+def _row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _named(report: JudgeReport) -> str:
+    return drawable(f"{report.benchmark}, {report.judge}")
+
+
+def _percent(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"nothing ({estimate.num_scored} / {estimate.num_total} questions)"
+    ends: Mapping[str, Any] = {
+        "low": None if estimate.low is None else 100 * estimate.low,
+        "high": None if estimate.high is None else 100 * estimate.high,
+    }
+    scored = f"n = {estimate.num_scored} / {estimate.num_total}"
+    return f"{number(100 * estimate.value, 1)} % of the points {interval(ends)} ({scored})".replace(
+        "  ", " "
+    )
+
+
+def _style_sentences(rates: Mapping[str, Estimate], coefficients: Mapping[str, float]) -> list[str]:
+    effects = ", ".join(f"{name} {number(value, 2)}" for name, value in coefficients.items())
+    found = [
+        f"At equal style {drawable(system)} gets {_percent(estimate)}."
+        for system, estimate in rates.items()
+    ]
+    if any(estimate.value is None and estimate.num_scored for estimate in rates.values()):
+        found.append(
+            "Style control has no finite solution on these games: control for fewer covariates."
+        )
+    elif effects:
+        found.append(f"Log-odds per standard deviation: {effects}.")
+    return found
+
+
+def _digits(line: Line) -> int:
+    """Points of 100 have one digit, grades two."""
+    return 2 if line.unit == "grade" else 1
+
+
+def _signed(line: Line) -> str:
+    value = line.estimate.value
+    sign = "+" if line.kind == "difference" and value is not None and value > 0 else ""
+    return sign + number(value, _digits(line))
+
+
+def _interval(estimate: Estimate, digits: int) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def _published(lines: Sequence[Line]) -> list[str]:
+    found: list[str] = []
+    for line in lines:
+        figures = [f"{name} {number(value, 2)}" for name, value in line.published.items()]
+        if figures:
+            found.append(f"As published, {cells(line).what}: {', '.join(figures)}")
+    return found
+
+
+def _place(line: Line) -> tuple[float, float, float] | None:
+    """Low, value and high as percentages of the range of a win rate; None for other lines."""
+    ends = (line.estimate.low, line.estimate.value, line.estimate.high)
+    if line.unit != "%" or any(end is None for end in ends):
+        return None
+    low, value, high = (min(100.0, max(0.0, end or 0.0)) for end in ends)
+    return low, value, high

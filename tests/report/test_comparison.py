@@ -1,0 +1,100 @@
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from slackdlm.evaluation.compare import compare
+from slackdlm.evaluation.comparison import Settings
+from slackdlm.evaluation.judgments import Game, Grade
+from slackdlm.report.comparison import cells, latex_text, power_table, rich_tables, write_comparison
+
+EVIL = "m\x1b[31m<script>alert(1)</script>|`x` $y$_{2}\\%&~^\ud800"
+
+
+def judged(system=EVIL):
+    found = []
+    for number in range(40):
+        for order in (0, 1):
+            score = None if number == 0 else float(number % 4 > 0)
+            status = "unparsable" if score is None else "ok"
+            identity = {"benchmark": "arena-hard", "judge": EVIL}
+            found.append(
+                Game(f"q{number}", system, "base", order, score, None, status, EVIL, identity)
+            )
+    identity = {"benchmark": "mt-bench", "judge": "j"}
+    for name, shift in ((system, 0.0), ("other", 1.0)):
+        found += [
+            Grade(f"q{n}", name, 1, 5.0 + n % 3 + shift, "ok", None, identity) for n in range(9)
+        ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return compare(judged(), settings=Settings(num_resamples=300))
+
+
+def test_the_files_hold_every_line_and_no_live_markup(comparison, tmp_path):
+    page = write_comparison(comparison, tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "\x1b" not in page
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    markdown = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "<script" not in markdown.replace("\\<", "")
+    assert "\x1b" not in markdown
+    rows = [line for line in markdown.split("\n") if line.startswith("| ")]
+    assert all(row.replace("\\|", "").count("|") == 9 for row in rows)
+    tex = (tmp_path / "comparison.tex").read_text(encoding="utf-8")
+    body = [line for line in tex.split("\n") if line.endswith(r"\\") and "Benchmark" not in line]
+    assert len(body) == len(comparison.lines)
+    assert all(line.count(" & ") == 5 for line in body)
+    told = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert told["lines"][0]["estimate"]["num_total"] == 40
+    assert len(told["lines"]) == len(comparison.lines)
+
+
+def test_the_same_comparison_gives_the_same_bytes(comparison, tmp_path):
+    write_comparison(comparison, tmp_path / "a")
+    write_comparison(comparison, tmp_path / "b")
+    for name in ("comparison.html", "comparison.md", "comparison.tex", "comparison.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_cells_show_units_signs_and_what_is_missing(comparison):
+    rate, ours, other, gap = (cells(line) for line in comparison.lines)
+    assert rate.value == "76.9 %"
+    assert rate.scored == "39 / 40"
+    assert rate.bounds == "75.0 / 77.5"
+    assert (ours.value, ours.p_value, ours.bounds) == ("6.00", "–", "–")
+    assert other.value == "7.00"
+    assert gap.value == "−1.00"
+    assert gap.is_clear
+    line = comparison.lines[0]
+    empty = replace(line, estimate=replace(line.estimate, value=None, low=None, high=None))
+    assert (cells(empty).value, cells(empty).interval) == ("–", "")
+
+
+def test_nothing_is_read_as_markup_in_the_terminal(comparison):
+    tables = rich_tables(comparison)
+    assert len(tables) == 2
+    assert "<script>" in str(tables[0].columns[0]._cells[0])
+    assert "\x1b" not in str(tables[0].columns[0]._cells[0])
+
+
+def test_latex_prints_every_character_as_it_is():
+    assert latex_text(r"a\b{c}_d^e~f&g%h$i#j|<k>−l–") == (
+        r"a\textbackslash{}b\{c\}\_d\textasciicircum{}e\textasciitilde{}f\&g\%h\$i\#j\textbar{}$<$k$>$$-$l--"
+    )
+
+
+def test_the_power_table_says_what_smaller_effects_need():
+    table = power_table([("planned", 500, 0.4), ("one", 1, None)], alpha=0.05)
+    shown = [str(column._cells[0]) for column in table.columns]
+    assert shown[:4] == ["planned", "500", "0.400", "0.050"]
+    assert table.row_count == 1
+    assert 1990 <= int(shown[4].replace("\u2009", "")) <= 2000
+
+
+def test_plain_values_come_out_of_a_comparison(comparison):
+    assert json.dumps(asdict(comparison), allow_nan=False)
