@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "slackdlm"
 ALLOWED = {
     "errors": set(),
     "measurement": {"errors"},
+    "terminal": set(),
     "collapse": {"errors"},
     "canvas": {"errors"},
     "lattice": {"errors"},
@@ -19,8 +20,11 @@ ALLOWED = {
     "sampling": {"errors", "collapse", "measurement", "models"},
     "evaluation": {"errors", "collapse", "models", "sampling"},
     "report": {"errors", "evaluation"},
+    "chat": {"errors", "models", "sampling", "terminal"},
     "cli": {
+        "chat",
         "errors",
+        "terminal",
         "models",
         "objectives",
         "training",

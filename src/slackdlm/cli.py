@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.errors import ConfigError, DataError, SlackDLMError
+from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.answering import Shard
@@ -58,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_generate(commands)
     _add_answer(commands)
+    _add_chat(commands)
     _add_compare(commands)
     _add_surface_form(commands)
     _add_report(commands)
@@ -159,6 +163,9 @@ def _add_generate(commands: "_Commands[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
+    parser.add_argument(
+        "--replay", type=Path, metavar="HTML", help="a page that plays the decoding step by step"
+    )
     _add_decoding(parser)
     parser.set_defaults(run=_generate)
 
@@ -222,6 +229,8 @@ def _generate(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.answering import journal_folder
     from slackdlm.evaluation.answers import check_first, read_questions
     from slackdlm.models.loading import load_model
+    from slackdlm.report.page import write_replay
+    from slackdlm.sampling.frames import frames
     from slackdlm.sampling.sampler import Sampler
 
     config, intervention = _decoding(arguments)
@@ -240,15 +249,39 @@ def _generate(arguments: argparse.Namespace) -> None:
 
         questions = [Question("0", None, tuple(prompts[0]))]
     if arguments.output is not None:
+        if arguments.replay is not None:
+            raise ConfigError("generate: --replay shows printed answers; leave --output out")
         journal_folder(arguments.output)
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
     if arguments.output is not None:
         _write_answers(loaded, questions, config, intervention, arguments.output)
         return
-    sampler = Sampler(loaded, replace(config, batch_size=1), intervention)
+    traced = replace(config, batch_size=1, trace=arguments.replay is not None)
+    sampler = Sampler(loaded, traced, intervention)
+    replays: list[dict[str, object]] = []
     for row, prompt in enumerate(track(prompts, console=Console(stderr=True), transient=True)):
-        console.print(printable(sampler.generate([prompt], row_ids=[row])[0].text), soft_wrap=True)
+        (generation,) = sampler.generate([prompt], row_ids=[row])
+        console.print(printable(generation.text), soft_wrap=True)
+        if arguments.replay is not None:
+            replays.append(
+                {
+                    "arm": loaded.name,
+                    "prompt": prompt[-1]["content"],
+                    "kind": "none" if intervention is None else intervention.kind,
+                    "rate": 0.0 if intervention is None else intervention.rate,
+                    "text": generation.text,
+                    "frames": frames(loaded, generation),
+                }
+            )
+    if arguments.replay is not None:
+        settings = {
+            key: value
+            for key, value in asdict(traced).items()
+            if key not in ("trace", "batch_size")
+        }
+        write_replay(arguments.replay, replays, title="Decoding, step by step", settings=settings)
+        console.print(Text(f"replay: {arguments.replay}", style="bold"))
 
 
 def _add_answer(commands: "_Commands[argparse.ArgumentParser]") -> None:
@@ -344,9 +377,41 @@ def _write_answers(
         )
 
 
-def printable(text: str) -> Text:
-    """Model text for a terminal: no markup, and control characters shown instead of obeyed."""
-    return Text("".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text))
+def _add_chat(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("chat", help="talk to a model and watch its canvas resolve")
+    parser.add_argument("model", help="model folder or hub id")
+    parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
+    parser.add_argument(
+        "--canvas-length", type=int, default=128, help="positions (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, help="denoising steps (default: one per position)")
+    parser.add_argument(
+        "--block-length", type=int, help="positions per block (default: the canvas)"
+    )
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=_chat)
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    from slackdlm.chat import ChatSettings, Conversation, chat
+    from slackdlm.models.loading import load_model
+    from slackdlm.sampling.sampler import SamplerConfig
+
+    settings = ChatSettings(
+        SamplerConfig(
+            canvas_length=arguments.canvas_length,
+            steps=arguments.steps,
+            block_length=arguments.block_length,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
+        )
+    )
+    loaded = load_model(arguments.model, adapter=arguments.adapter)
+    console = Console()
+    with suppress(ImportError):
+        import_module("readline")  # lines can be edited and recalled
+    chat(Conversation(loaded, settings), console, lambda: console.input("[bold]> [/bold]"))
 
 
 def _add_compare(commands: "_Commands[argparse.ArgumentParser]") -> None:

@@ -148,5 +148,5 @@ def test_a_tokenizer_without_chat_tokens_is_an_error() -> None:
     backend = train_tokenizer(TEXTS, vocab_size=300, kind="byte_bpe").backend_tokenizer
     bare = Tokenizer(backend.model)
     bare.pre_tokenizer = backend.pre_tokenizer
-    with pytest.raises(ConfigError, match=r"expected LLaDA's chat token <\|startoftext\|>"):
+    with pytest.raises(ConfigError, match=r"expected chat tokens \(<\|start_header_id\|> or"):
         encode_prompt(PreTrainedTokenizerFast(tokenizer_object=bare), [USER])

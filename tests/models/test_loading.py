@@ -277,7 +277,7 @@ def test_a_tokenizer_file_that_is_json_but_no_tokenizer_is_an_error(published: P
         load_model(published)
 
 
-@pytest.mark.parametrize("model_type", ["Dream", "bert", None])
+@pytest.mark.parametrize("model_type", ["llama", "Bert", None])
 def test_an_unknown_architecture_is_an_error_naming_what_is_supported(
     published: Path, model_type: str | None
 ) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slackdlm.errors import DataError
+from slackdlm.report.page import write_replay
 from slackdlm.report.replay import STATES, packed, scenes, script_json
 
 
@@ -51,3 +52,24 @@ def test_script_json_reads_back_and_cannot_leave_its_element(text):
 def test_script_json_refuses_numbers_that_json_lacks():
     with pytest.raises(ValueError, match="not JSON compliant"):
         script_json([float("nan")])
+
+
+def test_a_replay_page_of_its_own_holds_no_markup_of_the_model(tmp_path, results):
+    rows = results["replays"]
+    rows[0] |= {"text": "<b>bold</b>", "prompt": "</script><script>alert(1)</script>"}
+    rows[0]["frames"][1]["cells"][0] |= {"token": "<img src=x>", "state": "token"}
+    file = tmp_path / "new" / "replay.html"
+    write_replay(file, rows, title="<i>title</i>", settings={"steps": 3, "note": "<u>"})
+    page = file.read_text(encoding="utf-8")
+    for planted in ("<b>bold", "<script>alert", "<img src=x>", "<i>title", "<u>"):
+        assert planted not in page
+    assert page.count("<script") == 2
+    assert 'id="scenes"' in page
+    assert [entry.name for entry in file.parent.iterdir()] == ["replay.html"]
+
+
+def test_a_replay_page_without_frames_is_refused(tmp_path, results):
+    rows = [replay | {"frames": []} for replay in results["replays"]]
+    with pytest.raises(DataError, match="no frames to replay"):
+        write_replay(tmp_path / "replay.html", rows, title="t", settings={})
+    assert not list(tmp_path.iterdir())

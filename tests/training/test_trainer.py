@@ -2,6 +2,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from slackdlm.models.loading import LoadedModel
 from slackdlm.objectives import slack_ctc_loss
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
+from slackdlm.training.divergence import LossCurve
 from slackdlm.training.run import canvas_spec, train_samples
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import EvalStream, TrainStream, collate
@@ -227,8 +229,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(
         loaded.model.get_input_embeddings().weight[int(samples[4].response[0])] = math.nan
     with pytest.raises(
         SlackDLMError,
-        match=r"stopped at step 1: the loss of samples \[.*\d.*\] is not finite; "
-        r"the last checkpoint is not there yet; lower training\.learning_rate",
+        match=r"stopped at step 1: the loss of samples \[.*\d.*\] is not finite; the samples of "
+        r"this step are (\d+ \(made:\d+\)(, )?){8}; the last good checkpoint is not there yet; "
+        r"lower training\.learning_rate",
     ):
         run(loaded, samples, tmp_path / "run")
 
@@ -241,3 +244,86 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_a_checkpoint(
     with pytest.raises(SlackDLMError, match=r"step 1: the gradient norm is not finite"):
         run(loaded, samples, tmp_path / "run", training=short(save_every=1))
     assert not list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
+
+
+def test_a_loss_that_explodes_stops_the_run_and_names_a_checkpoint_from_before(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    training = short(steps=200, learning_rate=3.0, warmup_steps=150, max_grad_norm=0, save_every=5)
+    training = replace(training, keep_checkpoints=99)
+    with pytest.raises(
+        SlackDLMError, match=r"the loss has grown from .* more than training\.max_"
+    ) as e:
+        run(loaded, samples, tmp_path / "run", training=training)
+    step = int(str(e.value).split("stopped at step ")[1].split(":")[0])
+    assert step == journal(tmp_path / "run")[-1]["step"] + 1
+    assert 20 <= step < 200
+    good = (step - 20) // 5 * 5
+    assert f"the last good checkpoint is {tmp_path}/run/checkpoints/checkpoint-{good};" in str(
+        e.value
+    )
+
+
+def test_growth_is_judged_by_medians_of_twenty_steps() -> None:
+    calm = [1.0, 900.0] + [1.0] * 18
+    assert LossCurve([*calm, *[1.9] * 20]).explosion(2.0) is None
+    assert LossCurve([*calm, *[2.1] * 20]).explosion(0) is None
+    assert LossCurve([*calm, *[2.1] * 19]).explosion(2.0) is None
+    message = LossCurve([*calm, *[2.1] * 20]).explosion(2.0)
+    assert message is not None
+    assert message.startswith("the loss has grown from 1 (median of the first 20 steps) to 2.1")
+
+
+def test_the_average_of_the_loss_is_exponential_and_survives_resuming() -> None:
+    losses = [3.0, 1.0, 2.0]
+    assert LossCurve(losses).average == pytest.approx((3.0 * 0.95 + 0.05) * 0.95 + 0.1)
+    resumed = LossCurve(losses[:2])
+    resumed.add(losses[2])
+    assert resumed.average == LossCurve(losses).average
+
+
+def test_the_evaluation_shows_its_parts(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    """Quarters of time average to the whole; slack is measured where there is some."""
+    training = short(steps=60, eval_every=30, batch_size=7, save_every=0)
+    folder = run(
+        new_loaded(),
+        samples,
+        tmp_path / "slack",
+        objective=SLACK_CTC,
+        training=training,
+        eval_samples=samples[:5],
+    )
+    first, last = [record for record in journal(folder) if "eval_ce" in record]
+    quarters = [last[f"eval_ce_t{name}"] for name in ("00_25", "25_50", "50_75", "75_100")]
+    assert sum(quarters) / 4 == pytest.approx(last["eval_ce"])
+    spec = canvas_spec(new_loaded(), canvas_length=CANVAS_LENGTH, objective=SLACK_CTC)
+    stream = EvalStream(samples[:5], spec)
+    draws = [stream[n] for n in range(len(stream))]
+    masked = [(d.noisy == spec.mask_id)[: d.ctc_length] for d in draws]
+    slack = sum(
+        int((d.clean[: d.ctc_length] == spec.slack_id)[m].sum())
+        for d, m in zip(draws, masked, strict=True)
+    )
+    drawn = slack / sum(int(m.sum()) for m in masked)
+    assert last["eval_slack_share_drawn"] == first["eval_slack_share_drawn"]
+    assert last["eval_slack_share_drawn"] == pytest.approx(drawn)
+    assert 0 < last["eval_slack_share"] < 1
+    assert last["eval_alignment_entropy"] > 0
+    plain = run(new_loaded(), samples, tmp_path / "ce", training=short(), eval_samples=samples[:5])
+    assert not any("eval_slack_share" in record for record in journal(plain))
+
+
+def test_every_step_is_logged_with_average_and_speed(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    folder = run(loaded, samples, tmp_path / "run", training=short(steps=3))
+    records = [record for record in journal(folder) if "loss" in record]
+    assert records[0]["loss_average"] == records[0]["loss"]
+    assert records[1]["loss_average"] == pytest.approx(
+        0.95 * records[0]["loss"] + 0.05 * records[1]["loss"]
+    )
+    for record in records:
+        positions = record["positions_per_second"] * record["seconds"]
+        assert positions == pytest.approx(8 * CANVAS_LENGTH, rel=0.1)

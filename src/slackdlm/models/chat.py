@@ -1,7 +1,7 @@
-"""How does a conversation become ids? LLaDA's chat format, safely, one sample per assistant turn.
+"""How does a conversation become ids? In the model's format, safely, one sample per assistant turn.
 
-The published template always appends an assistant header, and rendering a message as text lets its
-words be read as special tokens. Here the special tokens are ids, and contents are encoded as text.
+LLaDA's published template always appends an assistant header, and rendering a message as text lets
+its words be read as special tokens. Here the special tokens are ids, contents are encoded as text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,9 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.errors import ConfigError, DataError
-from slackdlm.models.tokenizer import (
-    BEGIN_OF_TEXT,
-    END_HEADER,
-    END_OF_TURN,
-    ROLES,
-    START_HEADER,
-    encode_text,
-    special_id,
-)
+from slackdlm.errors import DataError
+from slackdlm.models.chat_format import chat_format
+from slackdlm.models.tokenizer import ROLES, encode_text
 
 Message = Mapping[str, object]
 
@@ -27,22 +20,22 @@ class Turn(NamedTuple):
     """One assistant turn: what the model sees and what it is to say."""
 
     prompt_ids: list[int]
-    """All earlier turns and the assistant's header."""
+    """All earlier turns and what opens the assistant's."""
     response_ids: list[int]
-    """The content and ``<|eot_id|>``."""
+    """The content and the end of the turn: ``<|eot_id|>``, ``<|im_end|>`` or the separator."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[int]:
     """The ids of a conversation that the assistant is to continue, up to and with its header.
 
     Args:
-        tokenizer: Any tokenizer with LLaDA's chat tokens; its own chat template is not used.
+        tokenizer: Decides the format, see :func:`slackdlm.models.chat_format.chat_format`.
         messages: ``{"role": "system" | "user" | "assistant", "content": text}``, oldest first, the
             last one a user's. Contents are stripped; what spells a special token in them is text. An assistant's
             may be empty: a model that said nothing can still be asked on.
 
     Returns:
-        ``<|startoftext|>``, per message header, content and ``<|eot_id|>``, then the header.
+        The messages in the model's format, then what opens the assistant's.
 
     Raises:
         DataError: If a message is not of that form, empty, or not in the tokenizer's vocabulary, or
@@ -86,38 +79,26 @@ def encode_dialogue(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Messa
 
 def _encode(tokenizer: PreTrainedTokenizerFast, messages: list[tuple[str, str]]) -> list[Turn]:
     """One turn per assistant message, then one with no response for what would come next."""
-    begin, end = _require(tokenizer, BEGIN_OF_TEXT), _require(tokenizer, END_OF_TURN)
-    assistant_header = _header(tokenizer, "assistant") + encode_text(tokenizer, "\n\n")
+    style = chat_format(tokenizer)
+    reply_opening = style.openings["assistant"] + encode_text(tokenizer, style.joint)
+    history = list(style.begin)
+    if style.default_system and messages[0][0] != "system":
+        body = encode_text(tokenizer, style.joint + style.default_system)
+        history += [*style.openings["system"], *body, style.end_id, *style.after]
     turns: list[Turn] = []
-    history = [begin]
     for index, (role, content) in enumerate(messages):
         try:
             if role == "assistant":
-                response = [*encode_text(tokenizer, content), end]
-                turns.append(Turn([*history, *assistant_header], response))
-                history += [*assistant_header, *response]
+                response = [*encode_text(tokenizer, content), style.end_id]
+                turns.append(Turn([*history, *reply_opening], response))
+                history += [*reply_opening, *response, *style.after]
             else:
-                body = encode_text(tokenizer, "\n\n" + content)
-                history += [*_header(tokenizer, role), *body, end]
+                body = encode_text(tokenizer, style.joint + content)
+                history += [*style.openings[role], *body, style.end_id, *style.after]
         except DataError as error:
             raise DataError(f"messages[{index}]: {error}") from error
-    turns.append(Turn([*history, *assistant_header], []))
+    turns.append(Turn([*history, *reply_opening], []))
     return turns
-
-
-def _header(tokenizer: PreTrainedTokenizerFast, role: str) -> list[int]:
-    start, end = _require(tokenizer, START_HEADER), _require(tokenizer, END_HEADER)
-    return [start, *encode_text(tokenizer, role), end]
-
-
-def _require(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    token_id = special_id(tokenizer, token)
-    if token_id is None:
-        raise ConfigError(
-            f"tokenizer: expected LLaDA's chat token {token}, found none in its {len(tokenizer)} "
-            "tokens; use a LLaDA tokenizer or one from train_tokenizer"
-        )
-    return token_id
 
 
 def _check(

@@ -14,7 +14,7 @@ from slackdlm.errors import CheckpointError
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja"]
+_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "merges.txt"]
 
 
 class TensorInfo(NamedTuple):

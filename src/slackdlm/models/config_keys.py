@@ -39,3 +39,26 @@ def check_known(keys: Mapping[str, Any], known: Collection[str]) -> None:
             f"config.json: the key {key} = {value!r} is not known and may change the result; "
             "use a checkpoint of a published architecture, or remove the key if it has no effect"
         )
+
+
+def check_implemented(
+    given: Mapping[str, Any], implemented: Mapping[str, tuple[Any, ...]], *, architecture: str
+) -> None:
+    """Raise if a key has a value whose variant is not implemented.
+
+    Args:
+        given: Keys and values of a configuration; a missing key stands for the first value.
+        implemented: The values each key may have.
+        architecture: What is implemented, for the message.
+
+    Raises:
+        ConfigError: Naming the first such key.
+    """
+    for key, values in implemented.items():
+        value = given.get(key, values[0])
+        if value not in values:
+            expected = " or ".join(repr(known) for known in values)
+            raise ConfigError(
+                f"config.json: {key} = {value!r} is not implemented, expected {expected}; "
+                f"use a checkpoint of the {architecture} architecture"
+            )

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, no_type_check
 from transformers import PreTrainedConfig
 
 from slackdlm.errors import ConfigError
-from slackdlm.models.config_keys import check_known
+from slackdlm.models.config_keys import check_implemented, check_known
 
 # Keys whose other values would give other numbers: a checkpoint that asks for one is refused.
 _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
@@ -129,7 +129,7 @@ class LLaDAConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Resolve the sizes left to their defaults and refuse what is not implemented."""
-        self._check_variant(kwargs)
+        check_implemented(vars(self) | kwargs, _IMPLEMENTED, architecture="LLaDA-8B")
         check_known(kwargs, [*_IMPLEMENTED, *_WITHOUT_EFFECT])
         for key in ("auto_map", "rope_scaling"):
             kwargs.pop(key, None)
@@ -141,17 +141,6 @@ class LLaDAConfig(PreTrainedConfig):
             self.embedding_size = self.vocab_size
         super().__post_init__(**kwargs)
         self._check_sizes()
-
-    def _check_variant(self, other_keys: dict[str, Any]) -> None:
-        given = vars(self) | other_keys
-        for key, implemented in _IMPLEMENTED.items():
-            value = given.get(key, implemented[0])
-            if value not in implemented:
-                expected = " or ".join(repr(known) for known in implemented)
-                raise ConfigError(
-                    f"config.json: {key} = {value!r} is not implemented, expected {expected}; "
-                    "use a checkpoint of the LLaDA-8B architecture"
-                )
 
     def _check_sizes(self) -> None:
         for key in (

@@ -8,14 +8,23 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.adapter import apply_adapter
 from slackdlm.models.checkpoint import locate, read_json
+from slackdlm.models.dream import DreamConfig, DreamModel
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, head_weight
-from slackdlm.models.tokenizer import END_OF_TEXT, END_OF_TURN, MASK, RESERVED, SLACK, special_id
+from slackdlm.models.tokenizer import END_OF_TEXT, MASK
+from slackdlm.models.vocabulary import (
+    DREAM,
+    LLADA,
+    assemble,
+    check_config_ids,
+    check_room,
+    require_id,
+)
 from slackdlm.models.weights import DeviceMap, Placement, read_weights
 
 __all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
@@ -65,17 +74,24 @@ def load_model(
     raw = read_json(folder / "config.json")
     model_type = raw.get("model_type")
     if model_type == "llada":
-        config = LLaDAConfig.from_dict(raw)
-        model = read_weights(LLaDAModelLM, folder, config, placement)
+        llada = LLaDAConfig.from_dict(raw)
+        model = read_weights(LLaDAModelLM, folder, llada, placement)
+        names, max_length = LLADA, llada.max_sequence_length
+    elif model_type == "Dream":
+        dream = DreamConfig.from_dict(raw)
+        model = read_weights(DreamModel, folder, dream, placement)
+        names, max_length = DREAM, dream.max_position_embeddings
     else:
         raise ConfigError(
             f"{folder / 'config.json'}: model_type {model_type!r} is not supported; "
-            "supported: llada"
+            "supported: llada, Dream"
         )
     model.name_or_path = str(name_or_path)  # of a hub id transformers keeps the cache's folder
     tokenizer = _load_tokenizer(folder)
-    _check_room(config, tokenizer, where=str(folder))
-    loaded = _assemble(model, tokenizer, name=str(name_or_path))
+    check_config_ids(model.config, tokenizer, names, where=str(folder))
+    embedding: Any = model.get_input_embeddings()
+    check_room(tokenizer, num_rows=len(embedding.weight), where=str(folder))
+    loaded = assemble(model, tokenizer, names, name=str(name_or_path), max_length=max_length)
     if adapter is not None:
         with_adapter = apply_adapter(model, locate(adapter))
         with_adapter.eval()
@@ -101,23 +117,24 @@ def new_model(
         CheckpointError: If the tokenizer has no mask or end token.
     """
     config = copy.deepcopy(config)
-    end_id = _require_id(tokenizer, END_OF_TEXT)
+    end_id = require_id(tokenizer, END_OF_TEXT)
     for key, token_id in (
-        ("mask_token_id", _require_id(tokenizer, MASK)),
+        ("mask_token_id", require_id(tokenizer, MASK)),
         ("eos_token_id", end_id),
         ("pad_token_id", end_id),
     ):
         if getattr(config, key) is None:
             setattr(config, key, token_id)
     try:
-        _check_room(config, tokenizer, where="new_model")
+        check_config_ids(config, tokenizer, LLADA, where="new_model")
+        check_room(tokenizer, num_rows=config.num_rows, where="new_model")
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator_seed)
         model = LLaDAModelLM(config)
     model.eval()
-    return _assemble(model, tokenizer, name="new")
+    return assemble(model, tokenizer, LLADA, name="new", max_length=config.max_sequence_length)
 
 
 def save_model(
@@ -158,6 +175,17 @@ def save_model(
     config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": name, "torch_dtype": name}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     loaded.tokenizer.save_pretrained(folder)
+    if isinstance(model, DreamModel):
+        _save_dream_files(loaded, Path(folder), model.config)
+
+
+def _save_dream_files(loaded: LoadedModel, folder: Path, config: DreamConfig) -> None:
+    """What the published code cannot load Dream without: the ids once more, and the merges."""
+    keys = ("bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id")
+    ids = {key: getattr(config, key, None) for key in keys}
+    text = json.dumps({"_from_model_config": True} | ids, indent=2)
+    (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+    loaded.tokenizer.backend_tokenizer.model.save(str(folder))
 
 
 def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -169,90 +197,16 @@ def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        read_json(folder / file)
+    read_json(folder / "tokenizer_config.json")
+    tokenizer_class = PreTrainedTokenizerFast
+    if (folder / "merges.txt").is_file() and not (folder / "tokenizer.json").is_file():
+        read_json(folder / "vocab.json")  # as Dream is published, with Qwen2's pieces
+        tokenizer_class = Qwen2Tokenizer
+    else:
+        read_json(folder / "tokenizer.json")
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return tokenizer_class.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise CheckpointError(
             f"{folder / 'tokenizer.json'}: expected a tokenizer, got {error}; copy the file again"
         ) from error
-
-
-def _check_room(config: LLaDAConfig, tokenizer: PreTrainedTokenizerFast, *, where: str) -> None:
-    """Raise unless every id of the tokenizer has a row and the special ids are the config's."""
-    for key, token in (
-        ("mask_token_id", MASK),
-        ("eos_token_id", END_OF_TEXT),
-        ("pad_token_id", END_OF_TEXT),
-    ):
-        configured, token_id = getattr(config, key), _require_id(tokenizer, token)
-        if configured != token_id:
-            raise CheckpointError(
-                f"{where}: {key} is {configured}, but {token} of the tokenizer is {token_id}; "
-                "use the tokenizer that belongs to the weights"
-            )
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= config.num_rows:
-        raise CheckpointError(
-            f"{where}: the tokenizer has ids up to {largest}, but the embedding has only "
-            f"{config.num_rows} rows; use the tokenizer that belongs to the weights"
-        )
-
-
-def _require_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    token_id = special_id(tokenizer, token)
-    if token_id is None:
-        raise CheckpointError(
-            f"tokenizer: expected the token {token}, found none in its {len(tokenizer)} tokens; "
-            "use the tokenizer of a masked diffusion model"
-        )
-    return token_id
-
-
-def _assemble(model: LLaDAModelLM, tokenizer: PreTrainedTokenizerFast, *, name: str) -> LoadedModel:
-    end_id, turn_id = _require_id(tokenizer, END_OF_TEXT), special_id(tokenizer, END_OF_TURN)
-    return LoadedModel(
-        model=model,
-        tokenizer=tokenizer,
-        mask_id=_require_id(tokenizer, MASK),
-        slack_id=_find_or_add_slack(model, tokenizer),
-        eos_ids=(end_id,) if turn_id is None else (end_id, turn_id),
-        pad_id=end_id,
-        name=name,
-        max_length=model.config.max_sequence_length,
-    )
-
-
-def _find_or_add_slack(model: LLaDAModelLM, tokenizer: PreTrainedTokenizerFast) -> int:
-    for token in (SLACK, RESERVED):
-        token_id = special_id(tokenizer, token)
-        if token_id is not None:
-            return token_id
-    tokenizer.add_special_tokens({"additional_special_tokens": [SLACK]})
-    slack_id = _require_id(tokenizer, SLACK)
-    if slack_id >= model.config.num_rows:
-        _add_rows(model, slack_id + 1)
-    return slack_id
-
-
-@torch.no_grad()
-def _add_rows(model: LLaDAModelLM, num_rows: int) -> None:
-    """Grow embedding and head; new rows are the mean of the old ones, so nothing is drawn.
-
-    Raises:
-        ConfigError: If the model lies on several devices: new layers would not follow its map.
-    """
-    if len(set(getattr(model, "hf_device_map", {"": 0}).values())) > 1:
-        raise ConfigError(
-            "device_map: the vocabulary has no row for <slack>, and a spread model cannot grow; "
-            "load it on one device, save_model it, and spread that"
-        )
-    num_old = model.config.num_rows
-    with torch.random.fork_rng(devices=[]):
-        model.resize_token_embeddings(num_rows, mean_resizing=False)
-    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-        weight: Any = module.weight
-        weight[num_old:] = weight[:num_old].float().mean(0).to(weight.dtype)
-    # By this name PEFT would find the smaller model and save both matrices with every adapter.
-    model.name_or_path = ""

@@ -22,6 +22,8 @@ MASK = "<|mdm_mask|>"
 SLACK = "<slack>"
 RESERVED = "<|reserved_token_0|>"
 UNKNOWN = "<unk>"
+CHATML_START, CHATML_END, DREAM_MASK = "<|im_start|>", "<|im_end|>", "<|mask|>"
+UNUSED = "[unused0]"
 SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN, MASK, SLACK)
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
@@ -161,7 +163,8 @@ def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
             f"text: {unknown[:3]} not in the vocabulary of {len(tokenizer)} tokens; "
             "use words the tokenizer was trained on, or a byte_bpe tokenizer"
         )
-    names = [t for t in (*SPECIAL_TOKENS, RESERVED) if special_id(tokenizer, t) in ids]
+    named = (*SPECIAL_TOKENS, RESERVED, CHATML_START, CHATML_END, *tokenizer.all_special_tokens)
+    names = [t for t in dict.fromkeys(named) if special_id(tokenizer, t) in ids]
     if names:
         raise DataError(f"text: the tokenizer reads {names} in it as special tokens; remove them")
     return ids

@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from slackdlm.errors import DataError
 from slackdlm.report import plots, replay, tables
-from slackdlm.report.results import METRICS, Results, arm_labels, checked, probed_panels
+from slackdlm.report.results import METRICS, Results, arm_labels, checked, clean, probed_panels
 from slackdlm.report.results import temperatures as all_temperatures
 
 HERE = Path(__file__).parent
@@ -112,43 +114,90 @@ def figures(results: Results) -> Iterator[Plot]:
 
 def render(results: Results, images: list[dict[str, str]]) -> str:
     """The page as text; ``results`` must be `checked`."""
-    script = (HERE / "replay.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown = replay.scenes(results)
-    environment = Environment(
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            r=results,
+            images=images,
+            metrics=METRICS,
+            columns=tables.columns_with_values(results),
+            groups=tables.plain_table(results),
+            more_columns=tables.columns_with_values(results, tables.MORE_METRICS),
+            more_groups=tables.plain_table(results, tables.MORE_METRICS),
+            source=tables.source_row(results),
+            rivals=tables.win_rows(results, against_self=False, intervened=False),
+            probed_rivals=tables.win_rows(results, against_self=False, intervened=True),
+            probes=tables.win_rows(results, against_self=True, intervened=True),
+            doses=tables.dose_rows(results),
+            dose_columns=tables.DOSE,
+            **_player(shown),
+            number=tables.number,
+            canvas_parts=canvas_parts,
+            samples=samples_by_prompt(results),
+            several_runs=has_several_runs(results),
+            config=flatten(results["run"]["config"]),
+        )
+    )
+
+
+def write_replay(
+    file: Path, replays: Sequence[Mapping[str, Any]], *, title: str, settings: Mapping[str, Any]
+) -> None:
+    """Write one self-contained page that plays decodings step by step.
+
+    Args:
+        file: The HTML file; its folder is made if missing.
+        replays: Rows with ``arm`` (the label of the track), ``prompt``, ``kind``, ``rate``, ``text`` and ``frames``, as
+            in the section of that name of `slackdlm.report.results.SCHEMA`. Untrusted text.
+        title: Heading of the page.
+        settings: Shown below it.
+
+    Raises:
+        DataError: If there is nothing to play, or a cell is in an unknown state.
+    """
+    rows = clean(list(replays))
+    shown = replay.arranged(rows, {row["arm"]: row["arm"] for row in rows})
+    if not shown:
+        raise DataError(f"{file}: no frames to replay")
+    page = (
+        _environment()
+        .get_template("replay.html.jinja")
+        .render(
+            title=clean(title),
+            version=version("slackdlm"),
+            settings=flatten(clean(dict(settings))),
+            **_player(shown),
+        )
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write(file, page.encode())
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja").render(
-        r=results,
-        images=images,
-        metrics=METRICS,
-        columns=tables.columns_with_values(results),
-        groups=tables.plain_table(results),
-        more_columns=tables.columns_with_values(results, tables.MORE_METRICS),
-        more_groups=tables.plain_table(results, tables.MORE_METRICS),
-        source=tables.source_row(results),
-        rivals=tables.win_rows(results, against_self=False, intervened=False),
-        probed_rivals=tables.win_rows(results, against_self=False, intervened=True),
-        probes=tables.win_rows(results, against_self=True, intervened=True),
-        doses=tables.dose_rows(results),
-        dose_columns=tables.DOSE,
-        scenes=shown,
-        cell_text=replay.cell_text,
-        number=tables.number,
-        canvas_parts=canvas_parts,
-        scene_json=Markup(replay.script_json(replay.packed(shown))),
-        samples=samples_by_prompt(results),
-        several_runs=has_several_runs(results),
-        config=flatten(results["run"]["config"]),
+
+
+def _player(shown: Sequence[replay.Scene]) -> dict[str, Any]:
+    """What both pages need to play scenes: data, styles and the script with its digest."""
+    script = (HERE / "replay.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {
+        "scenes": shown,
+        "cell_text": replay.cell_text,
+        "scene_json": Markup(replay.script_json(replay.packed(shown))),
         # Both files are ours; nothing of a model's is ever marked safe except through script_json.
-        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_digest=digest,
-    )
+        "style": Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        "script": Markup(script),
+        "script_digest": digest,
+    }
 
 
 def has_several_runs(results: Results) -> bool:

@@ -20,6 +20,7 @@ KINDS: Final = {
     "shift": "shifted by one place",
     "substitute": "substituted in place",
     "drop": "commits dropped",
+    "swap": "swapped with a neighbour",
 }
 ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&'\u2028\u2029"}
 
@@ -44,9 +45,13 @@ def scenes(results: Results) -> list[Scene]:
     Raises:
         DataError: If a cell is in a state that the player does not know.
     """
-    labels = arm_labels(results)
+    return arranged(results["replays"], arm_labels(results))
+
+
+def arranged(replays: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[Scene]:
+    """Replays grouped by prompt and intervention; errors as in `scenes`."""
     grouped: dict[tuple[str, str, float], list[Mapping[str, Any]]] = {}
-    for replay in results["replays"]:
+    for replay in replays:
         _check(replay)
         if replay["frames"]:
             key = (replay["prompt"], replay["kind"], replay["rate"])

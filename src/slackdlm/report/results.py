@@ -70,16 +70,17 @@ def checked(results: Results) -> Results:
             for key in keys:
                 if not isinstance(row, dict) or key not in row:
                     raise DataError(f"results: row {place} of '{section}' lacks '{key}'")
-    return _clean(results)
+    return clean(results)
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
+    """A value whose text is safe to draw, as `checked` makes it."""
     if isinstance(value, str):
         return drawable(value)
     if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
+        return {clean(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

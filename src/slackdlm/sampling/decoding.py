@@ -5,7 +5,7 @@ A step waits for the device once: for the canvas, from which the host knows what
 Axis letters: ``B`` rows, ``L`` canvas positions, ``N`` tokens committed in one step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from slackdlm.sampling.intervention import Dose, Placement, Proposal, ShiftInter
 from slackdlm.sampling.noise import Cells, RowNoise
 from slackdlm.sampling.prediction import Predictor
 from slackdlm.sampling.strategies import STRATEGIES
+
+OnStep = Callable[[Int64[np.ndarray, "B L"]], None]
 
 
 class Commit(NamedTuple):
@@ -102,17 +104,17 @@ class Decoding:
         self.placements: list[tuple[Placement, Tensor]] = []
 
     @torch.inference_mode()
-    def run(self) -> list[Generation]:
-        """Decode every block."""
+    def run(self, on_step: OnStep | None = None) -> list[Generation]:
+        """Decode every block; ``on_step`` is called with the canvases after every step."""
         model = self.loaded.model
         was_training = model.training
         model.eval()
         for block in schedule(self.config):
-            self._decode_block(block)
+            self._decode_block(block, on_step)
         model.train(was_training)
         return self._generations()
 
-    def _decode_block(self, block: Block) -> None:
+    def _decode_block(self, block: Block, on_step: OnStep | None) -> None:
         self.predictor.enter(block)
         step = 0
         while True:
@@ -127,6 +129,8 @@ class Decoding:
             self._step(free, due)
             self.num_forwards += remaining > 0
             self._synchronise()
+            if on_step is not None:
+                on_step(self.on_host)
             step += 1
 
     def _step(self, free: Bool[np.ndarray, "B L"], due: Int64[np.ndarray, " B"]) -> None:

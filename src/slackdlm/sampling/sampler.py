@@ -6,7 +6,7 @@ from slackdlm.errors import ConfigError, DataError
 from slackdlm.models.chat import encode_prompt
 from slackdlm.models.loading import LoadedModel
 from slackdlm.sampling.config import SamplerConfig, schedule
-from slackdlm.sampling.decoding import Commit, Decoding, Generation
+from slackdlm.sampling.decoding import Commit, Decoding, Generation, OnStep
 from slackdlm.sampling.intervention import ShiftIntervention
 
 __all__ = ["Commit", "Generation", "Prompt", "Sampler", "SamplerConfig", "schedule"]
@@ -53,6 +53,7 @@ class Sampler:
         *,
         row_ids: Sequence[int] | None = None,
         on_batch: Callable[[int], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> list[Generation]:
         """Decode a response for each prompt.
 
@@ -60,6 +61,7 @@ class Sampler:
             prompts: User texts, or chats as lists of ``{"role", "content"}``.
             row_ids: Ids that seed each row's noise, at least 0; by default 0, 1, 2, ...
             on_batch: Called with the number of prompts just finished, for progress bars.
+            on_step: Called after every step with the batch's canvases, to be looked at while they resolve.
 
         Returns:
             One generation per prompt, in order. They do not depend on ``batch_size`` or batch-mates.
@@ -77,7 +79,7 @@ class Sampler:
             rows = slice(start, start + self.config.batch_size)
             batch = Decoding(
                 self.loaded, self.config, self.intervention, encoded[rows], ids[rows]
-            ).run()
+            ).run(on_step)
             generations += batch
             if on_batch is not None:
                 on_batch(len(batch))

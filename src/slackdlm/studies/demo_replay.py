@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.models.loading import LoadedModel
-from slackdlm.sampling.sampler import Commit, Generation
+from slackdlm.sampling.frames import frames
 from slackdlm.studies.shift_sensitivity import Condition, decode
 from slackdlm.studies.toy_judge import judge
 from slackdlm.studies.toy_language import Task
@@ -39,36 +39,10 @@ def replays(
                         "kind": condition.label,
                         "rate": condition.rate,
                         "text": answer.text,
-                        "frames": _frames(models[arm], answer, canvas_length=canvas_length),
+                        "frames": frames(models[arm], answer),
                     }
                 )
     return shown
-
-
-def _frames(loaded: LoadedModel, answer: Generation, *, canvas_length: int) -> list[dict[str, Any]]:
-    cells = [{"token": "", "state": "masked", "new": False} for _ in range(canvas_length)]
-    frames = [{"step": 0, "cells": cells}]
-    for step, commits in enumerate(answer.steps or [], start=1):
-        cells = [cell | {"new": False} for cell in cells]
-        for commit in commits:
-            cells[commit.position] = _cell(loaded, commit)
-        frames.append({"step": step, "cells": cells})
-    return frames
-
-
-def _cell(loaded: LoadedModel, commit: Commit) -> dict[str, Any]:
-    state = "token"
-    if commit.altered:
-        state = "displaced"
-    elif commit.token == loaded.slack_id:
-        state = "slack"
-    elif commit.token in loaded.eos_ids:
-        state = "end"
-    return {
-        "token": loaded.tokenizer.convert_ids_to_tokens(commit.token),
-        "state": state,
-        "new": True,
-    }
 
 
 def samples_shown(

@@ -49,9 +49,11 @@ def fault(folder: Path) -> str | None:
     return None
 
 
-def latest_complete(root: Path) -> Path | None:
-    """Newest complete checkpoint, or None; newer torn ones are skipped with a warning."""
+def latest_complete(root: Path, *, up_to: int | None = None) -> Path | None:
+    """Newest complete checkpoint, not after step ``up_to``, or None; torn ones are named in the log."""
     for folder in reversed(_by_step(root)):
+        if up_to is not None and checkpoint_step(folder) > up_to:
+            continue
         reason = fault(folder)
         if reason is None:
             return folder

@@ -1,4 +1,4 @@
-"""What does the terminal show while a model trains? One bar with the running loss, on stderr."""
+"""What does the terminal show while a model trains? A bar and a line per evaluation, on stderr."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,18 +12,17 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 
 class ProgressCallback(TrainerCallback):
-    """Feeds a rich bar; the loss shown is an exponential average over about 20 steps."""
+    """Feeds a rich bar with the averaged loss and the speed; each evaluation is a line above it."""
 
     def __init__(self, bar: Progress, *, total: int) -> None:
         self.bar = bar
-        self.task = bar.add_task("train", total=total, losses="")
-        self.loss: float | None = None
-        self.eval_text = ""
+        self.task = bar.add_task("train", total=total, figures="")
 
     def on_log(
         self,
@@ -35,16 +34,28 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         """Move the bar to the current step."""
         logs = logs or {}
-        if "loss" in logs:
-            self.loss = (
-                logs["loss"] if self.loss is None else 0.95 * self.loss + 0.05 * logs["loss"]
-            )
+        if "loss_average" in logs:
+            figures = f"loss {logs['loss_average']:.3f}  {logs['positions_per_second']:,.0f} pos/s"
+            self.bar.update(self.task, completed=state.global_step, figures=figures)
         if "eval_ce" in logs:
-            self.eval_text = (
-                f"  eval CE {logs['eval_ce']:.3f}, objective {logs['eval_objective']:.3f}"
-            )
-        loss = "" if self.loss is None else f"loss {self.loss:.3f}"
-        self.bar.update(self.task, completed=state.global_step, losses=loss + self.eval_text)
+            self.bar.console.print(Text(evaluation_line(state.global_step, logs)))
+
+
+def evaluation_line(step: int, figures: dict[str, float]) -> str:
+    """An evaluation on one line: bounds in nats per token, quarters of time from clean to masked."""
+    quarters = [value for name, value in figures.items() if name.startswith("eval_ce_t")]
+    line = (
+        f"step {step}: eval CE {figures['eval_ce']:.4g}"
+        f" (by t {' '.join(f'{value:.3g}' for value in quarters)}),"
+        f" objective {figures['eval_objective']:.4g}"
+    )
+    if "eval_slack_share" in figures:
+        line += (
+            f"; slack {figures['eval_slack_share']:.1%} expected,"
+            f" {figures['eval_slack_share_drawn']:.1%} drawn,"
+            f" alignment entropy {figures['eval_alignment_entropy']:.3g} nats"
+        )
+    return line
 
 
 @contextmanager
@@ -70,7 +81,7 @@ def progress_bar(*, total: int, shown: bool) -> Generator[list[TrainerCallback]]
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
+        TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
         yield [ProgressCallback(bar, total=total)]

@@ -294,11 +294,10 @@ def _model(recipe: Recipe, dialogues: Sequence[Dialogue]) -> LoadedModel:
 
 def _check_room(loaded: LoadedModel, recipe: Recipe) -> None:
     needed = recipe.data.max_prompt_length + recipe.data.canvas_length
-    room: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
-    if room is not None and needed > room:
+    if needed > loaded.max_length:
         raise ConfigError(
             f"data.max_prompt_length + data.canvas_length: {needed} positions, but {loaded.name}"
-            f" takes at most {room}; lower one of them"
+            f" takes at most {loaded.max_length}; lower one of them"
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from slackdlm.models.loading import head_weight
+from slackdlm.objectives.alignment import Alignment, alignment_of
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.training.stream import CanvasSpec
 
@@ -41,26 +42,66 @@ def sample_losses(
     """
 
     def loss_of(output: Any) -> Float[Tensor, " B"]:
-        hidden: Tensor = output.last_hidden_state[:, -batch["noisy"].shape[1] :]
-        if bf16:
-            hidden = hidden.to(torch.bfloat16)
-        return fused_linear_slack_ctc_loss(
+        hidden = _canvas_states(output, batch, bf16=bf16)
+        return _losses(hidden, head_weight(network), batch, spec)
+
+    with _in_forward(network, loss_of):
+        return model(batch["input_ids"], batch["attention_mask"], logits=False)
+
+
+@torch.no_grad()
+def evaluated_samples(
+    network: PreTrainedModel | PeftModel,
+    batch: dict[str, Tensor],
+    *,
+    spec: CanvasSpec,
+    bf16: bool = False,
+) -> tuple[Float[Tensor, " B"], Alignment]:
+    """:func:`sample_losses`, and what the model makes of the slack, in one forward pass."""
+
+    def both(output: Any) -> tuple[Float[Tensor, " B"], Alignment]:
+        hidden, weight = _canvas_states(output, batch, bf16=bf16), head_weight(network)
+        alignment = alignment_of(
             hidden,
-            head_weight(network),
+            weight.to(hidden.dtype),
             batch["noisy"],
             batch["targets"],
             batch["ctc_lengths"],
             batch["target_lengths"],
             mask_id=spec.mask_id,
             slack_id=spec.slack_id,
-            clean=batch["clean"],
-            ctc_weight=spec.ctc_weight,
-            ce_weights=batch["ce_weights"],
-            sample_weights=batch["loss_weights"],
         )
+        return _losses(hidden, weight, batch, spec), alignment
 
-    with _in_forward(network, loss_of):
-        return model(batch["input_ids"], batch["attention_mask"], logits=False)
+    with _in_forward(network, both):
+        return network(batch["input_ids"], batch["attention_mask"], logits=False)
+
+
+def _canvas_states(output: Any, batch: dict[str, Tensor], *, bf16: bool) -> Float[Tensor, "B L D"]:
+    hidden: Tensor = output.last_hidden_state[:, -batch["noisy"].shape[1] :]
+    return hidden.to(torch.bfloat16) if bf16 else hidden
+
+
+def _losses(
+    hidden: Float[Tensor, "B L D"],
+    weight: Float[Tensor, "V D"],
+    batch: dict[str, Tensor],
+    spec: CanvasSpec,
+) -> Float[Tensor, " B"]:
+    return fused_linear_slack_ctc_loss(
+        hidden,
+        weight,
+        batch["noisy"],
+        batch["targets"],
+        batch["ctc_lengths"],
+        batch["target_lengths"],
+        mask_id=spec.mask_id,
+        slack_id=spec.slack_id,
+        clean=batch["clean"],
+        ctc_weight=spec.ctc_weight,
+        ce_weights=batch["ce_weights"],
+        sample_weights=batch["loss_weights"],
+    )
 
 
 @contextmanager

@@ -5,8 +5,8 @@ holds equally many samples, so the mean over accumulation steps (taken by the Tr
 processes (taken by the gradient reduction) of each pass's mean is exactly that.
 """
 
+import math
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,13 @@ from transformers import (
 from slackdlm.errors import SlackDLMError
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
+from slackdlm.training.divergence import LossCurve
+from slackdlm.training.evaluation_bound import evaluation_bound, metrics_of
 from slackdlm.training.processes import on_cpu, this_process
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import EvalStream, TrainStream, collate
+
+_NUM_NAMED = 16
 
 
 class EvalStreams(NamedTuple):
@@ -123,6 +127,7 @@ class SlackTrainer(Trainer):
         self.config = config
         self.log_file = log_file
         self.checkpoint_root = Path(str(args.output_dir))
+        self.curve = LossCurve(r["loss"] for r in journal.read(log_file) if "loss" in r)
         self._step_started = time.perf_counter()
         super().__init__(
             model=model,
@@ -159,22 +164,27 @@ class SlackTrainer(Trainer):
             self._stop(f"the loss of samples {bad} is not finite", step=self.state.global_step + 1)
         return losses.mean()
 
-    @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluation bound, in nats per response token, on fixed times and masks.
 
-        ``eval_ce``: ``E[CE / p]`` without slack, the same quantity in every arm.
-        ``eval_objective``: the arm's own. Both count the padding's loss and divide by the response
-        tokens alone.
+        ``eval_ce``: ``E[CE / p]`` without slack, the same quantity in every arm, and its quarters by
+        diffusion time. ``eval_objective``: the arm's own. Both count the padding's loss and divide
+        by the response tokens alone. With slack: how much of it the model expects at masked
+        positions, how much was drawn, and how undecided its place is.
         """
         if self.eval_streams is None:
             return {}
         self.network.eval()
-        metrics = {"eval_ce": self._bound(self.eval_streams.ce)}
-        same = self.eval_streams.objective.spec == self.eval_streams.ce.spec
-        metrics["eval_objective"] = (
-            metrics["eval_ce"] if same else self._bound(self.eval_streams.objective)
+        ce, objective = self.eval_streams
+        bound = partial(
+            evaluation_bound,
+            self.network,
+            accelerator=self.accelerator,
+            batch_size=self.args.per_device_train_batch_size,
+            bf16=self.config.bf16,
         )
+        ce_bound = bound(ce)
+        metrics = metrics_of(ce_bound, ce_bound if objective.spec == ce.spec else bound(objective))
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -182,37 +192,31 @@ class SlackTrainer(Trainer):
         self._step_started = time.perf_counter()
         return metrics
 
-    def _bound(self, stream: EvalStream) -> float:
-        size, process = self.args.per_device_train_batch_size, self.args.process_index
-        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        for start in range(0, len(stream), size * self.args.world_size):
-            first = start + size * process
-            draws = [stream[index] for index in range(first, min(first + size, len(stream)))]
-            if not draws:  # sharded weights are gathered by all processes together
-                draws = [replace(stream[0], loss_weight=0.0, target_length=0)]
-            batch: Any = self._prepare_inputs(collate(draws, spec=stream.spec))
-            with self.accelerator.autocast():
-                losses = sample_losses(
-                    self.network, self.network, batch, spec=stream.spec, bf16=self.config.bf16
-                )
-            total[0] += losses.double().sum()
-            total[1] += sum(draw.target_length for draw in draws)
-        gathered: Any = self.accelerator.reduce(total, reduction="sum")
-        return float(gathered[0] / gathered[1])
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """One line of ``log.jsonl``; loggers get it too. The Trainer's own history stays empty."""
         if "train_runtime" in logs:
             return
-        if "grad_norm" in logs and not torch.isfinite(torch.tensor(logs["grad_norm"])):
-            self._stop("the gradient norm is not finite", step=self.state.global_step)
+        step = self.state.global_step
+        if "grad_norm" in logs and not math.isfinite(logs["grad_norm"]):
+            self._stop("the gradient norm is not finite", step=step)
         if "loss" in logs:
-            now = time.perf_counter()
-            logs["seconds"] = round(now - self._step_started, 4)
-            self._step_started = now
+            self._describe_step(logs, step=step)
         if self.is_world_process_zero():
-            journal.append(self.log_file, {"step": self.state.global_step, **logs})
+            journal.append(self.log_file, {"step": step, **logs})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def _describe_step(self, logs: dict[str, float], *, step: int) -> None:
+        self.curve.add(logs["loss"])
+        what = self.curve.explosion(self.config.max_loss_growth)
+        if what is not None:
+            self._stop(what, step=step, spoilt=self.curve.window)
+        now = time.perf_counter()
+        seconds, self._step_started = now - self._step_started, now
+        logs["loss_average"] = self.curve.average or 0.0
+        logs["seconds"] = round(seconds, 4)
+        logs["positions_per_second"] = round(
+            sum(self.train_stream.step_lengths(step - 1)) / seconds, 1
+        )
 
     def whole_state(self) -> dict[str, Any] | None:
         """All weights, gathered on the main process if an engine sharded them; else None."""
@@ -236,10 +240,14 @@ class SlackTrainer(Trainer):
             checkpoints.keep_newest(self.checkpoint_root, self.config.keep_checkpoints)
         self._step_started = time.perf_counter()
 
-    def _stop(self, what: str, *, step: int) -> None:
-        last = checkpoints.latest_complete(self.checkpoint_root)
+    def _stop(self, what: str, *, step: int, spoilt: int = 0) -> None:
+        """Ends the run; checkpoints of the last ``spoilt`` steps are not recommended."""
+        last = checkpoints.latest_complete(self.checkpoint_root, up_to=step - spoilt)
+        ids = self.train_stream.step_sample_ids(step - 1)
+        names = [f"{i} ({self.train_stream.samples[i].source})" for i in ids[:_NUM_NAMED]]
+        more = f" and {len(ids) - _NUM_NAMED} more" if len(ids) > _NUM_NAMED else ""
         raise SlackDLMError(
-            f"training stopped at step {step}: {what}; the last checkpoint is"
-            f" {last or 'not there yet'};"
+            f"training stopped at step {step}: {what}; the samples of this step are"
+            f" {', '.join(names)}{more}; the last good checkpoint is {last or 'not there yet'};"
             " lower training.learning_rate or look at these samples"
         )

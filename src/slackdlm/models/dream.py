@@ -1,0 +1,114 @@
+"""Dream, natively: a Qwen2 without the causal mask whose outputs are shifted by one.
+
+The network predicts position ``i`` at position ``i - 1``, as the autoregressive model it grew from
+did. Here hidden states and logits come out aligned: what is read at ``i`` speaks about ``i``, so
+that the loss and the sampler need to know nothing of it.
+
+References:
+    Ye et al., 2025 (Dream 7B). Qwen team, 2024 (Qwen2.5).
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Qwen2Model
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from slackdlm.errors import ConfigError
+from slackdlm.models.dream_config import DreamConfig
+from slackdlm.models.llada import LLaDAOutput, attention_bias
+
+__all__ = ["DreamConfig", "DreamModel"]
+
+
+def align(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+    """Each position's prediction, from the position before it; the first has only its own."""
+    return torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1)
+
+
+class DreamModel(PreTrainedModel):
+    """Dream with its head, under the published names of class, modules and configuration keys."""
+
+    config_class = DreamConfig
+    config: DreamConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["Qwen2DecoderLayer"]  # noqa: RUF012
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: DreamConfig) -> None:
+        super().__init__(config)
+        self.model = Qwen2Model(config.body())
+        for layer in self.model.layers:
+            # Without a mask transformers would take a causal one from this.
+            attention: Any = layer.self_attn
+            attention.is_causal = False
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        attention_mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | None = None,
+        *,
+        logits: bool = True,
+    ) -> LLaDAOutput:
+        """Logits of every position given all others, aligned with the positions.
+
+        Args:
+            input_ids: Token ids, ``mask_token_id`` where a token is to be predicted.
+            attention_mask: 1 = attend. None or all ones: everything attends to everything. Pad on
+                the left. Outputs at positions with 0, and at the first position with 1 behind
+                them, mean nothing; that one is the beginning of the prompt.
+            logits: False leaves the ``[B, L, V]`` logits out, for losses that apply the head.
+
+        Returns:
+            The logits (or None) and the hidden states, so shifted that the head reads them where
+            they belong.
+
+        Raises:
+            ConfigError: If the input is longer than ``max_position_embeddings``.
+            DataError: If a row of the mask is all zeros.
+        """
+        length = input_ids.shape[1]
+        if length > self.config.max_position_embeddings:
+            raise ConfigError(
+                f"input: expected at most {self.config.max_position_embeddings} tokens "
+                f"(max_position_embeddings), got {length}; shorten the prompt or the canvas"
+            )
+        bias = attention_bias(attention_mask)
+        if bias is not None:
+            bias = bias.expand(-1, -1, length, -1)
+        # A mapping goes to the layers as it is; anything else would be made causal first.
+        masks: Any = {"full_attention": bias}
+        output = self.model(input_ids=input_ids, attention_mask=masks, use_cache=False)
+        hidden = align(output.last_hidden_state)
+        return LLaDAOutput(
+            last_hidden_state=hidden, logits=self.lm_head(hidden) if logits else None
+        )
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
+        return self.model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        body: Any = self.model
+        body.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The head; its weight is ``[V, D]`` and ``hidden @ weight.T`` are the logits."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the head."""
+        self.lm_head = new_embeddings
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether a block recomputes its activations. The inherited one warns; PEFT reads it."""
+        blocks = (m for m in self.modules() if isinstance(m, GradientCheckpointingLayer))
+        return any(block.gradient_checkpointing for block in blocks)

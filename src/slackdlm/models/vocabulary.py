@@ -1,0 +1,173 @@
+"""Which ids have a meaning, and is there a row for each of them? ``<slack>`` gets one if need be."""
+
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.tokenizer import (
+    CHATML_END,
+    DREAM_MASK,
+    END_OF_TEXT,
+    END_OF_TURN,
+    MASK,
+    RESERVED,
+    SLACK,
+    UNUSED,
+    special_id,
+)
+
+
+class SpecialTokens(NamedTuple):
+    """What a family of models calls its special tokens."""
+
+    mask: str
+    """Stands where a token is to be predicted."""
+    end: str
+    """Ends a text, and pads behind it."""
+    end_of_turn: str | None
+    """Ends a turn, where the tokenizer has it."""
+    unused: tuple[str, ...]
+    """Tokens that stand for nothing yet: the first of them becomes ``<slack>``."""
+
+
+LLADA = SpecialTokens(MASK, END_OF_TEXT, END_OF_TURN, (RESERVED,))
+DREAM = SpecialTokens(DREAM_MASK, END_OF_TEXT, CHATML_END, ())
+
+
+def encoder_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
+    """The tokens of an encoder, as its tokenizer names them; the separator ends a text.
+
+    Raises:
+        CheckpointError: If the tokenizer has no mask token, or neither separator nor end token.
+    """
+    mask, end = tokenizer.mask_token, tokenizer.sep_token or tokenizer.eos_token
+    if mask is None or end is None:
+        raise CheckpointError(
+            "tokenizer: expected a mask_token and a sep_token or eos_token, got "
+            f"mask_token {mask!r}, sep_token {tokenizer.sep_token!r} and eos_token "
+            f"{tokenizer.eos_token!r}; use the tokenizer of a masked language model"
+        )
+    return SpecialTokens(str(mask), str(end), None, (UNUSED,))
+
+
+def check_config_ids(
+    config: Any, tokenizer: PreTrainedTokenizerFast, names: SpecialTokens, *, where: str
+) -> None:
+    """Raise unless the special ids of a configuration are those of the tokenizer.
+
+    Raises:
+        CheckpointError: Naming the key and both ids, or the token that is missing.
+    """
+    for key, token in (
+        ("mask_token_id", names.mask),
+        ("eos_token_id", names.end),
+        ("pad_token_id", names.end),
+    ):
+        configured, token_id = getattr(config, key), require_id(tokenizer, token)
+        if configured != token_id:
+            raise CheckpointError(
+                f"{where}: {key} is {configured}, but {token} of the tokenizer is {token_id}; "
+                "use the tokenizer that belongs to the weights"
+            )
+
+
+def check_room(tokenizer: PreTrainedTokenizerFast, *, num_rows: int, where: str) -> None:
+    """Raise unless every id of the tokenizer has a row of the embedding.
+
+    Raises:
+        CheckpointError: Naming the largest id and the number of rows.
+    """
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= num_rows:
+        raise CheckpointError(
+            f"{where}: the tokenizer has ids up to {largest}, but the embedding has only "
+            f"{num_rows} rows; use the tokenizer that belongs to the weights"
+        )
+
+
+def require_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The id of a token a model cannot do without.
+
+    Raises:
+        CheckpointError: If the tokenizer has no such token.
+    """
+    token_id = special_id(tokenizer, token)
+    if token_id is None:
+        raise CheckpointError(
+            f"tokenizer: expected the token {token}, found none in its {len(tokenizer)} tokens; "
+            "use the tokenizer of a masked diffusion model"
+        )
+    return token_id
+
+
+def assemble(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    names: SpecialTokens,
+    *,
+    name: str,
+    max_length: int,
+) -> LoadedModel:
+    """Model and tokenizer with their ids; grows the vocabulary if ``<slack>`` has no row.
+
+    Raises:
+        CheckpointError: If the tokenizer lacks the mask or the end token.
+        ConfigError: If the vocabulary has to grow and the model lies on several devices.
+    """
+    end_id = require_id(tokenizer, names.end)
+    turn_id = special_id(tokenizer, names.end_of_turn) if names.end_of_turn else None
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        mask_id=require_id(tokenizer, names.mask),
+        slack_id=_find_or_add_slack(model, tokenizer, names.unused),
+        eos_ids=(end_id,) if turn_id is None else (end_id, turn_id),
+        pad_id=end_id,
+        name=name,
+        max_length=max_length,
+    )
+
+
+def _find_or_add_slack(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, unused: tuple[str, ...]
+) -> int:
+    for token in (SLACK, *unused):
+        token_id = special_id(tokenizer, token)
+        if token_id is not None:
+            return token_id
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [SLACK]}, replace_extra_special_tokens=False
+    )
+    slack_id = require_id(tokenizer, SLACK)
+    embedding: Any = model.get_input_embeddings()
+    if slack_id >= len(embedding.weight):
+        _add_rows(model, slack_id + 1)
+    return slack_id
+
+
+@torch.no_grad()
+def _add_rows(model: PreTrainedModel, num_rows: int) -> None:
+    """Grow embedding and head; new rows are the mean of the old ones, so nothing is drawn.
+
+    Raises:
+        ConfigError: If the model lies on several devices: new layers would not follow its map.
+    """
+    if len(set(getattr(model, "hf_device_map", {"": 0}).values())) > 1:
+        raise ConfigError(
+            "device_map: the vocabulary has no row for <slack>, and a spread model cannot grow; "
+            "load it on one device, save_model it, and spread that"
+        )
+    embedding: Any = model.get_input_embeddings()
+    num_old = len(embedding.weight)
+    with torch.random.fork_rng(devices=[]):
+        model.resize_token_embeddings(num_rows, mean_resizing=False)
+    ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for module in ends:
+        for rows in (module.weight, getattr(module, "bias", None)):
+            if rows is not None:
+                rows[num_old:] = rows[:num_old].float().mean(0).to(rows.dtype)
+    # By this name PEFT would find the smaller model and save both matrices with every adapter.
+    model.name_or_path = ""
