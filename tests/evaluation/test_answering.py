@@ -115,6 +115,12 @@ def test_other_settings_weights_or_noise_are_other_answers(
         assert len(journal.identities()) == 3
 
 
+def test_a_question_s_place_decides_its_noise(model: LoadedModel, tmp_path: Path) -> None:
+    same = [replace(toy_questions(1)[0], id=f"q{row}") for row in range(4)]
+    answer_questions(model, same, replace(CONFIG, temperature=1.0), tmp_path / "answers.jsonl")
+    assert len({row["text"] for row in rows(tmp_path / "answers.jsonl")}) == 4
+
+
 def test_a_question_that_cannot_be_asked_is_reported_and_the_rest_answered(
     model: LoadedModel, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from slackdlm.errors import DataError
+from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.studies.toy_language import (
     ADJECTIVES,
     ADVERBS,
@@ -164,3 +165,18 @@ def judge(prompt: str, answer: str) -> Verdict:
         adjectives=sum(word in ADJECTIVES for word in words) / len(words) if words else None,
         log_likelihood=sum(parsed) / len(words) if all_parse else None,
     )
+
+
+def compare(question: Question, shown: Sequence[Sequence[str]]) -> str:
+    """Which of two answers has the higher quality, as a judge's reply with Arena-Hard's labels.
+
+    Args:
+        question: Its prompt is one of :func:`write_task`.
+        shown: Two answers in the order shown.
+
+    Raises:
+        DataError: If the prompt is not of that form.
+    """
+    first, second = (judge(question.prompt, answer[0]).quality for answer in shown)
+    label = "A>B" if first > second else "B>A" if second > first else "A=B"
+    return f"quality {first:.3f} and {second:.3f}: [[{label}]]"

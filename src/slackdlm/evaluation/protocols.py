@@ -1,0 +1,167 @@
+"""What does judging a benchmark ask for? Per protocol: the calls of a question, and what a reply to one means."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from slackdlm.evaluation.answers import read_answers, read_questions
+from slackdlm.evaluation.benchmarks import arena_hard, mt_bench, wildbench
+from slackdlm.evaluation.benchmarks.items import Answer, Question
+from slackdlm.evaluation.jsonl import read_rows
+from slackdlm.evaluation.judgments import Game, Grade, Messages
+
+ProtocolName = Literal[
+    "arena-hard", "pairs", "mt-bench", "mt-bench-pairs", "wildbench", "wildbench-pairs"
+]
+Turns = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingProtocol:
+    """How one benchmark is judged, put together from its module's functions."""
+
+    name: ProtocolName
+    num_shown: Literal[1, 2]
+    """Answers in a call: 2 where two systems are compared, in both orders."""
+    read_questions: Callable[[Path, Path | None], list[Question]]
+    """From the question file and, for MT-Bench, the file of reference answers."""
+    read_answers: Callable[[Path], list[Answer]]
+    """The benchmark's own format."""
+    messages: Callable[[Question, Sequence[Turns], int], Messages]
+    """Question, answers in the order shown and turn -> what the judge is sent."""
+    parse: Callable[[str], str | float | None]
+    """Reply -> verdict about the answers as shown, or grade; ``None`` if it says nothing that counts."""
+    score: Callable[[Any, int], float]
+    """Verdict and order -> points of system ``a``; a grade is its own score."""
+    scale: tuple[float, float]
+    """Lowest and highest score."""
+    num_turns: Callable[[Question], int]
+    """Turns that are judged."""
+    prompts_sha256: Callable[[], str]
+    """Hash of the judge prompts."""
+    without_judge: Callable[[Sequence[str]], str | float | None]
+    """What the protocol says without asking, such as of empty answers; ``None``: ask."""
+    write_games: Callable[[Path, Sequence[Game]], None] | None = None
+    """The benchmark's own file of comparisons."""
+    write_grades: Callable[[Path, Sequence[Grade]], None] | None = None
+    """The benchmark's own file of grades."""
+
+    def read_any_answers(self, path: Path) -> list[Answer]:
+        """Answers in our format or the benchmark's own, by what the first line holds."""
+        _, first = next(iter(read_rows(path, what="answers")))
+        ours = {"id", "turn", "system", "text"} <= first.keys()
+        return read_answers(path) if ours else self.read_answers(path)
+
+
+def judging_protocol(name: ProtocolName) -> JudgingProtocol:
+    """The protocol of that name; ``pairs`` compares answers to any question file with Arena-Hard v0.1's prompt."""
+    return {
+        protocol.name: protocol for protocol in (_ARENA, _PAIRS, _MT, _MT_PAIRS, _WB, _WB_PAIRS)
+    }[name]
+
+
+def protocol_names() -> tuple[str, ...]:
+    """All names."""
+    return get_args(ProtocolName)
+
+
+def _one_turn(question: Question) -> int:
+    return 1
+
+
+def _all_turns(question: Question) -> int:
+    return 1 + len(question.later_turns)
+
+
+def _grade(grade: float, order: int) -> float:
+    return grade
+
+
+def _ask(answers: Sequence[str]) -> None:
+    return None
+
+
+def _as_arena(question: Question, answers: Sequence[Turns]) -> Messages:
+    return arena_hard.judge_messages(question, answers[0][0], answers[1][0])
+
+
+_ARENA = JudgingProtocol(
+    name="arena-hard",
+    num_shown=2,
+    read_questions=lambda path, references: arena_hard.read_questions(path),
+    read_answers=arena_hard.read_answers,
+    messages=lambda question, answers, turn: _as_arena(question, answers),
+    parse=arena_hard.parse_verdict,
+    score=arena_hard.score_of,
+    scale=(0, 1),
+    num_turns=_one_turn,
+    prompts_sha256=arena_hard.prompts_sha256,
+    without_judge=_ask,
+    write_games=arena_hard.write_judgments,
+)
+_PAIRS = replace(
+    _ARENA,
+    name="pairs",
+    read_questions=lambda path, references: read_questions(path),
+    messages=lambda question, answers, turn: _as_arena(
+        replace(question, category="arena-hard-v0.1"), answers
+    ),
+)
+_MT = JudgingProtocol(
+    name="mt-bench",
+    num_shown=1,
+    read_questions=lambda path, references: mt_bench.read_questions(path, references=references),
+    read_answers=mt_bench.read_answers,
+    messages=lambda question, answers, turn: mt_bench.judge_messages(
+        question, answers[0], turn=turn
+    ),
+    parse=mt_bench.parse_verdict,
+    score=_grade,
+    scale=(mt_bench.LOWEST, mt_bench.HIGHEST),
+    num_turns=_all_turns,
+    prompts_sha256=mt_bench.prompts_sha256,
+    without_judge=_ask,
+    write_grades=mt_bench.write_judgments,
+)
+_MT_PAIRS = replace(
+    _MT,
+    name="mt-bench-pairs",
+    num_shown=2,
+    messages=lambda question, answers, turn: mt_bench.pair_messages(
+        question, answers[0], answers[1], turn=turn
+    ),
+    parse=mt_bench.parse_winner,
+    score=mt_bench.winner_score,
+    scale=(0, 1),
+    write_grades=None,
+    write_games=mt_bench.write_pairs,
+)
+_WB = JudgingProtocol(
+    name="wildbench",
+    num_shown=1,
+    read_questions=lambda path, references: wildbench.read_questions(path),
+    read_answers=wildbench.read_answers,
+    messages=lambda question, answers, turn: wildbench.judge_messages(question, answers[0][0]),
+    parse=wildbench.parse_verdict,
+    score=_grade,
+    scale=(1, 10),
+    num_turns=_one_turn,
+    prompts_sha256=wildbench.prompts_sha256,
+    without_judge=lambda answers: None if answers[0].strip() else 1.0,
+    write_grades=wildbench.write_judgments,
+)
+_WB_PAIRS = replace(
+    _WB,
+    name="wildbench-pairs",
+    num_shown=2,
+    messages=lambda question, answers, turn: wildbench.pair_messages(
+        question, answers[0][0], answers[1][0]
+    ),
+    parse=wildbench.parse_choice,
+    score=wildbench.choice_score,
+    scale=(0, 1),
+    without_judge=lambda answers: wildbench.verdict_without_judge(*answers),
+    write_grades=None,
+    write_games=wildbench.write_pairs,
+)
