@@ -239,3 +239,50 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
     ):
         assert run("compare", *flags) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_surface_form_honours_a_ratio_above_two_and_reads_messages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from slackdlm.studies.surface_form import answers_tokenizer, survey
+
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x #### 1000"}]
+    file = tmp_path / "messages.jsonl"
+    file.write_text(8 * (json.dumps({"messages": turns}) + "\n"))
+    assert run("surface-form", file, "--slack-ratio", 0, 0) == 0
+    assert "trailing" in capsys.readouterr().out
+    texts = ["0" * 20] * 20
+    tokenizer, slack_id = answers_tokenizer(texts, None)
+    rare, thick = (
+        survey(texts, tokenizer, slack_id=slack_id, mode="graves", slack_ratio=(r, r), seed=0)
+        for r in (2.0, 50.0)
+    )
+    assert sum(thick.dropped.values()) < 0.3 * sum(rare.dropped.values())
+    for flags, message in (
+        (["--slack-ratio", 1, 0], "0 <= LOW <= HIGH"),
+        (["--slack-ratio", "nan", 1], "0 <= LOW <= HIGH"),
+    ):
+        assert run("surface-form", file, *flags) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "latin").write_bytes(b'{"answer": "\xe9"}')
+    assert run("surface-form", tmp_path / "latin") == 2
+    assert "not UTF-8" in " ".join(capsys.readouterr().err.split())
+
+
+def test_surface_form_checks_a_model_s_answers(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions, answers = tmp_path / "q.jsonl", tmp_path / "answers.jsonl"
+    questions.write_text(json.dumps({"id": "a", "prompt": "What is 3 plus 1?"}) + "\n")
+    model = trained / "run" / "model"
+    flags = ["--questions", questions, "--output", answers, "--canvas-length", 16, "--steps", 4]
+    assert run("answer", model, *flags) == 0
+    capsys.readouterr()
+    changes = tmp_path / "changes.jsonl"
+    assert run("surface-form", answers, "--tokenizer", model, "--output", changes) == 0
+    assert "0 / 1" in capsys.readouterr().out
+    (row,) = map(json.loads, changes.read_text().splitlines())
+    assert row["is_changed"] is False
+    assert row["spelled"] == row["text"]
+    assert run("surface-form", answers) == 2
+    assert "--tokenizer" in capsys.readouterr().err

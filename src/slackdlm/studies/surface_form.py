@@ -4,7 +4,9 @@ With ``mode="slack"`` it must, whatever the answer. With ``mode="graves"`` adjac
 to fall between them: ``1000`` can come back as ``10``. No model is involved: this is a property of the map.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from slackdlm.canvas import draw_num_slack, insert_slack
 from slackdlm.collapse import CollapseMode, collapse
 from slackdlm.errors import ConfigError
+from slackdlm.evaluation.surface_form import Kind, dropped_kinds
 from slackdlm.models.loading import load_model
 from slackdlm.models.tokenizer import SLACK, special_id, train_tokenizer
 
@@ -30,6 +33,8 @@ class SurfaceForm(NamedTuple):
     """Answers whose final value differs after collapse."""
     examples: list[tuple[str, str]]
     """Up to five final values before and after."""
+    dropped: dict[Kind, int]
+    """Content tokens that the map dropped, by kind."""
 
 
 def final_value(answer: str) -> str | None:
@@ -53,19 +58,28 @@ def survey(
         tokenizer: Any that decodes what it encodes.
         slack_id: Id of ``<slack>``.
         mode: Collapse map.
-        slack_ratio: Range of the slack budget, as a share of the answer's tokens.
+        slack_ratio: Range of the slack budget, as a share of the answer's tokens, above 1 too.
         seed: Of the slack.
     """
     generator = torch.Generator().manual_seed(seed)
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids)))
+
     changed = finals = finals_changed = 0
     examples: list[tuple[str, str]] = []
+    dropped: Counter[Kind] = Counter()
     for answer in answers:
         ids = torch.tensor(tokenizer.encode(answer, add_special_tokens=False), dtype=torch.long)
         num_slack = draw_num_slack(
-            len(ids), slack_ratio=slack_ratio, room=2 * len(ids), generator=generator
+            len(ids),
+            slack_ratio=slack_ratio,
+            room=ceil(slack_ratio[1] * len(ids)) + 1,
+            generator=generator,
         )
         canvas = insert_slack(ids, num_slack, slack_id=slack_id, generator=generator)
-        text = str(tokenizer.decode(collapse(canvas.tolist(), slack_id=slack_id, mode=mode)))
+        text = decode(collapse(canvas.tolist(), slack_id=slack_id, mode=mode))
+        dropped.update(dropped_kinds(canvas.tolist(), decode, slack_id=slack_id, mode=mode))
         before, after = final_value(answer), final_value(text)
         changed += text != answer
         finals += before is not None
@@ -73,7 +87,7 @@ def survey(
             finals_changed += 1
             if len(examples) < 5:
                 examples.append((before, after or ""))
-    return SurfaceForm(len(answers), changed, finals, finals_changed, examples)
+    return SurfaceForm(len(answers), changed, finals, finals_changed, examples, dict(dropped))
 
 
 def answers_tokenizer(
