@@ -49,23 +49,23 @@ def write_report(results: Results, folder: Path) -> Path:
     images: list[dict[str, str]] = []
     for plot in figures(results):
         light, dark = plot.draw(plots.LIGHT), plot.draw(plots.DARK)
-        _write(folder / "plots" / f"{plot.name}.png", plots.to_png(light))
+        write_file(folder / "plots" / f"{plot.name}.png", plots.to_png(light))
         images.append(
             {
                 "name": plot.name,
                 "title": plot.title,
                 "caption": plot.caption,
-                "light": _data_uri(plots.to_svg(light)),
-                "dark": _data_uri(plots.to_svg(dark)),
+                "light": data_uri(plots.to_svg(light)),
+                "dark": data_uri(plots.to_svg(dark)),
             }
         )
-    _write(folder / "table.md", tables.markdown_table(results).encode())
+    write_file(folder / "table.md", tables.markdown_table(results).encode())
     page = folder / "report.html"
-    _write(page, render(results, images).encode())
+    write_file(page, render(results, images).encode())
     return page
 
 
-def _write(file: Path, content: bytes) -> None:
+def write_file(file: Path, content: bytes) -> None:
     """The old file or the whole new one, whenever the process dies."""
     draft = file.with_name(f".{file.name}.draft")
     draft.write_bytes(content)
@@ -116,7 +116,7 @@ def render(results: Results, images: list[dict[str, str]]) -> str:
     """The page as text; ``results`` must be `checked`."""
     shown = replay.scenes(results)
     return (
-        _environment()
+        environment()
         .get_template("report.html.jinja")
         .render(
             r=results,
@@ -162,7 +162,7 @@ def write_replay(
     if not shown:
         raise DataError(f"{file}: no frames to replay")
     page = (
-        _environment()
+        environment()
         .get_template("replay.html.jinja")
         .render(
             title=clean(title),
@@ -172,10 +172,11 @@ def write_replay(
         )
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, page.encode())
+    write_file(file, page.encode())
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the templates are; everything they show is escaped."""
     return Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -194,7 +195,7 @@ def _player(shown: Sequence[replay.Scene]) -> dict[str, Any]:
         "cell_text": replay.cell_text,
         "scene_json": Markup(replay.script_json(replay.packed(shown))),
         # Both files are ours; nothing of a model's is ever marked safe except through script_json.
-        "style": Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        "style": Markup(style_sheet()),
         "script": Markup(script),
         "script_digest": digest,
     }
@@ -233,5 +234,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
     return rows
 
 
-def _data_uri(svg: bytes) -> str:
+def style_sheet() -> str:
+    """The styles of every page."""
+    return (HERE / "report.css").read_text(encoding="utf-8")
+
+
+def data_uri(svg: bytes) -> str:
+    """An image that travels inside the page."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()

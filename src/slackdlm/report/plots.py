@@ -90,6 +90,32 @@ def shift_figure(results: Results, panels: Sequence[Panel], theme: Theme) -> Fig
     return figure
 
 
+def probe_figure(result: Mapping[str, Any], theme: Theme) -> Figure:
+    """Win rate of each arm against its own undisturbed answers, against the rate; one panel a kind.
+
+    Args:
+        result: ``rows`` as :func:`slackdlm.report.probe.write_probe` takes them.
+        theme: Light or dark.
+    """
+    kinds = list(dict.fromkeys(row["kind"] for row in result["rows"]))
+    arms = list(dict.fromkeys(row["arm"] for row in result["rows"]))
+    labels = {"arms": [{"name": arm, "label": arm} for arm in arms]}
+    figure, axes = _grid(
+        1, len(kinds), theme, width=4.2 * max(len(kinds), 2), height=3.4, share=True
+    )
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        rows = [row for row in result["rows"] if row["kind"] == kind]
+        for arm in arms:
+            own = [(row["rate"], row["win_rate"]) for row in rows if row["arm"] == arm]
+            _line(axis, labels, arm, own, theme)
+        axis.axhline(0.5, color=theme.faint, linewidth=1, linestyle=(0, (1, 2)))
+        _rate_axis(axis, sorted({row["rate"] for row in rows}))
+        _title(axis, f"{kind} · {scored_range([row['win_rate'] for row in rows])}", theme)
+    axes[0][0].set_ylabel("win rate against own\nundisturbed answers")
+    _legend(figure, labels, arms, theme)
+    return figure
+
+
 def steps_figure(results: Results, temperatures: Sequence[float], theme: Theme) -> Figure:
     """Un-intervened quality against denoising steps; dots are single training runs."""
     figure, axes = _grid(1, len(temperatures), theme, width=9.2, height=3.6)

@@ -102,19 +102,21 @@ class Decoding:
         self.num_forwards = np.zeros(shape[0], dtype=np.int64)
         self.dose = torch.zeros(shape[0], len(Dose._fields), dtype=torch.long, device=self.device)
         self.placements: list[tuple[Placement, Tensor]] = []
+        self.on_step: OnStep | None = None
 
     @torch.inference_mode()
     def run(self, on_step: OnStep | None = None) -> list[Generation]:
         """Decode every block; ``on_step`` is called with the canvases after every step."""
+        self.on_step = on_step
         model = self.loaded.model
         was_training = model.training
         model.eval()
         for block in schedule(self.config):
-            self._decode_block(block, on_step)
+            self._decode_block(block)
         model.train(was_training)
         return self._generations()
 
-    def _decode_block(self, block: Block, on_step: OnStep | None) -> None:
+    def _decode_block(self, block: Block) -> None:
         self.predictor.enter(block)
         step = 0
         while True:
@@ -129,8 +131,8 @@ class Decoding:
             self._step(free, due)
             self.num_forwards += remaining > 0
             self._synchronise()
-            if on_step is not None:
-                on_step(self.on_host)
+            if self.on_step is not None:
+                self.on_step(self.on_host)
             step += 1
 
     def _step(self, free: Bool[np.ndarray, "B L"], due: Int64[np.ndarray, " B"]) -> None:

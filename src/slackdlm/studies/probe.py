@@ -1,0 +1,230 @@
+"""What does a displaced token cost on any benchmark? The probe of arXiv 2601.22947, from questions to figures.
+
+    answers/ARM/*.jsonl -> judgments.sqlite -> judgments/ARM.jsonl -> ProbeResult
+
+Each model is judged against its own undisturbed answers. Every stage reads files and writes files below one folder;
+running the probe again finishes what is missing and changes nothing else.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.evaluation.answering import answer_questions
+from slackdlm.evaluation.answers import read_answers, read_turns
+from slackdlm.evaluation.benchmarks.items import Answer, Question
+from slackdlm.evaluation.journal import content_hash
+from slackdlm.evaluation.judges import Judge
+from slackdlm.evaluation.judging import Budget, Judged, judge_answers, plan_judgments
+from slackdlm.evaluation.judgments import Game, write_judgments
+from slackdlm.evaluation.protocols import JudgingProtocol
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.sampling.intervention import Dose
+from slackdlm.studies.probe_plan import PLAIN, Arm, Condition, ProbePlan, check_arms, system_name
+from slackdlm.training.checkpoints import write_json
+
+
+def answer_file(output: Path, arm: str, condition: Condition | None, seed: int) -> Path:
+    """Where the answers of an arm under a condition are; ``None``: undisturbed."""
+    label = PLAIN if condition is None else f"{condition.kind}-{condition.rate:g}"
+    return output / "answers" / arm / f"{label}-seed-{seed}.jsonl"
+
+
+def answer_probe(
+    arms: Sequence[Arm],
+    questions: Sequence[Question],
+    plan: ProbePlan,
+    output: Path,
+    *,
+    on_answers: Callable[[str, int], None] | None = None,
+) -> None:
+    """Decode every arm undisturbed and under every condition.
+
+    Args:
+        arms: The models; each is loaded once, if any of its answers are missing.
+        questions: What to ask.
+        plan: How.
+        output: Folder of the probe.
+        on_answers: Called with the arm's name and the number of answers just finished.
+
+    Raises:
+        DataError: If a question cannot be put to a model.
+        ConfigError: If the folder holds answers to other questions, by another model of the same name, or decoded in
+            another way. More rates, kinds, seeds and arms may be added.
+    """
+    check_arms(arms)
+    _same_probe(arms, questions, plan, output)
+    for arm in arms:
+        loaded: LoadedModel | None = None
+        for condition, seed in _decodings(plan):
+            file = answer_file(output, arm.name, condition, seed)
+            if not file.exists():
+                loaded = loaded or arm.load()
+                file.parent.mkdir(parents=True, exist_ok=True)
+                answered = answer_questions(
+                    loaded,
+                    questions,
+                    replace(plan.sampler, seed=seed),
+                    file,
+                    intervention=None if condition is None else condition.intervention(seed),
+                    system=system_name(arm.name, condition, seed),
+                )
+                if answered is not None and answered.unanswered:
+                    first = answered.unanswered[0]
+                    file.unlink()
+                    raise DataError(
+                        f"probe: {len(answered.unanswered)} questions cannot be put to {arm.name}, the first is "
+                        f"{first.question_id!a}: {first.error}"
+                    )
+            if on_answers is not None:
+                on_answers(arm.name, len(questions))
+
+
+def _same_probe(
+    arms: Sequence[Arm], questions: Sequence[Question], plan: ProbePlan, output: Path
+) -> None:
+    file = output / "probe.json"
+    wanted: dict[str, Any] = {
+        "sampler": asdict(plan.sampler),
+        "questions": content_hash(
+            [[q.id, [dict(m) for m in q.messages], list(q.later_turns)] for q in questions]
+        ),
+        "arms": {arm.name: arm.model for arm in arms},
+    }
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        wanted["arms"] = found["arms"] | wanted["arms"]
+        for key in ("sampler", "questions"):
+            if found[key] != wanted[key]:
+                raise ConfigError(
+                    f"{output}: holds a probe with other {key}; choose another output or delete the folder"
+                )
+        for name, model in found["arms"].items():
+            if model != wanted["arms"][name]:
+                raise ConfigError(
+                    f"{output}: there {name} is {model}, not {wanted['arms'][name]}; "
+                    "choose another name or output"
+                )
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(file, wanted)
+
+
+def num_decodings(plan: ProbePlan) -> int:
+    """Runs over the questions that one arm takes."""
+    return sum(1 for _ in _decodings(plan))
+
+
+def _decodings(plan: ProbePlan) -> Iterator[tuple[Condition | None, int]]:
+    yield from ((None, seed) for seed in plan.seeds(None))
+    for condition in plan.conditions():
+        yield from ((condition, seed) for seed in plan.seeds(condition))
+
+
+def num_calls(
+    protocol: JudgingProtocol,
+    judge: Judge,
+    questions: Sequence[Question],
+    arms: Sequence[str],
+    plan: ProbePlan,
+    output: Path,
+) -> int:
+    """Judge calls that the whole probe takes, none of them repeated; every answer must be there."""
+    return sum(
+        item.call is not None
+        for arm in arms
+        for answers, baseline in _pairings(arm, plan, output)
+        for item in plan_judgments(protocol, judge, questions, answers, baseline)
+    )
+
+
+def judge_probe(
+    protocol: JudgingProtocol,
+    judge: Judge,
+    questions: Sequence[Question],
+    arms: Sequence[str],
+    plan: ProbePlan,
+    output: Path,
+    *,
+    budget: Budget | None = None,
+    on_judged: Callable[[int, float | None], None] | None = None,
+) -> list[Judged]:
+    """Judge every disturbed answer against the same arm's undisturbed one, in both orders.
+
+    Args:
+        protocol: A benchmark that compares two answers.
+        judge: Whom to ask.
+        questions: Of the benchmark.
+        arms: Names of the arms whose answers are there.
+        plan: As it was answered.
+        output: Folder of the probe; gets ``judgments.sqlite`` and ``judgments/ARM.jsonl``.
+        budget: Limits of this run.
+        on_judged: Called with the games just finished and the cost of this run.
+
+    Returns:
+        What each run of the judge took.
+
+    Raises:
+        ConfigError: If the protocol grades single answers.
+        DataError: If answers are missing.
+    """
+    if protocol.num_shown != 2:
+        raise ConfigError(
+            f"probe: {protocol.name} grades single answers; the probe compares two, use a benchmark of pairs"
+        )
+    runs: list[Judged] = []
+    for arm in arms:
+        games: list[Game] = []
+        for answers, baseline in _pairings(arm, plan, output):
+            judged = judge_answers(
+                protocol,
+                judge,
+                questions,
+                answers,
+                baseline=baseline,
+                journal=output / "judgments.sqlite",
+                budget=budget,
+                on_judged=on_judged,
+            )
+            runs.append(judged)
+            games += [game for game in judged.judgments if isinstance(game, Game)]
+        file = output / "judgments" / f"{arm}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_judgments(file, games)
+    return runs
+
+
+def _pairings(
+    arm: str, plan: ProbePlan, output: Path
+) -> Iterator[tuple[list[Answer], list[Answer]]]:
+    """Disturbed answers with the undisturbed ones of the same seed, a seed at a time."""
+    plain_seeds = plan.seeds(None)
+    for place in range(plan.num_seeds):
+        seed = plan.sampler.seed + place
+        baseline = read_answers(
+            answer_file(output, arm, None, seed if seed in plain_seeds else plain_seeds[0])
+        )
+        disturbed = [
+            answer
+            for condition in plan.conditions()
+            for answer in read_answers(answer_file(output, arm, condition, seed))
+        ]
+        yield disturbed, baseline
+
+
+def read_doses(
+    arms: Sequence[str], plan: ProbePlan, output: Path
+) -> dict[tuple[str, Condition], Dose]:
+    """What the interventions did, summed over questions, turns and seeds, from the answer files."""
+    found: dict[tuple[str, Condition], Dose] = {}
+    for arm in arms:
+        for condition in plan.conditions():
+            counts = [
+                [turn.row["dose"][name] for name in Dose._fields]
+                for seed in plan.seeds(condition)
+                for turn in read_turns(answer_file(output, arm, condition, seed))
+            ]
+            found[arm, condition] = Dose(*(sum(column) for column in zip(*counts, strict=True)))
+    return found
