@@ -52,9 +52,13 @@ class DreamModel(PreTrainedModel):
     def forward(
         self,
         input_ids: Int[Tensor, "B L"],
-        attention_mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | None = None,
+        attention_mask: Int[Tensor, "B L"]
+        | Bool[Tensor, "B L"]
+        | Bool[Tensor, "B 1 1 L"]
+        | None = None,
         *,
         logits: bool = True,
+        store: object | None = None,
     ) -> LLaDAOutput:
         """Logits of every position given all others, aligned with the positions.
 
@@ -62,17 +66,22 @@ class DreamModel(PreTrainedModel):
             input_ids: Token ids, ``mask_token_id`` where a token is to be predicted.
             attention_mask: 1 = attend. None or all ones: everything attends to everything. Pad on
                 the left. Outputs at positions with 0, and at the first position with 1 behind
-                them, mean nothing; that one is the beginning of the prompt.
+                them, mean nothing; that one is the beginning of the prompt. Or what
+                ``attention_bias`` made of it.
             logits: False leaves the ``[B, L, V]`` logits out, for losses that apply the head.
+            store: Not for Dream: a part's first prediction comes from the position before it.
 
         Returns:
             The logits (or None) and the hidden states, so shifted that the head reads them where
             they belong.
 
         Raises:
-            ConfigError: If the input is longer than ``max_position_embeddings``.
+            ConfigError: If the input is longer than ``max_position_embeddings``, or there is a
+                ``store``.
             DataError: If a row of the mask is all zeros.
         """
+        if store is not None:
+            raise ConfigError("cache: not implemented for Dream; use cache: none")
         length = input_ids.shape[1]
         if length > self.config.max_position_embeddings:
             raise ConfigError(

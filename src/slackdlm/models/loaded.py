@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor
@@ -22,9 +23,9 @@ class LoadedModel:
     slack_id: int
     """Stands where nothing is said; dropped by ``slackdlm.collapse``."""
     eos_ids: tuple[int, ...]
-    """Every id that ends a response: ``<|endoftext|>`` and, where there is one, ``<|eot_id|>``."""
+    """Every id that ends a response: end of text (encoders: the separator) and end of turn."""
     pad_id: int
-    """``<|endoftext|>`` as padding."""
+    """The end of text as padding; the first of ``eos_ids``."""
     name: str
     """Where it came from; goes into result files."""
     max_length: int
@@ -32,6 +33,11 @@ class LoadedModel:
 
 
 def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
-    """The output layer's weight: ``hidden @ weight.T`` are the logits."""
+    """The output layer's weight: ``hidden @ weight.T`` are the logits.
+
+    A bias (encoders have one) is its last column, and the last feature of ``hidden`` is then 1; the
+    gradient of the column is the gradient of the bias.
+    """
     head: Any = model.get_output_embeddings()
-    return head.weight
+    bias: Tensor | None = getattr(head, "bias", None)
+    return head.weight if bias is None else torch.cat([head.weight, bias[:, None]], dim=1)

@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
 from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.models.dream import DreamConfig, DreamModel
@@ -23,6 +24,7 @@ from slackdlm.models.vocabulary import (
     assemble,
     check_config_ids,
     check_room,
+    encoder_tokens,
     require_id,
 )
 from slackdlm.models.weights import DeviceMap, Placement, read_weights
@@ -56,8 +58,9 @@ def load_model(
             quantisation, for QLoRA; needs bitsandbytes. Not measured on a GPU.
 
     Returns:
-        The model. ``<slack>`` is the token of that name, else ``<|reserved_token_0|>``, else a
-        token added here: in a spare row if there is one, else in a new one, the mean of all others.
+        The model. ``<slack>`` is the token of that name, else ``<|reserved_token_0|>`` (LLaDA) or
+        ``[unused0]`` (encoders), else a token added here: in a spare row if there is one, else in a
+        new one, the mean of all others.
 
     Raises:
         CheckpointError: If the folder is missing, incomplete, torn, pickled or does not fit itself.
@@ -73,6 +76,7 @@ def load_model(
     folder = locate(name_or_path)
     raw = read_json(folder / "config.json")
     model_type = raw.get("model_type")
+    names = max_length = None
     if model_type == "llada":
         llada = LLaDAConfig.from_dict(raw)
         model = read_weights(LLaDAModelLM, folder, llada, placement)
@@ -81,14 +85,23 @@ def load_model(
         dream = DreamConfig.from_dict(raw)
         model = read_weights(DreamModel, folder, dream, placement)
         names, max_length = DREAM, dream.max_position_embeddings
+    elif encoder.is_encoder(model_type):
+        config = encoder.encoder_config(raw)
+        model = read_weights(
+            encoder.encoder_class(config), folder, config, placement, is_unused=encoder.is_unused
+        )
+        encoder.check_protocol(model)
     else:
         raise ConfigError(
-            f"{folder / 'config.json'}: model_type {model_type!r} is not supported; "
-            "supported: llada, Dream"
+            f"{folder / 'config.json'}: model_type {model_type!r} is not supported; supported: "
+            "llada, Dream, and encoders with a masked-LM head such as bert, roberta, modernbert"
         )
     model.name_or_path = str(name_or_path)  # of a hub id transformers keeps the cache's folder
     tokenizer = _load_tokenizer(folder)
-    check_config_ids(model.config, tokenizer, names, where=str(folder))
+    if names is None or max_length is None:
+        names, max_length = encoder_tokens(tokenizer), encoder.max_length(model)
+    else:
+        check_config_ids(model.config, tokenizer, names, where=str(folder))
     embedding: Any = model.get_input_embeddings()
     check_room(tokenizer, num_rows=len(embedding.weight), where=str(folder))
     loaded = assemble(model, tokenizer, names, name=str(name_or_path), max_length=max_length)
@@ -165,9 +178,11 @@ def save_model(
     model = loaded.model
     if getattr(model, "is_quantized", False):
         raise ConfigError("save_model: the model is quantised; save its adapter alone")
-    state = model.state_dict()
+    state: dict[str, Any] = model.state_dict()
     if target is not None:
-        state = {k: v.to(target) if v.is_floating_point() else v for k, v in state.items()}
+        # Tied weights are one tensor, and stay one.
+        cast = {v.data_ptr(): v.to(target) for v in state.values() if v.is_floating_point()}
+        state = {k: cast.get(v.data_ptr(), v) for k, v in state.items()}
     model.save_pretrained(folder, state_dict=state, max_shard_size=max_shard_size)
     # Older readers know the type by another key, and transformers writes that of the model.
     path = Path(folder) / "config.json"

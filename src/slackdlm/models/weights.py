@@ -1,6 +1,7 @@
 """How do weights get from safetensors into a network, and where to? One device, several, or 4 bits."""
 
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -37,7 +38,7 @@ def read_weights(
     config: Any,
     placement: Placement,
     *,
-    unused: Callable[[str], bool] = lambda name: False,
+    is_unused: Callable[[str], bool] | None = None,
 ) -> Model:
     """A network with the weights of a checkpoint folder, checked by name and shape before reading.
 
@@ -46,7 +47,8 @@ def read_weights(
         folder: Holds ``model.safetensors``, or shards and their index.
         config: Of that class.
         placement: Where to and as what.
-        unused: Which names may lie in the folder beside those of the network.
+        is_unused: Which names may lie in the folder beside those of the network; given, tied
+            weights and the old names of layer norms may as well. None: none may.
 
     Returns:
         The network in evaluation mode.
@@ -58,8 +60,12 @@ def read_weights(
     with torch.device("meta"):
         empty = model_class(config)
     _check_placement(placement)
-    found = {name: info for name, info in read_tensor_infos(folder).items() if not unused(name)}
-    check_tensors(found, _expected(empty), folder=folder)
+    found, tied = read_tensor_infos(folder), empty.all_tied_weights_keys.keys()
+    if is_unused is not None:
+        known = {_current_name(name): info for name, info in found.items() if not is_unused(name)}
+        found = {name: info for name, info in known.items() if name not in tied}
+    expected = {k: tuple(v.shape) for k, v in empty.state_dict().items() if k not in tied}
+    check_tensors(found, expected, folder=folder)
     settings: dict[str, Any] = {}
     if placement.quantization is not None:
         settings["quantization_config"] = _four_bits(head_name(empty), placement.dtype)
@@ -160,10 +166,13 @@ def _check_together(model: PreTrainedModel) -> None:
         )
 
 
-def _expected(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors a checkpoint holds: a tied one is there once."""
-    tied: Collection[str] = model.all_tied_weights_keys.keys()
-    return {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in tied}
+def _current_name(name: str) -> str:
+    """As transformers renames them: BERT was published with TensorFlow's names."""
+    return re.sub(r"LayerNorm\.(gamma|beta)$", _layer_norm_name, name)
+
+
+def _layer_norm_name(match: re.Match[str]) -> str:
+    return "LayerNorm." + {"gamma": "weight", "beta": "bias"}[match.group(1)]
 
 
 def _four_bits(head: str, dtype: torch.dtype | None) -> BitsAndBytesConfig:

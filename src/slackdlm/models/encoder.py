@@ -1,0 +1,227 @@
+"""Any encoder with a masked-LM head as a diffusion model: BERT, RoBERTa, ModernBERT and their kin.
+
+The network is transformers' own class; what is added is the protocol that loss and sampler share:
+``model(input_ids, attention_mask, logits=False).last_hidden_state @ head_weight(model).T`` are the
+logits. Hidden states are therefore taken behind the head's transform, and where the output layer
+has a bias they get one more feature, the constant 1, and the weight one more column, the bias.
+
+References:
+    Devlin et al., 2019 (BERT). Liu et al., 2019 (RoBERTa). Warner et al., 2024 (ModernBERT).
+"""
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cache
+from inspect import signature
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from slackdlm.errors import CheckpointError, ConfigError, DataError
+from slackdlm.models.llada import LLaDAOutput
+from slackdlm.models.loaded import head_weight
+
+# What published checkpoints hold beside the masked language model, and a buffer of old versions.
+_UNUSED = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|\.position_ids$")
+
+
+class EncoderProtocol:
+    """Mixed into a masked-LM class of transformers by :func:`encoder_class`."""
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        attention_mask: Int[Tensor, "B L"]
+        | Bool[Tensor, "B L"]
+        | Bool[Tensor, "B 1 1 L"]
+        | None = None,
+        *,
+        logits: bool = True,
+        store: object | None = None,
+    ) -> LLaDAOutput:
+        """Logits of every position given all others.
+
+        Args:
+            input_ids: Token ids, the mask token where one is to be predicted.
+            attention_mask: As for LLaDA; pad on the left: positions are counted from the first 1.
+            logits: False leaves the ``[B, L, V]`` logits out, for losses that apply the head.
+            store: Not for encoders.
+
+        Returns:
+            The logits (or None), and what the head reads, with a constant 1 if it has a bias.
+
+        Raises:
+            ConfigError: If the input is longer than the position table, or there is a ``store``.
+            DataError: If a row of the mask is all zeros.
+        """
+        this = cast("Any", self)
+        if store is not None:
+            raise ConfigError("cache: not implemented for encoders; use cache: none")
+        longest = max_length(this)
+        if input_ids.shape[1] > longest:
+            raise ConfigError(
+                f"input: expected at most {longest} tokens (positions of the model), "
+                f"got {input_ids.shape[1]}; shorten the prompt or the canvas"
+            )
+        mask = _flat_mask(attention_mask, input_ids)
+        settings: dict[str, Any] = {"attention_mask": mask}
+        if "position_ids" in signature(super().forward).parameters:  # pyright: ignore
+            settings["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0) + _first_position(this)
+        head = this.get_output_embeddings()
+        with _skipped(head):
+            hidden: Tensor = super().forward(input_ids=input_ids, **settings).logits  # pyright: ignore
+        scores = head(hidden) if logits else None
+        if head.bias is not None:
+            hidden = torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1)
+        return LLaDAOutput(last_hidden_state=hidden, logits=scores)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether a block recomputes its activations. The inherited one warns; PEFT reads it."""
+        modules = cast("nn.Module", self).modules()
+        blocks = (m for m in modules if isinstance(m, GradientCheckpointingLayer))
+        return any(block.gradient_checkpointing for block in blocks)
+
+
+def is_encoder(model_type: object) -> bool:
+    """Whether transformers has a masked-LM class for this ``model_type``."""
+    return (
+        model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] in MODEL_FOR_MASKED_LM_MAPPING
+    )
+
+
+def encoder_config(raw: dict[str, Any]) -> Any:
+    """The configuration of an encoder, by transformers' own class.
+
+    Raises:
+        ConfigError: If it is no bidirectional encoder, or asks for positions transformers has not.
+    """
+    config = CONFIG_MAPPING[str(raw["model_type"])].from_dict(raw)
+    kind = raw.get("position_embedding_type", "absolute")
+    for key, wrong in (
+        ("is_encoder_decoder", bool(raw.get("is_encoder_decoder")) or config.is_encoder_decoder),
+        ("is_decoder", bool(raw.get("is_decoder"))),
+        ("position_embedding_type", kind != "absolute"),
+    ):
+        if wrong:
+            raise ConfigError(
+                f"config.json: {key} = {raw.get(key, True)!r} is not supported; "
+                "use a bidirectional encoder with absolute or rotary positions"
+            )
+    return config
+
+
+def encoder_class(config: Any) -> type[PreTrainedModel]:
+    """The masked-LM class of a configuration with the protocol mixed in, under the same name."""
+    return _with_protocol(MODEL_FOR_MASKED_LM_MAPPING[type(config)])
+
+
+@cache
+def _with_protocol(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    return type(base.__name__, (EncoderProtocol, base), {"__module__": __name__})
+
+
+def is_unused(name: str) -> bool:
+    """Whether a tensor of a published checkpoint is none of the masked language model's."""
+    return _UNUSED.search(name) is not None
+
+
+def max_length(model: PreTrainedModel) -> int:
+    """Longest input in tokens."""
+    table = _position_table(model)
+    if table is None:
+        return int(model.config.max_position_embeddings)
+    return table.num_embeddings - _first_position(model)
+
+
+@torch.no_grad()
+def check_protocol(model: PreTrainedModel) -> None:
+    """Raise unless the model does what loss and sampler rely on; three small forward passes.
+
+    The head applied to the hidden states gives the logits of transformers' own forward pass, and
+    padding on the left changes nothing at the other positions.
+
+    Raises:
+        ConfigError: If the architecture is not one that this protocol fits.
+        CheckpointError: If its numbers are not finite.
+    """
+    embedding: Any = model.get_input_embeddings()
+    rows, padding = len(embedding.weight), model.config.pad_token_id
+    ids = [i for i in range(min(rows, 8)) if i != padding][:6]
+    inputs = torch.tensor([ids], device=embedding.weight.device)
+    mask = torch.ones_like(inputs)
+    base: Any = type(model).__mro__[2]
+    expected: Tensor = base.forward(model, input_ids=inputs, attention_mask=mask).logits
+    if not bool(expected.isfinite().all()):
+        raise CheckpointError(f"{model.name_or_path}: its logits are not finite; copy it again")
+    left = torch.full_like(inputs[:, :3], ids[0])
+    states: list[Tensor] = [
+        model(inputs, logits=False).last_hidden_state,
+        model(
+            torch.cat([left, inputs], dim=1),
+            torch.cat([torch.zeros_like(left), mask], dim=1),
+            logits=False,
+        ).last_hidden_state[:, 3:],
+    ]
+    tolerance = 1e-3 if expected.dtype == torch.float32 else 0.1
+    for state, what in zip(states, ("its head", "left padding"), strict=True):
+        error = (state @ head_weight(model).T - expected).abs().max()
+        if not bool(error <= tolerance * expected.abs().max()):
+            raise ConfigError(
+                f"{type(model).__name__}: not supported, since {what} changes its logits by "
+                f"{float(error):.2g}; use a BERT, RoBERTa or ModernBERT"
+            )
+
+
+def _position_table(model: PreTrainedModel) -> nn.Embedding | None:
+    tables = (
+        module
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+    )
+    return next(tables, None)
+
+
+def _first_position(model: PreTrainedModel) -> int:
+    """RoBERTa counts from behind its padding id."""
+    table = _position_table(model)
+    return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+
+def _flat_mask(
+    mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | Bool[Tensor, "B 1 1 L"] | None,
+    input_ids: Int[Tensor, "B L"],
+) -> Int[Tensor, "B L"]:
+    if mask is None:
+        return torch.ones_like(input_ids)
+    if mask.ndim == 4:  # from attention_bias, which has looked at it
+        return mask[:, 0, 0].long()
+    if not bool((mask != 0).any(dim=1).all()):
+        raise DataError(
+            "attention_mask: a row is all zeros; each row needs at least one token to attend to"
+        )
+    return (mask != 0).long()
+
+
+@contextmanager
+def _skipped(head: nn.Module) -> Generator[None]:
+    """While it lasts, the output layer returns its input: the logits are not computed."""
+    instance: dict[str, Any] = vars(head)
+    before = instance.get("forward")  # a hook of accelerate's, if there is one
+    instance["forward"] = _itself
+    try:
+        yield
+    finally:
+        if before is None:
+            del instance["forward"]
+        else:
+            instance["forward"] = before
+
+
+def _itself(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+    return hidden

@@ -1,0 +1,365 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from encoder_checkpoints import LONGEST, write_encoder
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM
+
+from slackdlm.errors import CheckpointError, ConfigError, DataError
+from slackdlm.models import encoder
+from slackdlm.models.adapter import new_adapter
+from slackdlm.models.chat import encode_dialogue, encode_prompt
+from slackdlm.models.llada import attention_bias
+from slackdlm.models.loading import LoadedModel, head_weight, load_model, save_model
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
+from slackdlm.training.config import load_recipe
+from slackdlm.training.run import train
+
+FAMILIES = ("bert", "roberta", "modernbert")
+Write = Callable[..., Path]
+USER = {"role": "user", "content": "the old boats sailed ?"}
+REPLY = {"role": "assistant", "content": "1000 miles ."}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    return lambda family, **keys: write_encoder(tmp_path / family, family, **keys)
+
+
+def draw_ids(loaded: LoadedModel, *, length: int = 12) -> torch.Tensor:
+    """Real tokens and masks, no padding of the family's own."""
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(6, len(loaded.tokenizer) - 2, (2, length), generator=generator)
+    ids[:, ::3] = loaded.mask_id
+    return ids
+
+
+# --- the network ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_logits_are_transformers_own(write: Write, family: str) -> None:
+    folder = write(family)
+    loaded, plain = load_model(folder), AutoModelForMaskedLM.from_pretrained(folder).eval()
+    ids = draw_ids(loaded)
+    expected = plain(ids).logits
+    width = expected.shape[-1]
+    output = loaded.model(ids)
+    torch.testing.assert_close(output.logits[..., :width], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        output.last_hidden_state @ head_weight(loaded.model).T, output.logits, atol=1e-5, rtol=0
+    )
+    bare = loaded.model(ids, logits=False)
+    assert bare.logits is None
+    torch.testing.assert_close(bare.last_hidden_state, output.last_hidden_state, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_left_padding_leaves_the_real_positions_as_they_were(write: Write, family: str) -> None:
+    loaded = load_model(write(family))
+    ids = draw_ids(loaded)
+    padded = torch.cat([torch.full((2, 5), loaded.pad_id), ids], dim=1)
+    mask = torch.ones_like(padded)
+    mask[:, :5] = 0
+    alone = loaded.model(ids).logits
+    for form in (mask, mask.bool(), attention_bias(mask)):
+        together = loaded.model(padded, form).logits[:, 5:]
+        torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_gradient_is_that_of_transformers_logits(write: Write, family: str) -> None:
+    """Of the bias too, which reaches the loss as a column of the head's weight."""
+    loaded = load_model(write(family, spare_rows=2))
+    ids = draw_ids(loaded)
+    direct, fused = (load_model(loaded.name).model for _ in range(2))
+    direct(ids).logits.logsumexp(-1).sum().backward()
+    states = fused(ids, logits=False).last_hidden_state
+    (states @ head_weight(fused).T).logsumexp(-1).sum().backward()
+    for name, parameter in direct.named_parameters():
+        other = fused.get_parameter(name).grad
+        torch.testing.assert_close(other, parameter.grad, atol=2e-5, rtol=1e-4)
+    bias = direct.get_output_embeddings().bias
+    assert bool(bias.grad.any())
+
+
+def test_a_head_without_a_bias_adds_no_feature(write: Write) -> None:
+    loaded = load_model(write("modernbert", decoder_bias=False))
+    assert loaded.model(draw_ids(loaded)).last_hidden_state.shape[-1] == 32
+    assert head_weight(loaded.model).shape[1] == 32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_checkpointing_gives_the_same_gradients(write: Write, family: str) -> None:
+    folder = write(family, attention_dropout=0.0, attention_probs_dropout_prob=0.0)
+    models = [load_model(folder).model for _ in range(2)]
+    ids = draw_ids(load_model(folder))
+    models[1].activation_checkpointing_enable({"use_reentrant": False})
+    assert [model.is_gradient_checkpointing for model in models] == [False, True]
+    for model in models:
+        for part in model.modules():
+            part.training = not isinstance(part, torch.nn.Dropout)
+        model(ids, logits=False).last_hidden_state.logsumexp(-1).sum().backward()
+    for name, parameter in models[0].named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(models[1].get_parameter(name).grad, parameter.grad)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_longest_input_is_what_the_positions_allow(write: Write, family: str) -> None:
+    loaded = load_model(write(family))
+    assert loaded.max_length == LONGEST
+    assert bool(loaded.model(draw_ids(loaded, length=LONGEST)).logits.isfinite().all())
+    with pytest.raises(ConfigError, match=rf"at most {LONGEST} tokens .* got {LONGEST + 1}"):
+        loaded.model(draw_ids(loaded, length=LONGEST + 1))
+
+
+def test_a_row_with_nothing_to_attend_to_is_an_error(write: Write) -> None:
+    loaded = load_model(write("bert"))
+    with pytest.raises(DataError, match="attention_mask: a row is all zeros"):
+        loaded.model(draw_ids(loaded), torch.zeros(2, 12, dtype=torch.long))
+
+
+# --- loading and saving --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "mask", "end", "slack"),
+    [
+        ("bert", "[MASK]", "[SEP]", "[unused0]"),
+        ("roberta", "<mask>", "</s>", "<slack>"),
+        ("modernbert", "[MASK]", "[SEP]", "[unused0]"),
+    ],
+)
+def test_the_special_ids_are_the_tokenizers(
+    write: Write, family: str, mask: str, end: str, slack: str
+) -> None:
+    loaded = load_model(write(family))
+    names = loaded.tokenizer.convert_ids_to_tokens
+    ids = [loaded.mask_id, loaded.slack_id, loaded.pad_id, *loaded.eos_ids]
+    assert names(ids) == [mask, slack, end, end]
+
+
+def test_a_vocabulary_without_a_spare_row_grows_head_bias_and_all(write: Write) -> None:
+    loaded = load_model(write("roberta"))
+    rows = head_weight(loaded.model)
+    assert len(rows) == loaded.slack_id + 1 == loaded.model.config.vocab_size
+    assert len(loaded.model.get_input_embeddings().weight) == len(rows)
+    torch.testing.assert_close(rows[-1], rows[:-1].mean(0), atol=1e-6, rtol=0)
+    assert loaded.model(draw_ids(loaded)).logits.shape[-1] == len(rows)
+
+
+def test_a_spare_row_is_used_before_the_vocabulary_grows(write: Write) -> None:
+    loaded = load_model(write("roberta", spare_rows=3))
+    assert len(head_weight(loaded.model)) == loaded.slack_id + 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_saving_and_loading_is_exact_and_transformers_can_read_it(
+    write: Write, tmp_path: Path, family: str, dtype: str | None
+) -> None:
+    loaded = load_model(write(family), dtype=dtype)
+    save_model(loaded, tmp_path / "saved", dtype=dtype)
+    again = load_model(tmp_path / "saved")
+    ids = draw_ids(loaded)
+    expected = loaded.model(ids).logits
+    torch.testing.assert_close(again.model(ids).logits, expected, atol=0, rtol=0)
+    assert again.slack_id == loaded.slack_id
+    plain = AutoModelForMaskedLM.from_pretrained(tmp_path / "saved").eval()
+    torch.testing.assert_close(plain(ids).logits, expected, atol=1e-6, rtol=0)
+
+
+def test_what_a_published_bert_holds_beside_the_masked_language_model_is_left_out(
+    write: Write,
+) -> None:
+    folder = write("bert")
+    before = load_model(folder).model.state_dict()
+    tensors = load_file(folder / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in tensors.items()
+    }
+    assert old.keys() != tensors.keys()
+    old |= {"bert.pooler.dense.weight": torch.zeros(32, 32)}
+    old |= {"cls.seq_relationship.weight": torch.zeros(2, 32)}
+    old |= {"bert.embeddings.position_ids": torch.arange(LONGEST)[None]}
+    old |= {"cls.predictions.decoder.weight": old["bert.embeddings.word_embeddings.weight"].clone()}
+    save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
+    after = load_model(folder).model.state_dict()
+    assert after.keys() == before.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"is_decoder": True}, "is_decoder = True is not supported"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder = True is not supported"),
+        ({"position_embedding_type": "relative_key"}, "'relative_key' is not supported"),
+    ],
+)
+def test_what_is_no_bidirectional_encoder_is_an_error(
+    write: Write, keys: dict[str, object], message: str
+) -> None:
+    path = write("bert") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    with pytest.raises(ConfigError, match=message):
+        load_model(path.parent)
+
+
+def test_fewer_layers_in_the_config_than_in_the_weights_is_an_error(write: Write) -> None:
+    path = write("bert") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 1}))
+    with pytest.raises(CheckpointError, match=r"unexpected: bert.encoder.layer.1"):
+        load_model(path.parent)
+
+
+def test_a_tokenizer_without_a_mask_is_an_error(write: Write) -> None:
+    path = write("bert") / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["mask_token"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="expected a mask_token and a sep_token or eos_token"):
+        load_model(path.parent)
+
+
+@pytest.mark.parametrize("broken", ["head", "positions"])
+def test_an_architecture_the_protocol_does_not_fit_is_refused(
+    write: Write, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    folder = write("roberta")
+    if broken == "head":
+        monkeypatch.setattr(
+            "slackdlm.models.encoder._itself", lambda hidden: hidden + 0.01 * hidden.abs()
+        )
+    else:
+        monkeypatch.setattr("slackdlm.models.encoder._first_position", lambda model: 0)
+    with pytest.raises(ConfigError, match="RobertaForMaskedLM: not supported, since its head"):
+        load_model(folder)
+
+
+def test_weights_that_are_not_finite_are_an_error(write: Write) -> None:
+    folder = write("bert")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["cls.predictions.bias"][3] = torch.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="its logits are not finite"):
+        load_model(folder)
+
+
+def test_the_class_is_transformers_by_name_and_kind(write: Write) -> None:
+    model = load_model(write("modernbert")).model
+    assert type(model).__name__ == "ModernBertForMaskedLM"
+    assert isinstance(model, encoder.EncoderProtocol)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_spares_the_head_and_survives_saving(
+    write: Write, tmp_path: Path, family: str
+) -> None:
+    folder = write(family)
+    loaded = new_adapter(load_model(folder), rank=2, alpha=4.0, dropout=0.0)
+    adapted = [n for n, _ in loaded.model.named_parameters() if ".lora_B." in n]
+    assert adapted
+    assert not any("decoder" in name for name in adapted)
+    with torch.no_grad():
+        for name in adapted:
+            loaded.model.get_parameter(name).fill_(0.1)
+    loaded.model.save_pretrained(str(tmp_path / "adapter"))
+    again = load_model(folder, adapter=tmp_path / "adapter")
+    ids = draw_ids(loaded)
+    torch.testing.assert_close(again.model(ids).logits, loaded.model(ids).logits, atol=0, rtol=0)
+    assert not torch.allclose(load_model(folder).model(ids).logits, loaded.model(ids).logits)
+
+
+# --- chat, decoding, training --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "begin", "end"),
+    [("bert", "[CLS]", "[SEP]"), ("roberta", "<s>", "</s>"), ("modernbert", "[CLS]", "[SEP]")],
+)
+def test_the_plain_format_names_the_speakers_and_ends_turns_with_the_separator(
+    write: Write, family: str, begin: str, end: str
+) -> None:
+    tokenizer = load_model(write(family)).tokenizer
+    first, second = encode_dialogue(tokenizer, [USER, REPLY, USER, REPLY])
+    line = "" if family == "bert" else "\n"  # BERT's tokenizer knows no line breaks
+    space = " " if family == "bert" else ""
+    spoken = "user" if family == "bert" else "User"
+    heard = "assistant" if family == "bert" else "Assistant"
+    text = "the old boats sailed?" if family == "bert" else "the old boats sailed ?"
+    prompt = tokenizer.decode(first.prompt_ids)
+    assert prompt.replace(" :", ":") == (
+        f"{begin}{space}{spoken}:{line}{space}{text}{space}{end}{space}{heard}:{line}"
+    )
+    assert first.response_ids[-1] == tokenizer.sep_token_id
+    assert tokenizer.decode(first.response_ids[:-1]).replace(" .", ".") == (
+        "1000 miles ." if family != "bert" else "1000 miles."
+    ).replace(" .", ".")
+    assert second.prompt_ids[: len(first.prompt_ids)] == first.prompt_ids
+    assert second.prompt_ids == encode_prompt(tokenizer, [USER, REPLY, USER])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_special_tokens_in_a_message_are_only_text(write: Write, family: str) -> None:
+    loaded = load_model(write(family))
+    specials = [*loaded.tokenizer.all_special_ids, loaded.slack_id]
+    plain = encode_prompt(loaded.tokenizer, [{"role": "user", "content": "the sea"}])
+    for token in ("[MASK]", "[SEP]", "<mask>", "</s>", "<slack>"):
+        try:
+            hostile = encode_prompt(loaded.tokenizer, [{"role": "user", "content": token}])
+        except DataError:
+            continue  # refused is as good: BERT's toy vocabulary lacks these letters
+        for special in specials:
+            assert hostile.count(special) == plain.count(special)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_mixed_lengths_are_decoded_as_each_alone(write: Write, family: str) -> None:
+    loaded = load_model(write(family))
+    sampler = Sampler(loaded, SamplerConfig(canvas_length=8, steps=4))
+    prompts = ["the sea", "the old boats sailed the sea", "boats"]
+    together = [g.canvas for g in sampler.generate(prompts)]
+    alone = [sampler.generate([prompt])[0].canvas for prompt in prompts]
+    assert together == alone
+    assert all(loaded.mask_id not in canvas for canvas in together)
+
+
+def test_a_key_value_cache_is_refused(write: Write) -> None:
+    loaded = load_model(write("bert"))
+    with pytest.raises(ConfigError, match="cache: not implemented for encoders"):
+        loaded.model(draw_ids(loaded), store=object())
+
+
+@pytest.mark.parametrize("objective", ["{kind: ce}", "{kind: slack_ctc, slack_ratio: [0.0, 0.5]}"])
+def test_a_modernbert_is_trained_from_a_recipe(
+    write: Write, tmp_path: Path, objective: str
+) -> None:
+    folder = write("modernbert")
+    before = load_file(folder / "model.safetensors")
+    lines = [json.dumps({"prompt": "the sea ?", "response": "the old boats ."})] * 12
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{path: {folder}}}\n"
+        f"data: {{train: {tmp_path / 'data.jsonl'}, max_prompt_length: 24, canvas_length: 16}}\n"
+        f"objective: {objective}\n"
+        "training: {steps: 30, batch_size: 4, learning_rate: 3e-3, eval_samples: 2, save_every: 0}\n"
+    )
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    result = train(recipe, output=tmp_path / "run", progress=False)
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    losses = [r["loss"] for r in map(json.loads, lines) if "loss" in r]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert result.eval_ce is not None
+    trained = load_model(tmp_path / "run" / "model")
+    assert isinstance(trained.model, encoder.EncoderProtocol)
+    after = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert not torch.equal(after["decoder.bias"], before["decoder.bias"])
