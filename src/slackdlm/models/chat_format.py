@@ -105,7 +105,7 @@ def _default_system(tokenizer: PreTrainedTokenizerFast) -> str | None:
         return None
     try:
         text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError) as error:
         raise ConfigError(
             f"tokenizer: its chat template cannot be used ({error}); copy the tokenizer again"
         ) from error

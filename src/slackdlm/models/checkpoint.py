@@ -14,6 +14,7 @@ from slackdlm.errors import CheckpointError
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_FLOATS = ("F64", "F32", "BF16", "F16")
 _DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "merges.txt"]
 
 
@@ -22,6 +23,8 @@ class TensorInfo(NamedTuple):
 
     shape: tuple[int, ...]
     file: str
+    dtype: str
+    """As safetensors calls it."""
 
 
 def locate(name_or_path: str | Path) -> Path:
@@ -101,10 +104,10 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
 def check_tensors(
     found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]], *, folder: Path
 ) -> None:
-    """Raise unless a checkpoint holds exactly the expected tensors.
+    """Raise unless a checkpoint holds exactly the expected tensors, as floating-point numbers.
 
     Raises:
-        CheckpointError: Naming what is missing, unexpected or of another shape.
+        CheckpointError: Naming what is missing, unexpected, of another shape or quantised.
     """
     missing = sorted(expected.keys() - found.keys())
     unexpected = sorted(found.keys() - expected.keys())
@@ -113,9 +116,18 @@ def check_tensors(
         for name, shape in sorted(expected.items())
         if name in found and found[name].shape != shape
     ]
+    types = [
+        f"{name} is {found[name].dtype}, expected a float type"
+        for name in sorted(expected)
+        if name in found and found[name].dtype not in _FLOATS
+    ]
     problems = [
         f"{kind}: {_listed(names)}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("shapes", shapes))
+        for kind, names in zip(
+            ("missing", "unexpected", "shapes", "types"),
+            (missing, unexpected, shapes, types),
+            strict=True,
+        )
         if names
     ]
     if problems:
@@ -134,8 +146,9 @@ def read_headers(path: Path) -> dict[str, TensorInfo]:
     try:
         with safe_open(str(path), framework="pt") as file:
             return {
-                name: TensorInfo(tuple(file.get_slice(name).get_shape()), path.name)
+                name: TensorInfo(tuple(part.get_shape()), path.name, str(part.get_dtype()))
                 for name in file.keys()  # noqa: SIM118 - not a mapping
+                for part in [file.get_slice(name)]
             }
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

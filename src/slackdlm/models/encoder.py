@@ -90,9 +90,8 @@ class EncoderProtocol:
 
 def is_encoder(model_type: object) -> bool:
     """Whether transformers has a masked-LM class for this ``model_type``."""
-    return (
-        model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type] in MODEL_FOR_MASKED_LM_MAPPING
-    )
+    name = str(model_type)
+    return name in CONFIG_MAPPING and CONFIG_MAPPING[name] in MODEL_FOR_MASKED_LM_MAPPING
 
 
 def encoder_config(raw: dict[str, Any]) -> Any:
