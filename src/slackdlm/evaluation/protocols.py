@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from slackdlm.evaluation.answers import read_answers, read_questions
+from slackdlm.evaluation.answers import read_questions
 from slackdlm.evaluation.benchmarks import arena_hard, mt_bench, wildbench
-from slackdlm.evaluation.benchmarks.items import Answer, Question
-from slackdlm.evaluation.jsonl import read_rows
+from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.judgments import Game, Grade, Messages
 
 ProtocolName = Literal[
@@ -26,8 +25,6 @@ class JudgingProtocol:
     """Answers in a call: 2 where two systems are compared, in both orders."""
     read_questions: Callable[[Path, Path | None], list[Question]]
     """From the question file and, for MT-Bench, the file of reference answers."""
-    read_answers: Callable[[Path], list[Answer]]
-    """The benchmark's own format."""
     messages: Callable[[Question, Sequence[Turns], int], Messages]
     """Question, answers in the order shown and turn -> what the judge is sent."""
     parse: Callable[[str], str | float | None]
@@ -46,12 +43,6 @@ class JudgingProtocol:
     """The benchmark's own file of comparisons."""
     write_grades: Callable[[Path, Sequence[Grade]], None] | None = None
     """The benchmark's own file of grades."""
-
-    def read_any_answers(self, path: Path) -> list[Answer]:
-        """Answers in our format or the benchmark's own, by what the first line holds."""
-        _, first = next(iter(read_rows(path, what="answers")))
-        ours = {"id", "turn", "system", "text"} <= first.keys()
-        return read_answers(path) if ours else self.read_answers(path)
 
 
 def judging_protocol(name: ProtocolName) -> JudgingProtocol:
@@ -90,7 +81,6 @@ _ARENA = JudgingProtocol(
     name="arena-hard",
     num_shown=2,
     read_questions=lambda path, references: arena_hard.read_questions(path),
-    read_answers=arena_hard.read_answers,
     messages=lambda question, answers, turn: _as_arena(question, answers),
     parse=arena_hard.parse_verdict,
     score=arena_hard.score_of,
@@ -112,7 +102,6 @@ _MT = JudgingProtocol(
     name="mt-bench",
     num_shown=1,
     read_questions=lambda path, references: mt_bench.read_questions(path, references=references),
-    read_answers=mt_bench.read_answers,
     messages=lambda question, answers, turn: mt_bench.judge_messages(
         question, answers[0], turn=turn
     ),
@@ -141,7 +130,6 @@ _WB = JudgingProtocol(
     name="wildbench",
     num_shown=1,
     read_questions=lambda path, references: wildbench.read_questions(path),
-    read_answers=wildbench.read_answers,
     messages=lambda question, answers, turn: wildbench.judge_messages(question, answers[0][0]),
     parse=wildbench.parse_verdict,
     score=_grade,

@@ -1,0 +1,155 @@
+"""Answer files in, ``judgments.jsonl`` out: what ``slackdlm judge`` does between its flags and its table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.evaluation.answer_files import read_answer_file
+from slackdlm.evaluation.benchmarks.items import Answer, Question
+from slackdlm.evaluation.judges import Judge
+from slackdlm.evaluation.judging import (
+    Budget,
+    DryRun,
+    Judged,
+    Planned,
+    dry_run,
+    judge_answers,
+    plan_judgments,
+)
+from slackdlm.evaluation.judgments import Game, Grade, write_judgments
+from slackdlm.evaluation.protocols import (
+    JudgingProtocol,
+    ProtocolName,
+    judging_protocol,
+    protocol_names,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingFiles:
+    """Which files are judged, and where the judgments go."""
+
+    benchmark: str
+    """Name of the protocol."""
+    questions: Path
+    answers: Sequence[Path]
+    """Ours or the benchmark's own format."""
+    output: Path
+    """Our ``judgments.jsonl``."""
+    baseline: Path | None = None
+    """Of the system compared to."""
+    references: Path | None = None
+    """MT-Bench's reference answers."""
+    journal: Path | None = None
+    """Default: ``OUTPUT.sqlite``."""
+    export: Path | None = None
+    """The same judgments in the benchmark's own format."""
+
+    @property
+    def journal_file(self) -> Path:
+        """Where the judgments are kept."""
+        return self.journal or self.output.with_name(self.output.name + ".sqlite")
+
+
+class _Read:
+    """The files, read."""
+
+    def __init__(self, files: JudgingFiles) -> None:
+        if files.benchmark not in protocol_names():
+            raise ConfigError(
+                f"--benchmark: unknown {files.benchmark!r}; use one of {', '.join(protocol_names())}"
+            )
+        self.protocol: JudgingProtocol = judging_protocol(cast("ProtocolName", files.benchmark))
+        self.questions: list[Question] = self.protocol.read_questions(
+            files.questions, files.references
+        )
+        self.answers: list[Answer] = [
+            answer for file in files.answers for answer in read_answer_file(file)
+        ]
+        self.baseline: list[Answer] | None = None
+        if files.baseline is not None:
+            self.baseline = read_answer_file(files.baseline)
+
+    def plan(self, judge: Judge) -> list[Planned]:
+        """All judgments to be made."""
+        return plan_judgments(self.protocol, judge, self.questions, self.answers, self.baseline)
+
+
+def count_calls(files: JudgingFiles, judge: Judge) -> DryRun:
+    """What `judge_files` would ask; nothing is asked or written. Errors as there."""
+    return dry_run(judge, _Read(files).plan(judge), journal=files.journal_file)
+
+
+def judge_files(
+    files: JudgingFiles,
+    judge: Judge,
+    *,
+    budget: Budget | None = None,
+    on_plan: Callable[[int], None] | None = None,
+    on_judged: Callable[[int, float | None], None] | None = None,
+) -> Judged:
+    """Judge files of answers and write the judgments, those that are missing as missing.
+
+    Args:
+        files: What is read and written.
+        judge: Whom to ask.
+        budget: Limits of this run.
+        on_plan: Called once with the number of judgments.
+        on_judged: As in `judge_answers`.
+
+    Raises:
+        DataError: If a file cannot be used or the files do not fit together.
+        ConfigError: If an output cannot be written, the benchmark is not known or the judge can never reply.
+    """
+    read = _Read(files)
+    for file in (files.output, files.export):
+        if file is not None:
+            _check_writable(file)
+    if on_plan is not None:
+        on_plan(len(read.plan(judge)))
+    judged = judge_answers(
+        read.protocol,
+        judge,
+        read.questions,
+        read.answers,
+        baseline=read.baseline,
+        journal=files.journal_file,
+        budget=budget,
+        on_judged=on_judged,
+    )
+    write_judgments(files.output, judged.judgments)
+    if files.export is not None:
+        if read.protocol.write_games is not None:
+            read.protocol.write_games(files.export, cast("list[Game]", judged.judgments))
+        if read.protocol.write_grades is not None:
+            read.protocol.write_grades(files.export, cast("list[Grade]", judged.judgments))
+    return judged
+
+
+def check_missing(judged: Judged, *, max_missing: float) -> None:
+    """DataError if the run was cut off, or more than that share of the judgments has no usable score."""
+    counts = judged.tally
+    if judged.stopped is not None:
+        raise DataError(f"judge: {judged.stopped}; run it again to go on")
+    missing = counts.num_total - counts.num_scored
+    if missing > max_missing * counts.num_total:
+        errors = [error for j in judged.judgments if (error := j.extra.get("error"))]
+        told = f"; the first: {errors[0]}" if errors else ""
+        raise DataError(
+            f"judge: {missing} of {counts.num_total} judgments are missing, more than {max_missing:.1%} "
+            f"({counts.num_failed} failed, {counts.num_unparsable} without a verdict, "
+            f"{counts.num_out_of_range} off the scale{told}); run it again to try those again"
+        )
+
+
+def _check_writable(file: Path) -> None:
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be written ({error.strerror}); give another file"
+        ) from error
