@@ -27,8 +27,10 @@ class TensorInfo(NamedTuple):
     """As safetensors calls it."""
 
 
-def locate(name_or_path: str | Path) -> Path:
+def locate(name_or_path: str | Path, *, with_weights: bool = True) -> Path:
     """The local folder of a checkpoint; a hub id is downloaded first, weights as safetensors only.
+
+    Without its weights a hub id costs a few megabytes.
 
     ``HF_HUB_OFFLINE=1`` restricts hub ids to what is in the local cache.
 
@@ -45,8 +47,9 @@ def locate(name_or_path: str | Path) -> Path:
             f"{name_or_path}: expected a checkpoint folder, found none; "
             "give an existing folder or a hub id such as GSAI-ML/LLaDA-8B-Instruct"
         )
+    patterns = [p for p in _DOWNLOADED if with_weights or not p.endswith(".safetensors")]
     try:
-        return Path(snapshot_download(name, allow_patterns=_DOWNLOADED))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise CheckpointError(
             f"{name}: no such folder, and the hub did not give it: {error}; "

@@ -73,7 +73,8 @@ def load_model(
         device_map=device_map,
         quantization=quantization,
     )
-    folder = locate(name_or_path)
+    on_meta = placement.device is not None and placement.device.type == "meta"
+    folder = locate(name_or_path, with_weights=not on_meta)
     raw = read_json(folder / "config.json")
     model_type = raw.get("model_type")
     names = max_length = None

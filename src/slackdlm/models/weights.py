@@ -59,6 +59,8 @@ def read_weights(
     """
     with torch.device("meta"):
         empty = model_class(config)
+    if placement.device is not None and placement.device.type == "meta":
+        return empty.to(placement.dtype or config.dtype or torch.float32).eval()
     _check_placement(placement)
     found, tied = read_tensor_infos(folder), empty.all_tied_weights_keys.keys()
     if is_unused is not None:

@@ -74,6 +74,10 @@ class ModelConfig:
     """Type of the weights of ``path``. ``bfloat16`` halves their memory and is for adapters (whose
     own weights are float32 either way); trained itself, it loses small updates to rounding."""
 
+    quantization: Literal["4bit"] | None = None
+    """``4bit``: the weights of ``path`` as NF4 under an adapter (QLoRA); needs bitsandbytes and a
+    GPU, and has not been measured on one."""
+
     def __post_init__(self) -> None:
         if (self.path is None) == (self.from_scratch is None):
             raise ConfigError("model: expected exactly one of model.path and model.from_scratch")
@@ -89,7 +93,12 @@ class ModelConfig:
                 "model.lora: expected either a new adapter (model.lora) or one to train further"
                 " (model.adapter), got both"
             )
-        if self.dtype != "float32" and self.adapter is None and self.lora is None:
+        is_frozen = self.adapter is not None or self.lora is not None
+        if self.quantization is not None and not is_frozen:
+            raise ConfigError(
+                "model.quantization: quantised weights cannot be trained; add model.lora"
+            )
+        if self.dtype != "float32" and not is_frozen:
             raise ConfigError(
                 f"model.dtype: {self.dtype} weights are for adapters (model.lora); full fine-tuning"
                 " keeps float32 weights, use training.bf16 for its products"

@@ -74,21 +74,7 @@ def train(
         CheckpointError: If there is nothing to resume.
         SlackDLMError: If the loss or the gradient is not finite.
     """
-    dialogues, held_out = read_recipe_dialogues(recipe)
-    loaded = _model(recipe, dialogues)
-    lengths: dict[str, Any] = {
-        "max_prompt_length": recipe.data.max_prompt_length,
-        "canvas_length": recipe.data.canvas_length,
-        "max_unusable": recipe.data.max_unusable,
-    }
-    _check_room(loaded, recipe)
-    samples = encode_samples(dialogues, loaded.tokenizer, name="train", **lengths)
-    eval_samples: list[Sample] = []
-    if recipe.training.eval_samples:
-        if recipe.data.eval is None:  # few, of the same kind as those that passed
-            lengths["max_unusable"] = 1.0
-        eval_samples = encode_samples(held_out, loaded.tokenizer, name="eval", **lengths)
-        eval_samples = eval_samples[: recipe.training.eval_samples]
+    loaded, samples, eval_samples = prepare(recipe)
     files = [file for file in (recipe.data.train, recipe.data.eval) if file is not None]
     return train_samples(
         loaded,
@@ -108,6 +94,38 @@ def train(
             "files": {file: file_sha256(file) for file in files if Path(file).is_file()},
         },
     )
+
+
+def prepare(
+    recipe: Recipe, *, device: str | None = None
+) -> tuple[LoadedModel, list[Sample], list[Sample]]:
+    """Model, training samples and evaluation samples of a recipe.
+
+    Args:
+        recipe: The run.
+        device: ``"meta"`` leaves the weights of ``model.path`` where they are: enough to look at
+            the data.
+
+    Raises:
+        ConfigError: If the recipe is wrong or the model has no room for its samples.
+        DataError: If a data file cannot be used.
+        CheckpointError: If the model cannot be loaded.
+    """
+    dialogues, held_out = read_recipe_dialogues(recipe)
+    loaded = _model(recipe, dialogues, device=device)
+    _check_room(loaded, recipe)
+    lengths: dict[str, Any] = {
+        "max_prompt_length": recipe.data.max_prompt_length,
+        "canvas_length": recipe.data.canvas_length,
+        "max_unusable": recipe.data.max_unusable,
+    }
+    samples = encode_samples(dialogues, loaded.tokenizer, name="train", **lengths)
+    if not held_out:
+        return loaded, samples, []
+    if recipe.data.eval is None:  # few, of the same kind as those that passed
+        lengths["max_unusable"] = 1.0
+    eval_samples = encode_samples(held_out, loaded.tokenizer, name="eval", **lengths)
+    return loaded, samples, eval_samples[: recipe.training.eval_samples]
 
 
 def train_samples(
@@ -268,12 +286,18 @@ def read_recipe_dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue
     return dialogues[:-num_held_out], dialogues[-num_held_out:]
 
 
-def _model(recipe: Recipe, dialogues: Sequence[Dialogue]) -> LoadedModel:
+def _model(recipe: Recipe, dialogues: Sequence[Dialogue], *, device: str | None) -> LoadedModel:
     shape = recipe.model.from_scratch
     if shape is None:
         loaded = load_model(
-            str(recipe.model.path), adapter=recipe.model.adapter, dtype=recipe.model.dtype
+            str(recipe.model.path),
+            adapter=recipe.model.adapter if device is None else None,
+            dtype=recipe.model.dtype,
+            device=device,
+            quantization=recipe.model.quantization if device is None else None,
         )
+        if device is not None:
+            return loaded
         if recipe.model.lora is not None:
             return new_adapter(loaded, **asdict(recipe.model.lora), seed=recipe.training.seed)
         if isinstance(loaded.model, PeftModel):

@@ -1,0 +1,297 @@
+"""What will this run need in memory? Counted on a network that is all shapes, before any weight is read.
+
+Activations are not estimated: a forward pass over fake tensors says which tensors autograd keeps.
+The rest is arithmetic. The allocator's own overhead is left out.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from slackdlm.errors import ConfigError
+from slackdlm.models.adapter import new_adapter
+from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.loading import head_weight, load_model
+from slackdlm.objectives.vocabulary_pass import default_chunk_size
+from slackdlm.training.config import Recipe
+
+Network = PreTrainedModel | PeftModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryPlan:
+    """Bytes per process, and what they are for."""
+
+    num_parameters: int
+    """Weights of the model, adapters included."""
+    num_trainable: int
+    """Those that are trained."""
+    micro_batch_size: int
+    """Samples per forward pass and process."""
+    num_positions: int
+    """Longest prompt and longest canvas, in tokens."""
+    weights: int
+    """This process's share; sharded: with the two blocks and the rest that are gathered at a time."""
+    gradients: int
+    """Of the trained weights; across processes without sharding: and the buckets they are sent in."""
+    optimizer: int
+    """AdamW's two moments."""
+    update: int
+    """What the optimizer's step needs beside them for a moment."""
+    activations: int
+    """What the forward pass keeps for the backward pass."""
+    loss_buffers: int
+    """A chunk of logits, the lattice, and the gradients of hidden states and output layer."""
+    gradients_kept: bool
+    """Whether gradients are there during the forward pass already: with accumulation."""
+
+    @property
+    def peak(self) -> int:
+        """The most that is held at a time: at the loss, or at the optimizer's step."""
+        lasting = self.weights + self.optimizer
+        at_loss = self.activations + self.loss_buffers
+        if self.gradients_kept:
+            at_loss += self.gradients
+        return lasting + max(at_loss, self.gradients + self.update)
+
+
+class Kept(NamedTuple):
+    """Bytes that one forward pass keeps for the backward pass."""
+
+    blocks: list[int]
+    """In each transformer block."""
+    inputs: list[int]
+    """The input of each block."""
+    rest: int
+    """Outside the blocks."""
+
+
+def plan_memory(
+    recipe: Recipe,
+    *,
+    num_processes: int = 1,
+    sharded: bool = False,
+    micro_batch_size: int | None = None,
+) -> MemoryPlan:
+    """Memory of one process of a run.
+
+    Args:
+        recipe: The run. Of ``model.path`` only the configuration and tokenizer are read.
+        num_processes: Processes (GPUs) of the run.
+        sharded: Weights, gradients and optimizer state divided over them (FSDP2, ZeRO-3).
+        micro_batch_size: Samples per forward pass; default: the recipe's.
+
+    Returns:
+        The plan, for the longest prompts and canvases.
+
+    Raises:
+        ConfigError: If the recipe or its model is wrong, or the batch does not split evenly.
+        CheckpointError: If the model's configuration cannot be read.
+    """
+    training = recipe.training
+    if micro_batch_size is None:
+        accumulation = training.num_accumulation(num_processes=num_processes)
+        micro_batch_size = training.batch_size // accumulation // num_processes
+    else:
+        passes = training.batch_size / (micro_batch_size * num_processes)
+        accumulation = 2 if passes > 1 else 1
+    network = empty_network(recipe)
+    num_positions = recipe.data.max_prompt_length + recipe.data.canvas_length
+    parameters = list(network.parameters())
+    trained = [p for p in parameters if p.requires_grad]
+    share = num_processes if sharded else 1
+    weights, gradients = _bytes(parameters) // share, _bytes(trained) // share
+    optimizer = 2 * gradients
+    update = gradients if torch.cuda.is_available() else 2 * max(map(_nbytes, trained))
+    if sharded:
+        weights += _gathered(network, element_size=2 if training.bf16 else 4)
+    elif num_processes > 1:
+        gradients *= 2
+    kept = kept_activations(
+        network, num_samples=micro_batch_size, num_positions=num_positions, bf16=training.bf16
+    )
+    return MemoryPlan(
+        num_parameters=sum(p.numel() for p in parameters),
+        num_trainable=sum(p.numel() for p in trained),
+        micro_batch_size=micro_batch_size,
+        num_positions=num_positions,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        update=update,
+        activations=_activations(
+            kept, trained, bf16=training.bf16, recomputed=training.gradient_checkpointing
+        ),
+        loss_buffers=_loss_buffers(network, recipe, num_samples=micro_batch_size),
+        gradients_kept=accumulation > 1,
+    )
+
+
+def largest_micro_batch(
+    recipe: Recipe, *, memory: float, num_processes: int = 1, sharded: bool = False
+) -> int | None:
+    """Most samples per forward pass that fit, and that the global batch can be split into.
+
+    Args:
+        recipe: The run.
+        memory: Bytes per process.
+        num_processes: As in :func:`plan_memory`.
+        sharded: As in :func:`plan_memory`.
+
+    Returns:
+        The size; None if not even one sample fits.
+    """
+    per_process = recipe.training.batch_size // num_processes
+    sizes = [size for size in range(per_process, 0, -1) if per_process % size == 0]
+    for size in sizes:
+        plan = plan_memory(
+            recipe, num_processes=num_processes, sharded=sharded, micro_batch_size=size
+        )
+        if plan.peak <= memory:
+            return size
+    return None
+
+
+def empty_network(recipe: Recipe) -> Network:
+    """The network of a recipe on the meta device: shapes and types, no numbers."""
+    model = recipe.model
+    if model.from_scratch is None:
+        if model.quantization is not None:
+            raise ConfigError("--plan: model.quantization is not planned for; leave it out")
+        loaded = load_model(str(model.path), dtype=model.dtype, device="meta")
+        if model.adapter is not None:
+            raise ConfigError("--plan: give model.lora as the adapter was made, not model.adapter")
+        if model.lora is not None:
+            loaded = new_adapter(loaded, **asdict(model.lora))
+        return loaded.model
+    shape = model.from_scratch
+    config = LLaDAConfig(
+        vocab_size=shape.vocab_size,
+        d_model=shape.d_model,
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
+        mlp_hidden_size=shape.mlp_hidden_size,
+        max_sequence_length=recipe.data.max_prompt_length + recipe.data.canvas_length,
+    )
+    with torch.device("meta"):
+        return LLaDAModelLM(config)
+
+
+def kept_activations(network: Network, *, num_samples: int, num_positions: int, bf16: bool) -> Kept:
+    """What autograd keeps of a forward pass, counted on fake tensors.
+
+    Args:
+        network: On the meta device; put on fake CPU memory here.
+        num_samples: Rows of the batch.
+        num_positions: Tokens of each row.
+        bf16: Whether products are autocast to bfloat16.
+    """
+    blocks = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]
+    sizes: dict[int, int] = {}  # storage -> block
+    kept = [0] * (len(blocks) + 1)
+    inputs = [0] * len(blocks)
+    place = len(blocks)
+    held: list[Tensor] = []  # storages stay alive, so that no address is met twice
+
+    def enter(index: int, arguments: Any) -> None:
+        nonlocal place
+        place = index
+        inputs[index] = _nbytes(arguments[0])
+
+    def leave() -> None:
+        nonlocal place
+        place = len(blocks)
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in sizes and storage._cdata not in own:
+            sizes[storage._cdata] = place
+            kept[place] += storage.nbytes()
+            held.append(tensor)
+        return tensor
+
+    handles = [
+        block.register_forward_pre_hook(lambda _, a, i=i: enter(i, a))
+        for i, block in enumerate(blocks)
+    ] + [block.register_forward_hook(lambda *_: leave()) for block in blocks]
+    with _fake_memory(network):
+        own = {p.untyped_storage()._cdata for p in network.parameters()}
+        network.train()
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
+        ):
+            network(torch.zeros(num_samples, num_positions, dtype=torch.long), logits=False)
+    for handle in handles:
+        handle.remove()
+    return Kept(blocks=kept[:-1], inputs=inputs, rest=kept[-1])
+
+
+@contextmanager
+def _fake_memory(network: nn.Module) -> Iterator[None]:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        made: dict[int, Tensor] = {}  # tied weights stay tied
+        for module in network.modules():
+            for name, value in module.named_parameters(recurse=False):
+                if id(value) not in made:
+                    fake = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+                    made[id(value)] = nn.Parameter(fake, requires_grad=value.requires_grad)
+                setattr(module, name, made[id(value)])
+            for name, value in module.named_buffers(recurse=False):
+                setattr(module, name, torch.empty(value.shape, dtype=value.dtype, device="cpu"))
+        yield
+
+
+def _activations(kept: Kept, trained: list[nn.Parameter], *, bf16: bool, recomputed: bool) -> int:
+    if not recomputed or not kept.blocks:
+        return sum(kept.blocks) + kept.rest
+    # Autocast keeps its bfloat16 copies of trained weights for the whole forward pass.
+    matrices = [p for p in trained if p.ndim == 2 and p.dtype == torch.float32]
+    copies = 2 * sum(p.numel() for p in matrices) if bf16 else 0
+    return kept.rest + sum(kept.inputs) + max(kept.blocks) + copies
+
+
+def _loss_buffers(network: Network, recipe: Recipe, *, num_samples: int) -> int:
+    """Of :func:`slackdlm.objectives.fused_linear.fused_linear_slack_ctc_loss`, all masked."""
+    weight = head_weight(network)
+    vocab_size, hidden_size = weight.shape
+    length = recipe.data.canvas_length
+    rows = num_samples * length
+    half = recipe.training.bf16 or weight.dtype == torch.bfloat16
+    element = 2 if half else 4
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chunk = min(rows, default_chunk_size(vocab_size, device))
+    logits = chunk * vocab_size * (8 if half else 4)
+    states = rows * hidden_size * (2 * element + 4)
+    head = weight.numel() * 4 if weight.requires_grad else 0
+    copies = weight.numel() * 2 if half and weight.dtype == torch.float32 else 0
+    if recipe.objective.weight == 0:
+        return logits + states + head + copies
+    high = recipe.objective.slack_ratio[1]
+    num_slack = round(length * high / (1 + high))
+    lattice = 6 * rows * (num_slack + 1) * 4
+    return logits + states + head + copies + lattice
+
+
+def _gathered(network: Network, *, element_size: int) -> int:
+    """Weights that are whole at a time: two blocks, and what lies outside all blocks."""
+    blocks = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]
+    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    rest = sum(p.numel() for p in network.parameters()) - sum(sizes)
+    return element_size * (rest + 2 * max(sizes, default=0))
+
+
+def _bytes(tensors: list[nn.Parameter]) -> int:
+    return sum(map(_nbytes, tensors))
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
