@@ -286,3 +286,47 @@ def test_surface_form_checks_a_model_s_answers(
     assert row["spelled"] == row["text"]
     assert run("surface-form", answers) == 2
     assert "--tokenizer" in capsys.readouterr().err
+
+
+def test_train_shows_samples_without_obeying_them(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "evil.jsonl"
+    row = {"question": "[bold]who[/bold] \x1b[31mred", "answer": "\x1b]0;title\x07 [/] yes"}
+    data.write_text((json.dumps(row) + "\n") * 12, encoding="utf-8")
+    options = ["--set", f"data.train={data}", "--set", "data.max_prompt_length=90"]
+    assert run("train", trained / "toy.yaml", *options, "--show", 2) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("target") == 3
+    assert "\x1b]0;" not in shown
+    assert "\\x1b[31mred" in shown
+    assert "[bold]who[/bold]" in shown
+    assert run("train", trained / "toy.yaml", "--show", 0) == 2
+
+
+def test_train_plans_memory(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", trained / "toy.yaml", "--plan", "--memory", 1) == 0
+    shown = capsys.readouterr().out
+    assert "activations" in shown
+    assert "largest training.micro_batch_size in 1 GB: 2" in shown
+    assert run("train", trained / "toy.yaml", "--plan", "--memory", 1e-6) == 0
+    assert "not even one sample fits" in capsys.readouterr().out
+    for wrong in (["--memory", "-1"], ["--processes", "0"]):
+        assert run("train", trained / "toy.yaml", "--plan", *wrong) == 2
+        assert wrong[0] in capsys.readouterr().err
+
+
+def test_train_s_bad_input_is_one_clear_error(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latin, blocked = tmp_path / "latin.yaml", tmp_path / "file"
+    latin.write_bytes(b"model: \xe9")
+    blocked.write_text("")
+    for arguments, message in (
+        ([latin], "expected UTF-8 text"),
+        ([tmp_path], "cannot be read"),
+        ([trained / "toy.yaml", "--output", blocked / "run"], "cannot be written"),
+        ([trained / "toy.yaml", "--set", "training.seed=-1"], "training.seed: expected 0 to"),
+    ):
+        assert run("train", *arguments, "--quiet") == 2
+        assert message in " ".join(capsys.readouterr().err.split())

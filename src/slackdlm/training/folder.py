@@ -45,8 +45,13 @@ def begin(folder: Path, run: dict[str, Any], *, resume: bool) -> Start:
             raise ConfigError(f"{folder}: holds a run already; resume it or choose another output")
         this_process().wait_for_everyone()
         if this_process().is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoints.write_json(file, run)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                checkpoints.write_json(file, run)
+            except OSError as error:
+                raise ConfigError(
+                    f"{folder}: cannot be written ({error.strerror}); choose another output"
+                ) from error
         this_process().wait_for_everyone()
         return Start(checkpoint=None, step=0, result=None)
     if not file.exists():

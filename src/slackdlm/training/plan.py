@@ -100,38 +100,49 @@ def plan_memory(
     if micro_batch_size is None:
         accumulation = training.num_accumulation(num_processes=num_processes)
         micro_batch_size = training.batch_size // accumulation // num_processes
-    else:
-        passes = training.batch_size / (micro_batch_size * num_processes)
-        accumulation = 2 if passes > 1 else 1
     network = empty_network(recipe)
-    num_positions = recipe.data.max_prompt_length + recipe.data.canvas_length
+    return _plan(
+        recipe,
+        network,
+        _activations(recipe, network, num_samples=micro_batch_size),
+        num_processes=num_processes,
+        sharded=sharded,
+        micro_batch_size=micro_batch_size,
+    )
+
+
+def _plan(
+    recipe: Recipe,
+    network: Network,
+    activations: int,
+    *,
+    num_processes: int,
+    sharded: bool,
+    micro_batch_size: int,
+) -> MemoryPlan:
     parameters = list(network.parameters())
     trained = [p for p in parameters if p.requires_grad]
     share = num_processes if sharded else 1
     weights, gradients = _bytes(parameters) // share, _bytes(trained) // share
     optimizer = 2 * gradients
+    # Whole lists of weights at a time on a GPU, one by one on a CPU.
     update = gradients if torch.cuda.is_available() else 2 * max(map(_nbytes, trained))
     if sharded:
-        weights += _gathered(network, element_size=2 if training.bf16 else 4)
+        weights += _gathered(network, element_size=2 if recipe.training.bf16 else 4)
     elif num_processes > 1:
         gradients *= 2
-    kept = kept_activations(
-        network, num_samples=micro_batch_size, num_positions=num_positions, bf16=training.bf16
-    )
     return MemoryPlan(
         num_parameters=sum(p.numel() for p in parameters),
         num_trainable=sum(p.numel() for p in trained),
         micro_batch_size=micro_batch_size,
-        num_positions=num_positions,
+        num_positions=recipe.data.max_prompt_length + recipe.data.canvas_length,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
         update=update,
-        activations=_activations(
-            kept, trained, bf16=training.bf16, recomputed=training.gradient_checkpointing
-        ),
+        activations=activations,
         loss_buffers=_loss_buffers(network, recipe, num_samples=micro_batch_size),
-        gradients_kept=accumulation > 1,
+        gradients_kept=recipe.training.batch_size > micro_batch_size * num_processes,
     )
 
 
@@ -150,10 +161,18 @@ def largest_micro_batch(
         The size; None if not even one sample fits.
     """
     per_process = recipe.training.batch_size // num_processes
-    sizes = [size for size in range(per_process, 0, -1) if per_process % size == 0]
-    for size in sizes:
-        plan = plan_memory(
-            recipe, num_processes=num_processes, sharded=sharded, micro_batch_size=size
+    network = empty_network(recipe)
+    one, two = (_activations(recipe, network, num_samples=size) for size in (1, 2))
+    for size in range(per_process, 0, -1):
+        if per_process % size:
+            continue
+        plan = _plan(
+            recipe,
+            network,
+            one + (size - 1) * (two - one),
+            num_processes=num_processes,
+            sharded=sharded,
+            micro_batch_size=size,
         )
         if plan.peak <= memory:
             return size
@@ -250,11 +269,18 @@ def _fake_memory(network: nn.Module) -> Iterator[None]:
         yield
 
 
-def _activations(kept: Kept, trained: list[nn.Parameter], *, bf16: bool, recomputed: bool) -> int:
-    if not recomputed or not kept.blocks:
+def _activations(recipe: Recipe, network: Network, *, num_samples: int) -> int:
+    bf16 = recipe.training.bf16
+    num_positions = recipe.data.max_prompt_length + recipe.data.canvas_length
+    kept = kept_activations(
+        network, num_samples=num_samples, num_positions=num_positions, bf16=bf16
+    )
+    if not recipe.training.gradient_checkpointing or not kept.blocks:
         return sum(kept.blocks) + kept.rest
     # Autocast keeps its bfloat16 copies of trained weights for the whole forward pass.
-    matrices = [p for p in trained if p.ndim == 2 and p.dtype == torch.float32]
+    matrices = [
+        p for p in network.parameters() if p.requires_grad and p.ndim == 2 and p.dtype.itemsize == 4
+    ]
     copies = 2 * sum(p.numel() for p in matrices) if bf16 else 0
     return kept.rest + sum(kept.inputs) + max(kept.blocks) + copies
 
