@@ -198,8 +198,8 @@ def _print_samples(recipe: "Recipe", count: int) -> None:
         return Text.assemble((f"{name:>8} ", "bold"), *styled)
 
     console = Console()
-    legend = [Piece(f" {kind} ", kind) for kind in _STYLES]
-    console.print(line("legend", legend), soft_wrap=True)
+    legend = [(f" {kind} ", style) for kind, style in _STYLES.items()]
+    console.print(Text.assemble(("  legend ", "bold"), *legend))
     for shown in preview_recipe(recipe, count=count):
         console.print()
         console.print(printable(shown.title), style="bold")
@@ -215,8 +215,9 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--processes: expected at least 1, got {arguments.processes}")
     if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
         raise ConfigError(f"--memory: expected gigabytes above 0, got {arguments.memory}")
-    where = {"num_processes": arguments.processes, "sharded": arguments.sharded}
-    plan = plan_memory(recipe, **where)
+    processes: int = arguments.processes
+    sharded: bool = arguments.sharded
+    plan = plan_memory(recipe, num_processes=processes, sharded=sharded)
     table = Table(
         title=f"{recipe.name}: {plan.num_parameters:,} parameters, {plan.num_trainable:,} trained;"
         f" {arguments.processes} processes x {plan.micro_batch_size} samples x"
@@ -239,7 +240,9 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
     console.print(table)
     if arguments.memory is None:
         return
-    size = largest_micro_batch(recipe, memory=arguments.memory * 1e9, **where)
+    size = largest_micro_batch(
+        recipe, memory=arguments.memory * 1e9, num_processes=processes, sharded=sharded
+    )
     if size is None:
         console.print(
             Text(

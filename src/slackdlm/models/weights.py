@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from accelerate import infer_auto_device_map
 from accelerate.utils import get_max_memory
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from slackdlm.errors import ConfigError
@@ -60,7 +61,9 @@ def read_weights(
     with torch.device("meta"):
         empty = model_class(config)
     if placement.device is not None and placement.device.type == "meta":
-        return empty.to(placement.dtype or config.dtype or torch.float32).eval()
+        network: nn.Module = empty
+        network.to(placement.dtype or config.dtype or torch.float32).eval()
+        return empty
     _check_placement(placement)
     found, tied = read_tensor_infos(folder), empty.all_tied_weights_keys.keys()
     if is_unused is not None:

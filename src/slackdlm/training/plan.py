@@ -4,7 +4,7 @@ Activations are not estimated: a forward pass over fake tensors says which tenso
 The rest is arithmetic. The allocator's own overhead is left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -189,7 +189,8 @@ def empty_network(recipe: Recipe) -> Network:
         if model.adapter is not None:
             raise ConfigError("--plan: give model.lora as the adapter was made, not model.adapter")
         if model.lora is not None:
-            loaded = new_adapter(loaded, **asdict(model.lora))
+            with torch.device("meta"):  # else the adapter's weights are drawn
+                loaded = new_adapter(loaded, **asdict(model.lora))
         return loaded.model
     shape = model.from_scratch
     config = LLaDAConfig(
@@ -214,35 +215,37 @@ def kept_activations(network: Network, *, num_samples: int, num_positions: int, 
         bf16: Whether products are autocast to bfloat16.
     """
     blocks = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]
-    sizes: dict[int, int] = {}  # storage -> block
+    known: set[int] = set()  # storages that are counted, or weights
     kept = [0] * (len(blocks) + 1)
     inputs = [0] * len(blocks)
     place = len(blocks)
     held: list[Tensor] = []  # storages stay alive, so that no address is met twice
 
-    def enter(index: int, arguments: Any) -> None:
-        nonlocal place
-        place = index
-        inputs[index] = _nbytes(arguments[0])
+    def enter(index: int) -> Callable[[nn.Module, Any], None]:
+        def hook(block: nn.Module, arguments: Any) -> None:
+            nonlocal place
+            place = index
+            inputs[index] = _nbytes(arguments[0])
+
+        return hook
 
     def leave() -> None:
         nonlocal place
         place = len(blocks)
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in sizes and storage._cdata not in own:
-            sizes[storage._cdata] = place
-            kept[place] += storage.nbytes()
+        address = _address(tensor)
+        if address not in known:
+            known.add(address)
+            kept[place] += tensor.untyped_storage().nbytes()
             held.append(tensor)
         return tensor
 
-    handles = [
-        block.register_forward_pre_hook(lambda _, a, i=i: enter(i, a))
-        for i, block in enumerate(blocks)
-    ] + [block.register_forward_hook(lambda *_: leave()) for block in blocks]
+    handles = [block.register_forward_pre_hook(enter(i)) for i, block in enumerate(blocks)] + [
+        block.register_forward_hook(lambda *_: leave()) for block in blocks
+    ]
     with _fake_memory(network):
-        own = {p.untyped_storage()._cdata for p in network.parameters()}
+        known.update(map(_address, network.parameters()))
         network.train()
         with (
             torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
@@ -254,8 +257,12 @@ def kept_activations(network: Network, *, num_samples: int, num_positions: int, 
     return Kept(blocks=kept[:-1], inputs=inputs, rest=kept[-1])
 
 
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage] - fakes have no data_ptr
+
+
 @contextmanager
-def _fake_memory(network: nn.Module) -> Iterator[None]:
+def _fake_memory(network: nn.Module) -> Generator[None]:
     with FakeTensorMode(allow_non_fake_inputs=True):
         made: dict[int, Tensor] = {}  # tied weights stay tied
         for module in network.modules():
