@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from accelerate import infer_auto_device_map
@@ -61,7 +61,7 @@ def read_weights(
     with torch.device("meta"):
         empty = model_class(config)
     if placement.device is not None and placement.device.type == "meta":
-        network: nn.Module = empty
+        network = cast("nn.Module", empty)
         network.to(placement.dtype or config.dtype or torch.float32).eval()
         return empty
     _check_placement(placement)

@@ -104,7 +104,7 @@ def plan_memory(
     return _plan(
         recipe,
         network,
-        _activations(recipe, network, num_samples=micro_batch_size),
+        _activations(recipe, network, num_samples=micro_batch_size, sharded=sharded),
         num_processes=num_processes,
         sharded=sharded,
         micro_batch_size=micro_batch_size,
@@ -162,7 +162,7 @@ def largest_micro_batch(
     """
     per_process = recipe.training.batch_size // num_processes
     network = empty_network(recipe)
-    one, two = (_activations(recipe, network, num_samples=size) for size in (1, 2))
+    one, two = (_activations(recipe, network, num_samples=size, sharded=sharded) for size in (1, 2))
     for size in range(per_process, 0, -1):
         if per_process % size:
             continue
@@ -276,7 +276,7 @@ def _fake_memory(network: nn.Module) -> Generator[None]:
         yield
 
 
-def _activations(recipe: Recipe, network: Network, *, num_samples: int) -> int:
+def _activations(recipe: Recipe, network: Network, *, num_samples: int, sharded: bool) -> int:
     bf16 = recipe.training.bf16
     num_positions = recipe.data.max_prompt_length + recipe.data.canvas_length
     kept = kept_activations(
@@ -284,11 +284,12 @@ def _activations(recipe: Recipe, network: Network, *, num_samples: int) -> int:
     )
     if not recipe.training.gradient_checkpointing or not kept.blocks:
         return sum(kept.blocks) + kept.rest
-    # Autocast keeps its bfloat16 copies of trained weights for the whole forward pass.
+    # Autocast keeps its bfloat16 copies of trained weights for the whole forward pass; sharded
+    # ones are gathered in bfloat16 and freed again.
     matrices = [
         p for p in network.parameters() if p.requires_grad and p.ndim == 2 and p.dtype.itemsize == 4
     ]
-    copies = 2 * sum(p.numel() for p in matrices) if bf16 else 0
+    copies = 2 * sum(p.numel() for p in matrices) if bf16 and not sharded else 0
     return kept.rest + sum(kept.inputs) + max(kept.blocks) + copies
 
 
