@@ -175,7 +175,8 @@ def test_shift_equals_its_rule_restated(data):
         ({"rate": 1.5}, "must lie in"),
         ({"rate": 1.0, "kind": "drop"}, r"rate of drop must lie in \[0, 1\), got 1.0"),
         ({"rate": 0.1, "kind": "jump"}, "unknown kind 'jump'"),
-        ({"rate": 0.1, "direction": "up"}, "unknown direction 'up'"),
+        ({"rate": 0.1, "direction": "up"}, "unknown direction 'up'; use left, right or both"),
+        ({"rate": 0.1, "when": "now"}, "unknown when 'now'; use always, early or late"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -223,3 +224,151 @@ def test_the_intervention_does_not_draw_the_sampler_s_numbers():
     intervention = ShiftIntervention(0.1, seed=3).row_generator(7).random(1000)
     assert not np.isin(intervention, sampler).any()
     assert abs(np.corrcoef(sampler, intervention)[0, 1]) < 0.15
+
+
+def test_swap_commits_both_tokens_on_each_other_s_place():
+    swap = ShiftIntervention(0.5, kind="swap", seed=0)
+    predicted = [9, 6, 5, 7, 9]
+    written, dose, altered = place(
+        swap, proposal([2], [5], [1] * 5, predicted), draws([True], coin=0.9)
+    )
+    assert written == [(3, 5), (2, 7)]
+    assert dose == Dose(asked=1, displaced=2, impossible=0, lost=0, committed=2)
+    assert altered == [True, True]
+
+
+def test_a_swapped_neighbour_is_not_lost_and_not_written_twice():
+    swap = ShiftIntervention(0.5, kind="swap", direction="right", seed=0)
+    written, dose, _ = place(
+        swap,
+        proposal([2, 3, 4], [5, 7, 9], [1] * 5, [9, 6, 5, 7, 9]),
+        draws([True, True, False]),
+    )
+    assert written == [(3, 5), (4, 9), (2, 7)]
+    assert dose == Dose(asked=1, displaced=2, impossible=0, lost=0, committed=3)
+
+
+@pytest.mark.parametrize(
+    ("free", "neighbour"), [([1] * 5, PAD), ([1] * 5, SLACK), ([1, 0, 1, 0, 1], 7)]
+)
+def test_a_swap_needs_a_free_neighbour_with_a_content_token(free, neighbour):
+    swap = ShiftIntervention(0.5, kind="swap", seed=0)
+    predicted = [9, neighbour, 5, neighbour, 9]
+    written, dose, _ = place(swap, proposal([2], [5], free, predicted), draws([True]))
+    assert written == [(2, 5)]
+    assert dose == Dose(asked=1, displaced=0, impossible=1, lost=0, committed=1)
+
+
+def restated_swap(places, tokens, free, predicted, uniforms, rate):
+    """The rule in plain Python."""
+    free, written, counts, taken = list(free), [], dict.fromkeys(Dose._fields, 0), set()
+    for own, token, (ask, coin, _) in zip(places, tokens, uniforms, strict=True):
+        content = token not in (SLACK, PAD)
+        if not free[own]:
+            counts["lost"] += content and own not in taken
+            continue
+        options = []
+        if content and ask < rate:
+            counts["asked"] += 1
+            options = [
+                q
+                for q in (own - 1, own + 1)
+                if 0 <= q < len(free) and free[q] and predicted[q] not in (SLACK, PAD)
+            ]
+            counts["impossible"] += not options
+        free[own] = False
+        if options:
+            other = options[0] if len(options) == 1 or coin < 0.5 else options[1]
+            free[other] = False
+            taken.add(other)
+            written += [(other, token), (own, predicted[other])]
+            counts["displaced"] += 2
+            counts["committed"] += 2
+        else:
+            written.append((own, token))
+            counts["committed"] += content
+    return sorted(written), Dose(**counts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_swap_equals_its_rule_restated(data):
+    length = data.draw(st.integers(1, 9))
+    free = data.draw(st.lists(st.booleans(), min_size=length, max_size=length).filter(any))
+    places = data.draw(st.permutations([i for i in range(length) if free[i]]))
+    places = places[: data.draw(st.integers(1, len(places)))]
+    predicted = data.draw(st.lists(st.integers(0, 11), min_size=length, max_size=length))
+    tokens = [predicted[i] for i in places]
+    rate = data.draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+    seed = data.draw(st.integers(0, 10_000))
+    uniforms = np.random.Generator(np.random.PCG64(seed)).random((len(places), 3))
+    expected = restated_swap(places, tokens, free, predicted, uniforms, rate)
+    written, dose, _ = place(
+        ShiftIntervention(rate, kind="swap", seed=0),
+        proposal(places, tokens, [int(f) for f in free], predicted),
+        torch.from_numpy(uniforms)[None],
+    )
+    assert (sorted(written), dose) == expected
+
+
+@pytest.mark.parametrize(("when", "expected"), [("early", (True, False)), ("late", (False, True))])
+def test_a_phase_is_told_by_the_masked_share(when, expected):
+    intervention = ShiftIntervention(0.5, when=when, seed=0)
+    assert (intervention.acts(0.51), intervention.acts(0.5)) == expected
+    assert ShiftIntervention(0.5, seed=0).acts(0.0)
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_only_commits_of_the_phase_are_altered(toy, when):
+    from slackdlm.sampling.sampler import Sampler, SamplerConfig
+
+    config = SamplerConfig(canvas_length=20, steps=10, temperature=1.0, trace=True)
+    answers = Sampler(toy, config, ShiftIntervention(0.8, when=when, seed=0)).generate(
+        ["tell twice cat"] * 8
+    )
+    halves = {"early": 0, "late": 0}
+    for answer in answers:
+        masked = 20
+        for step in answer.steps:
+            phase = "early" if masked > 10 else "late"
+            halves[phase] += sum(commit.altered for commit in step)
+            masked -= len(step)
+    assert halves.pop(when) > 0
+    assert list(halves.values()) == [0]
+
+
+def test_substitutes_are_never_an_end_a_mask_or_slack(toy):
+    """Also where the tokenizer does not call its end of turn special."""
+    from slackdlm.sampling.decoding import Decoding
+    from slackdlm.sampling.sampler import SamplerConfig
+
+    decoding = Decoding(toy, SamplerConfig(canvas_length=4), None, [[1]], [0])
+    never = {*toy.eos_ids, toy.mask_id, toy.slack_id, toy.pad_id}
+    assert not set(toy.eos_ids) <= set(toy.tokenizer.all_special_ids)
+    assert not never & set(decoding.content_ids.tolist())
+    assert len(decoding.content_ids) > 30
+
+
+@pytest.mark.parametrize("kind", ["shift", "substitute", "drop", "swap"])
+@pytest.mark.parametrize("remasking", ["random", "margin", "threshold", "entropy_bound"])
+def test_every_strategy_can_be_disturbed_and_rate_0_does_nothing(toy, kind, remasking):
+    from slackdlm.sampling.sampler import Sampler, SamplerConfig
+
+    bound = {"threshold": 0.05, "entropy_bound": 4.0}.get(remasking)
+    config = SamplerConfig(canvas_length=16, remasking=remasking, bound=bound, temperature=1.0)
+    prompts = ["tell twice cat", "tell thrice red boat softly"]
+    plain = Sampler(toy, config).generate(prompts)
+    assert (
+        Sampler(toy, config, ShiftIntervention(0.0, kind=kind, seed=1)).generate(prompts) == plain
+    )
+    disturbed = Sampler(toy, config, ShiftIntervention(0.5, kind=kind, seed=1)).generate(prompts)
+    alone = [
+        Sampler(toy, config, ShiftIntervention(0.5, kind=kind, seed=1)).generate([p], row_ids=[i])[
+            0
+        ]
+        for i, p in enumerate(prompts)
+    ]
+    assert [a.canvas for a in alone] == [a.canvas for a in disturbed]
+    for answer in disturbed:
+        assert answer.dose.asked > 0
+        assert answer.dose.displaced > 0

@@ -110,7 +110,7 @@ def gumbel_argmax(
 
     Args:
         logits: Raw logits, float32; ``-inf`` for tokens that must not be chosen.
-        uniforms: Uniform draws in ``[0, 1)``, float64; not needed at temperature 0.
+        uniforms: Uniform draws in ``[0, 1)``, float64, written over; not needed at temperature 0.
         temperature: At least 0.
 
     References:
@@ -119,5 +119,6 @@ def gumbel_argmax(
     """
     if temperature == 0 or uniforms is None:
         return logits.argmax(dim=1)
-    gumbel = -torch.log(-torch.log(uniforms.clamp_min(torch.finfo(torch.float64).tiny)))
-    return (logits.double() + temperature * gumbel).argmax(dim=1)
+    # In place: at a large vocabulary fresh pages cost as much as the logarithms.
+    minus_gumbel = uniforms.clamp_min_(torch.finfo(torch.float64).tiny).log_().neg_().log_()
+    return minus_gumbel.mul_(-temperature).add_(logits).argmax(dim=1)

@@ -1,0 +1,307 @@
+"""What does decoding cost? LLaDA's algorithm as published and ours, on the same weights and prompts, in one go."""
+
+import csv
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from slackdlm.errors import ConfigError
+from slackdlm.measurement import hardware, now, peak_memory, reset_peak_memory
+from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.loading import LoadedModel, new_model
+from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.sampling.config import SamplerConfig
+from slackdlm.sampling.decoding import Decoding
+from slackdlm.sampling.intervention import ShiftIntervention
+
+THRESHOLD = 0.9
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of one benchmark."""
+
+    prompt_length: int = 32
+    canvas_length: int = 32
+    """``L``."""
+    block_length: int = 16
+    hidden_size: int = 128
+    """``D``."""
+    num_layers: int = 2
+    vocab_size: int = 126_464
+    """``V``."""
+    sharpness: float = 20.0
+    """Factor on the random head: at 20 a few cells of a pass reach a confidence of 0.9, as in trained models."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the results."""
+
+    provider: str
+    """Which algorithm."""
+    temperature: float
+    batch: int
+    """Prompts decoded together."""
+    prompt_length: int
+    canvas_length: int
+    block_length: int
+    hidden_size: int
+    num_layers: int
+    vocab_size: int
+    sharpness: float
+    dtype: str
+    p20_ms: float
+    """Quantiles of the wall time of decoding all prompts, in milliseconds."""
+    p50_ms: float
+    p80_ms: float
+    tokens_per_second: float
+    """Canvas cells of all prompts per second of the median."""
+    forwards_per_token: float
+    same_tokens: float | None
+    """Share of cells equal to the published algorithm's at the same temperature; None where noise differs."""
+    peak_extra_mib: float | None
+    """Most memory in use above weights and prompts; None where the system does not say."""
+    repeats: int
+    num_threads: int
+    hardware: str
+    torch_version: str
+    timestamp: str
+    note: str
+    """Anything a reader of the numbers must know."""
+
+
+class Decoded(NamedTuple):
+    """What one run of a provider gives."""
+
+    canvases: list[list[int]]
+    num_forwards: int
+    """Of all prompts."""
+
+
+Provider = Callable[[LoadedModel, Size, list[list[int]], float], Decoded]
+
+
+def published(
+    loaded: LoadedModel, size: Size, prompts: list[list[int]], temperature: float
+) -> Decoded:
+    """LLaDA's ``generate``, restated: logits, float64 noise and softmax of the whole sequence in every step.
+
+    One token a step, in blocks. The mask is ruled out, so that tokens can be compared with ours.
+    """
+    canvases: list[list[int]] = []
+    for prompt in prompts:
+        x = torch.tensor([prompt + [loaded.mask_id] * size.canvas_length])
+        x = x.to(next(loaded.model.parameters()).device)
+        for end in range(size.block_length, size.canvas_length + 1, size.block_length):
+            for _ in range(size.block_length):
+                _published_step(loaded, x, len(prompt) + end, temperature)
+        canvases.append(x[0, len(prompt) :].tolist())
+    return Decoded(canvases, size.canvas_length * len(prompts))
+
+
+@torch.no_grad()
+def _published_step(
+    loaded: LoadedModel, x: Int[Tensor, "B S"], block_end: int, temperature: float
+) -> None:
+    logits = loaded.model(input_ids=x).logits
+    noisy = logits
+    if temperature > 0:
+        noisy = logits.to(torch.float64)
+        uniforms = torch.rand_like(noisy, dtype=torch.float64)
+        noisy = noisy.exp() / (-torch.log(uniforms)) ** temperature
+    noisy[..., loaded.mask_id] = -torch.inf
+    proposed = noisy.argmax(dim=-1)
+    probs = torch.softmax(logits, dim=-1)
+    confidence = probs.gather(-1, proposed[..., None])[..., 0]
+    confidence[:, block_end:] = -torch.inf
+    masked = x == loaded.mask_id
+    confidence = torch.where(masked, confidence, -torch.inf)
+    chosen = confidence[0].topk(1).indices
+    x[0, chosen] = proposed[0, chosen]
+
+
+def ours(*, intervention: ShiftIntervention | None = None, **settings: Any) -> Provider:
+    """The sampler with these settings; one token a step unless they say otherwise."""
+
+    def provider(
+        loaded: LoadedModel, size: Size, prompts: list[list[int]], temperature: float
+    ) -> Decoded:
+        config = SamplerConfig(
+            canvas_length=size.canvas_length,
+            block_length=size.block_length,
+            temperature=temperature,
+            **settings,
+        )
+        rows = list(range(len(prompts)))
+        answers = Decoding(loaded, config, intervention, prompts, rows).run()
+        return Decoded([a.canvas for a in answers], sum(a.num_forwards for a in answers))
+
+    return provider
+
+
+def singly(provider: Provider) -> Provider:
+    """The same, one prompt after the other."""
+
+    def one_by_one(
+        loaded: LoadedModel, size: Size, prompts: list[list[int]], temperature: float
+    ) -> Decoded:
+        each = [provider(loaded, size, [prompt], temperature) for prompt in prompts]
+        return Decoded(
+            [canvas for decoded in each for canvas in decoded.canvases],
+            sum(decoded.num_forwards for decoded in each),
+        )
+
+    return one_by_one
+
+
+class Case(NamedTuple):
+    """A provider with what it is given."""
+
+    provider: Provider
+    batch: int = 1
+    temperature: float = 0.0
+
+
+CASES: dict[str, Case] = {
+    "published": Case(published),
+    "exact": Case(ours()),
+    "exact, shift 1 %": Case(ours(intervention=ShiftIntervention(0.01, seed=0))),
+    "prefix cache": Case(ours(cache="prefix")),
+    "dual cache": Case(ours(cache="dual")),
+    "threshold": Case(ours(remasking="threshold", bound=THRESHOLD)),
+    "threshold, dual cache": Case(ours(remasking="threshold", bound=THRESHOLD, cache="dual")),
+    "exact, 8 singly": Case(singly(ours()), batch=8),
+    "exact, batch of 8": Case(ours(), batch=8),
+    "published, temperature 1": Case(published, temperature=1.0),
+    "exact, temperature 1": Case(ours(), temperature=1.0),
+}
+
+
+def bench_decode(
+    size: Size,
+    *,
+    cases: dict[str, Case] | None = None,
+    repeats: int = 3,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    note: str = "",
+) -> Iterator[Row]:
+    """Time every case, one run of each in turn, so that a busy moment of the machine meets all of them.
+
+    Args:
+        size: Model, prompts and canvas.
+        cases: What is timed, by name; None: ``CASES``.
+        repeats: Timed runs, at least 2, after one that is not.
+        device: Where to run.
+        dtype: Of the weights.
+        note: Copied into every row.
+
+    Raises:
+        ConfigError: If there are too few repeats or the device is missing.
+
+    Yields:
+        One row per case.
+    """
+    if repeats < 2:
+        raise ConfigError(f"bench: expected at least 2 repeats for quantiles, got {repeats}")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"bench: torch {torch.__version__} finds no CUDA device for {device!r}")
+    cases = CASES if cases is None else cases
+    loaded = make_model(size, device=device, dtype=dtype)
+    runs: dict[str, list[_Run]] = {name: [] for name in cases}
+    for _ in range(repeats + 1):
+        for name, case in cases.items():
+            runs[name].append(_run(loaded, size, case))
+    expected = {
+        (c.temperature, c.batch): runs[n][0].decoded
+        for n, c in cases.items()
+        if c.provider is published
+    }
+    for name, case in cases.items():
+        decoded = runs[name][0].decoded
+        num_cells = size.canvas_length * case.batch
+        wall = statistics.quantiles(
+            [run.wall_ms for run in runs[name][1:]], n=10, method="inclusive"
+        )
+        peaks = [run.extra_bytes for run in runs[name] if run.extra_bytes is not None]
+        other = expected.get((case.temperature, case.batch)) if case.temperature == 0 else None
+        yield Row(
+            provider=name,
+            temperature=case.temperature,
+            batch=case.batch,
+            **asdict(size),
+            dtype=str(dtype).removeprefix("torch."),
+            p20_ms=round(wall[1], 2),
+            p50_ms=round(wall[4], 2),
+            p80_ms=round(wall[7], 2),
+            tokens_per_second=round(1000 * num_cells / wall[4], 2),
+            forwards_per_token=round(decoded.num_forwards / num_cells, 4),
+            same_tokens=None if other is None else _share_equal(decoded, other),
+            peak_extra_mib=round(max(peaks) / 2**20, 1) if peaks else None,
+            repeats=repeats,
+            num_threads=torch.get_num_threads(),
+            hardware=hardware(device),
+            torch_version=torch.__version__,
+            timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
+            note=note,
+        )
+
+
+def make_model(size: Size, *, device: str, dtype: torch.dtype) -> LoadedModel:
+    """A random model of this size, its logits sharpened."""
+    tokenizer = train_tokenizer(["a b c d e f g h"], vocab_size=64, kind="word")
+    config = LLaDAConfig(
+        vocab_size=size.vocab_size,
+        d_model=size.hidden_size,
+        n_layers=size.num_layers,
+        n_heads=max(1, size.hidden_size // 64),
+        mlp_hidden_size=4 * size.hidden_size,
+        max_sequence_length=size.prompt_length + size.canvas_length,
+    )
+    loaded = new_model(config, tokenizer, generator_seed=0)
+    head: Any = loaded.model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight *= size.sharpness
+    return replace(loaded, model=loaded.model.to(device=torch.device(device), dtype=dtype))
+
+
+class _Run(NamedTuple):
+    wall_ms: float
+    extra_bytes: float | None
+    decoded: Decoded
+
+
+def _run(loaded: LoadedModel, size: Size, case: Case) -> _Run:
+    device = next(loaded.model.parameters()).device
+    generator = torch.Generator().manual_seed(1)
+    shape = (case.batch, size.prompt_length)
+    prompts = torch.randint(0, 8, shape, generator=generator).tolist()
+    before = reset_peak_memory(device)
+    start = now(device)
+    decoded = case.provider(loaded, size, prompts, case.temperature)
+    wall_ms = 1000 * (now(device) - start)
+    peak = peak_memory(device)
+    extra = None if peak is None or before is None else peak - before
+    return _Run(wall_ms, extra, decoded)
+
+
+def _share_equal(found: Decoded, expected: Decoded) -> float:
+    pairs = zip(found.canvases, expected.canvases, strict=True)
+    equal = [a == b for row in pairs for a, b in zip(*row, strict=True)]
+    return round(sum(equal) / len(equal), 4)
+
+
+def write_rows(rows: list[Row], path: Path) -> None:
+    """Writes the rows as CSV, one column per field of `Row`; a missing number is an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
