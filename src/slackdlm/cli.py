@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -285,19 +285,46 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--canvas-length", type=int, required=True, help="positions, slack and padding included"
     )
-    parser.add_argument("--steps", type=int, help="denoising steps (default: one per position)")
+    parser.add_argument(
+        "--steps", type=int, help="denoising steps (default: one per position, or by --bound)"
+    )
     parser.add_argument(
         "--block-length", type=int, help="positions per block (default: the whole canvas)"
     )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     parser.add_argument(
-        "--remasking", choices=["low_confidence", "random"], default="low_confidence"
+        "--remasking",
+        choices=["low_confidence", "random", "entropy", "margin", "threshold", "entropy_bound"],
+        default="low_confidence",
+        help="which cells are decoded next (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bound", type=float, help="confidence of threshold, or nats of entropy_bound"
+    )
+    parser.add_argument(
+        "--guidance", type=float, default=0.0, help="classifier-free guidance (default: none)"
+    )
+    for flag, what in (
+        ("--forbid-end-of-text", "never propose the end of text"),
+        ("--delay-end", "decode cells that propose an end last"),
+        ("--early-stop", "rest once the text is settled; does not change it"),
+    ):
+        parser.add_argument(flag, action="store_true", help=what)
+    parser.add_argument(
+        "--cache",
+        choices=["none", "prefix", "dual"],
+        default="none",
+        help="keep keys and values within a block; changes answers (default: none)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument(
-        "--intervention", choices=["shift", "substitute", "drop"], help="disturb the decoding"
+        "--intervention",
+        choices=["shift", "substitute", "drop", "swap"],
+        help="disturb the decoding",
     )
+    parser.add_argument("--direction", choices=["left", "right", "both"], default="both")
+    parser.add_argument("--when", choices=["always", "early", "late"], default="always")
     parser.add_argument(
         "--rate", type=float, help="share of content tokens the intervention touches"
     )
@@ -315,14 +342,24 @@ def _decoding(arguments: argparse.Namespace) -> tuple["SamplerConfig", "ShiftInt
     intervention = None
     if arguments.intervention is not None:
         intervention = ShiftIntervention(
-            arguments.rate, kind=arguments.intervention, seed=arguments.seed
+            arguments.rate,
+            kind=arguments.intervention,
+            direction=arguments.direction,
+            when=arguments.when,
+            seed=arguments.seed,
         )
     config = SamplerConfig(
         canvas_length=arguments.canvas_length,
-        steps=arguments.canvas_length if arguments.steps is None else arguments.steps,
+        steps=arguments.steps,
         block_length=arguments.block_length,
         temperature=arguments.temperature,
         remasking=arguments.remasking,
+        bound=arguments.bound,
+        guidance=arguments.guidance,
+        forbid_end_of_text=arguments.forbid_end_of_text,
+        delay_end=arguments.delay_end,
+        early_stop=arguments.early_stop,
+        cache=arguments.cache,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
     )
@@ -900,11 +937,25 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _add_bench(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("bench", help="time and memory on this machine")
-    parser.add_argument("subject", choices=["loss"], help="what is measured")
-    parser.add_argument("--output", type=Path, default=Path("loss_bench.csv"), help="CSV file")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs, at least 2")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    bench = commands.add_parser("bench", help="time and memory on this machine")
+    subjects = bench.add_subparsers(title="subjects", required=True, metavar="SUBJECT")
+    decode = subjects.add_parser("decode", help="decoding, against LLaDA's algorithm as published")
+    parser = subjects.add_parser("loss", help="the losses")
+    for each, name, repeats in ((parser, "loss", 5), (decode, "decode", 3)):
+        file = Path(f"{name}_bench.csv")
+        each.add_argument("--output", type=Path, default=file, help="CSV file")
+        each.add_argument("--repeats", type=int, default=repeats, help="timed runs, at least 2")
+        each.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    for flag, what in (
+        ("--prompt-length", "prompt tokens"),
+        ("--canvas-length", "canvas positions L"),
+        ("--block-length", "positions per block"),
+        ("--hidden-size", "hidden size D"),
+        ("--num-layers", "layers"),
+        ("--vocab-size", "vocabulary V"),
+    ):
+        decode.add_argument(flag, type=int, help=what)
+    decode.set_defaults(run=_bench_decode)
     for flag, default, what in (
         ("--batch", 1, "samples B"),
         ("--positions", 1024, "canvas positions L"),
@@ -913,10 +964,33 @@ def _add_bench(commands: "_Commands[argparse.ArgumentParser]") -> None:
         ("--vocabulary", 126464, "vocabulary V"),
     ):
         parser.add_argument(flag, type=int, default=default, help=f"{what} (default: {default})")
-    parser.set_defaults(run=_bench)
+    parser.set_defaults(run=_bench_loss)
 
 
-def _bench(arguments: argparse.Namespace) -> None:
+def _bench_decode(arguments: argparse.Namespace) -> None:
+    from slackdlm.sampling.bench import Size, bench_decode, write_rows
+
+    names = [field.name for field in fields(Size)]
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    size = replace(Size(), **{name: value for name, value in given.items() if value is not None})
+    console = Console()
+    with console.status("measuring; at V = 126,464 this takes minutes"):
+        rows = list(bench_decode(size, repeats=arguments.repeats, device=arguments.device))
+    write_rows(rows, arguments.output)
+    table = Table(title=f"{size}", title_justify="left")
+    for heading in ("algorithm", "p20 ms", "p50 ms", "p80 ms", "tokens/s", "forwards/token", "MiB"):
+        words = heading == "algorithm"
+        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
+    for row in rows:
+        figures = (row.p20_ms, row.p50_ms, row.p80_ms, row.tokens_per_second)
+        shown = [f"{figure:.1f}" for figure in figures]
+        extra = "–" if row.peak_extra_mib is None else f"{row.peak_extra_mib:.1f}"
+        table.add_row(row.provider, *shown, f"{row.forwards_per_token:.3f}", extra)
+    console.print(table)
+    console.print(Text(f"written to {arguments.output}"))
+
+
+def _bench_loss(arguments: argparse.Namespace) -> None:
     from slackdlm.objectives.bench import Size, bench_loss, write_rows
 
     size = Size(

@@ -3,14 +3,14 @@
 import csv
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from slackdlm.errors import ConfigError
 from slackdlm.measurement import hardware, now, peak_memory, reset_peak_memory
@@ -270,7 +270,12 @@ def make_model(size: Size, *, device: str, dtype: torch.dtype) -> LoadedModel:
     head: Any = loaded.model.get_output_embeddings()
     with torch.no_grad():
         head.weight *= size.sharpness
-    return replace(loaded, model=loaded.model.to(device=torch.device(device), dtype=dtype))
+    _place(loaded.model, torch.device(device), dtype)
+    return loaded
+
+
+def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    module.to(device, dtype)
 
 
 class _Run(NamedTuple):

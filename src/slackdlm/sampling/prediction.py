@@ -25,6 +25,9 @@ from slackdlm.sampling.strategies import STRATEGIES, gumbel_argmax
 
 # Logits held at a time: enough for efficient products, small beside the output layer.
 _CHUNK_ELEMENTS = 2**23
+# On a CPU so few cells times an output layer too large for the cache are twice as fast the other way round.
+_FEW_CELLS = 16
+_LARGE_HEAD = 2**22
 
 
 class Proposals(NamedTuple):
@@ -87,9 +90,9 @@ class Predictor:
         tokens: list[Tensor] = []
         scores: list[Tensor] = []
         for part in _chunks(len(cells.rows), head.shape[0]):
-            logits = F.linear(hidden[part], head).float()
+            logits = _logits(hidden[part], head)
             if unprompted is not None:
-                without = F.linear(unprompted[part], head).float()
+                without = _logits(unprompted[part], head)
                 logits = without + (config.guidance + 1) * (logits - without)
             if config.forbid_end_of_text:
                 logits[:, self.loaded.pad_id] = -torch.inf
@@ -166,6 +169,14 @@ class Predictor:
     ) -> Float[Tensor, "R P D"]:
         output = self.loaded.model(input_ids=inputs, attention_mask=bias, logits=False, **kept)
         return output.last_hidden_state
+
+
+def _logits(hidden: Float[Tensor, "M D"], head: Float[Tensor, "V D"]) -> Float[Tensor, "M V"]:
+    """The output layer in float32."""
+    few = len(hidden) <= _FEW_CELLS and head.numel() >= _LARGE_HEAD
+    if few and head.device.type == "cpu":
+        return (head @ hidden.T).T.float().contiguous()
+    return F.linear(hidden, head).float()
 
 
 def _chunks(num_cells: int, vocab_size: int) -> Iterator[slice]:
