@@ -311,6 +311,12 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(flag, action="store_true", help=what)
     parser.add_argument(
+        "--refill",
+        type=int,
+        default=0,
+        help="further steps for the least certain slack (default: 0)",
+    )
+    parser.add_argument(
         "--cache",
         choices=["none", "prefix", "dual"],
         default="none",
@@ -359,6 +365,7 @@ def _decoding(arguments: argparse.Namespace) -> tuple["SamplerConfig", "ShiftInt
         forbid_end_of_text=arguments.forbid_end_of_text,
         delay_end=arguments.delay_end,
         early_stop=arguments.early_stop,
+        refill=arguments.refill,
         cache=arguments.cache,
         seed=arguments.seed,
         batch_size=arguments.batch_size,

@@ -220,3 +220,64 @@ def test_a_cache_is_only_for_the_native_model(toy, monkeypatch):
     monkeypatch.setattr(type(toy.model.config), "model_type", "dream")
     with pytest.raises(ConfigError, match=r"cache=dual needs a native LLaDA, got .*'dream'"):
         Sampler(toy, config(cache="dual"))
+
+
+@pytest.fixture(scope="module")
+def slacking(toy):
+    """The toy model, fond of slack."""
+    fond = dataclasses.replace(toy, model=copy.deepcopy(toy.model))
+    head = fond.model.get_output_embeddings().weight
+    with torch.no_grad():
+        output = toy.model(torch.full((1, 30), toy.mask_id))
+        usual = output.last_hidden_state[0].mean(0)
+        head[toy.slack_id] += (
+            1.6 * usual * output.logits.max(-1).values.mean() / usual.square().sum()
+        )
+    return fond
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    refill=st.integers(1, 4),
+    block=st.sampled_from([None, 6]),
+    seed=st.integers(0, 500),
+    early_stop=st.booleans(),
+    kind=st.sampled_from([None, "shift", "drop", "swap"]),
+)
+def test_refill_reopens_the_least_certain_slack_and_its_neighbours_alone(
+    slacking, refill, block, seed, early_stop, kind
+):
+    settings_ = {"temperature": 1.0, "seed": seed, "block_length": block, "early_stop": early_stop}
+    before = Sampler(slacking, config(**settings_)).generate(PROMPTS)
+    after = Sampler(slacking, config(**settings_, refill=refill)).generate(PROMPTS)
+    for old, new in zip(before, after, strict=True):
+        end = next((i for i, t in enumerate(old.canvas) if t in slacking.eos_ids), 24)
+        sure = {c.position: c.confidence for step in old.steps for c in step}
+        slack = [i for i in range(end) if old.canvas[i] == slacking.slack_id]
+        chosen = sorted(slack, key=lambda i, sure=sure: (sure[i], i))[:refill]
+        opened = {i + d for i in chosen for d in (-1, 0, 1)} & set(range(end))
+        rewritten = [c.position for step in new.steps[len(old.steps) :] for c in step]
+        assert sorted(rewritten) == sorted(opened)
+        changed = {i for i in range(24) if old.canvas[i] != new.canvas[i]}
+        assert changed <= opened
+        assert new.num_forwards - old.num_forwards == min(refill, len(opened)) or early_stop
+        assert slacking.mask_id not in new.canvas
+    intervention = None if kind is None else ShiftIntervention(0.5, kind=kind, seed=seed)
+    cfg = config(**settings_, refill=refill)
+    together = Sampler(slacking, cfg, intervention).generate(PROMPTS)
+    alone = [
+        Sampler(slacking, cfg, intervention).generate([prompt], row_ids=[row])[0]
+        for row, prompt in enumerate(PROMPTS)
+    ]
+    assert [a.canvas for a in together] == [a.canvas for a in alone]
+    assert not any(slacking.mask_id in a.canvas for a in together)
+
+
+def test_the_refill_test_has_slack_to_reopen(slacking):
+    answers = Sampler(slacking, config(temperature=1.0)).generate(PROMPTS * 4)
+    assert sum(slacking.slack_id in a.canvas for a in answers) > 6
+
+
+def test_a_negative_refill_is_named():
+    with pytest.raises(ConfigError, match="refill must be at least 0, got -1"):
+        config(refill=-1)

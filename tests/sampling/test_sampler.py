@@ -168,7 +168,7 @@ def test_the_response_is_cut_at_end_of_text_and_collapsed(toy, monkeypatch):
     cat = toy.tokenizer.convert_tokens_to_ids("cat")
     canvas = [cat, toy.slack_id, cat, end, cat, toy.slack_id, pad, pad]
 
-    def commit_all(decoding, block, on_step):
+    def commit_all(decoding, block):
         decoding.canvas[:] = torch.tensor(canvas)
         decoding._synchronise()
 

@@ -37,6 +37,10 @@ class SamplerConfig:
     early_stop: bool = False
     """A row rests as soon as its text is settled: nothing is masked before its first end. The text does not change;
     cells behind the end that no step reached hold ``<|endoftext|>``."""
+    refill: int = 0
+    """After the last step, mask this many of the least certain ``<slack>`` cells before the end of the text again,
+    with their neighbours, and decode them in as many further steps, or as a ``bound`` takes; 0: none. Certainty is
+    the strategy's score."""
     cache: CacheMode = "none"
     """Keys and values kept within a block, an approximation: of the cells before it (``prefix``), or of all others
     (``dual``)."""
@@ -52,6 +56,8 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.canvas_length < 1 or self.batch_size < 1:
             raise ConfigError("sampler: canvas_length and batch_size must be at least 1")
+        if self.refill < 0:
+            raise ConfigError(f"sampler: refill must be at least 0, got {self.refill}")
         for name in ("temperature", "guidance"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"sampler: {name} must be at least 0, got {getattr(self, name)}")

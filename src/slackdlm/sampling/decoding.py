@@ -61,6 +61,8 @@ class Generation(NamedTuple):
 class Decoding:
     """The state of one batch while it is decoded.
 
+    ``refill`` is ours: slack keeps room, so that a word left out can still be put in without touching the rest.
+
     Args:
         loaded: The model.
         config: How to decode.
@@ -87,6 +89,7 @@ class Decoding:
         # One column more than the canvas takes what is not to be written.
         self._cells = torch.full((shape[0], shape[1] + 1), loaded.mask_id, device=self.device)
         self.canvas = self._cells[:, :-1]
+        self._certainty = torch.zeros_like(self._cells, dtype=torch.float32)
         self.on_host = np.full(shape, loaded.mask_id)
         if intervention is not None:
             self.shift_noise = [intervention.row_generator(row) for row in row_ids]
@@ -113,6 +116,10 @@ class Decoding:
         model.eval()
         for block in schedule(self.config):
             self._decode_block(block)
+        if self.config.refill > 0:
+            self._reopen(self.config.refill)
+            whole = Block(0, self.config.canvas_length, self.config.refill)
+            self._decode_block(whole)
         model.train(was_training)
         return self._generations()
 
@@ -165,8 +172,10 @@ class Decoding:
         target = placement.positions.masked_fill(~placement.written, outside)
         self._cells.scatter_(1, target, placement.tokens)
         self.dose += placement.dose
+        certainty = scores.gather(1, placement.origins)
+        self._certainty.scatter_(1, target, certainty)
         if self.config.trace:
-            self.placements.append((placement, scores.gather(1, placement.origins)))
+            self.placements.append((placement, certainty))
 
     def _place(self, proposal: Proposal, free: Bool[np.ndarray, "B L"]) -> Placement:
         if self.intervention is None:
@@ -185,6 +194,22 @@ class Decoding:
             exempt_ids=self.exempt_ids,
             content_ids=self.content_ids,
         )
+
+    def _reopen(self, most: int) -> None:
+        """Mask each row's least certain slack cells before its first end, and their neighbours there."""
+        certainty = self._certainty[:, :-1].cpu().numpy()
+        length = np.arange(self.config.canvas_length)
+        inside = length < _first(np.isin(self.on_host, self.loaded.eos_ids))[:, None]
+        slack = inside & (self.on_host == self.loaded.slack_id)
+        order = np.where(slack, certainty, np.inf).argsort(axis=1, kind="stable")[:, :most]
+        chosen = np.zeros_like(slack)
+        np.put_along_axis(chosen, order, np.take_along_axis(slack, order, axis=1), axis=1)
+        opened = chosen.copy()
+        opened[:, 1:] |= chosen[:, :-1]
+        opened[:, :-1] |= chosen[:, 1:]
+        opened &= inside
+        self.canvas.masked_fill_(torch.from_numpy(opened).to(self.device), self.loaded.mask_id)
+        self.on_host[opened] = self.loaded.mask_id
 
     def _synchronise(self) -> None:
         """Bring the canvas to the host; fill rows whose text is settled."""
