@@ -169,7 +169,7 @@ def test_a_missing_model_is_an_error_and_no_traceback(
 
 
 def test_model_text_cannot_drive_the_terminal() -> None:
-    from slackdlm.cli import printable
+    from slackdlm.terminal import printable
 
     shown = printable("\x1b[31mred[/bold]\x07 caf\u00e9\n\u202eevil").plain
     assert "\x1b" not in shown

@@ -99,7 +99,10 @@ def probe_figure(result: Mapping[str, Any], theme: Theme) -> Figure:
     """
     kinds = list(dict.fromkeys(row["kind"] for row in result["rows"]))
     arms = list(dict.fromkeys(row["arm"] for row in result["rows"]))
-    labels = {"arms": [{"name": arm, "label": arm} for arm in arms]}
+    labels: Results = {
+        "arms": [{"name": arm, "label": arm} for arm in arms],
+        **dict.fromkeys(("quality", "win_rates", "training", "replays", "samples"), ()),
+    }
     figure, axes = _grid(
         1, len(kinds), theme, width=4.2 * max(len(kinds), 2), height=3.4, share=True
     )

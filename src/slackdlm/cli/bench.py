@@ -1,0 +1,96 @@
+"""``slackdlm bench``: time and memory on this machine."""
+
+import argparse
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slackdlm.cli.commands import Commands
+
+if TYPE_CHECKING:
+    pass
+
+
+def add_bench(commands: Commands) -> None:
+    """Add the command."""
+    bench = commands.add_parser("bench", help="time and memory on this machine")
+    subjects = bench.add_subparsers(title="subjects", required=True, metavar="SUBJECT")
+    decode = subjects.add_parser("decode", help="decoding, against LLaDA's algorithm as published")
+    parser = subjects.add_parser("loss", help="the losses")
+    for each, name, repeats in ((parser, "loss", 5), (decode, "decode", 3)):
+        file = Path(f"{name}_bench.csv")
+        each.add_argument("--output", type=Path, default=file, help="CSV file")
+        each.add_argument("--repeats", type=int, default=repeats, help="timed runs, at least 2")
+        each.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    for flag, what in (
+        ("--prompt-length", "prompt tokens"),
+        ("--canvas-length", "canvas positions L"),
+        ("--block-length", "positions per block"),
+        ("--hidden-size", "hidden size D"),
+        ("--num-layers", "layers"),
+        ("--vocab-size", "vocabulary V"),
+    ):
+        decode.add_argument(flag, type=int, help=what)
+    decode.set_defaults(run=_bench_decode)
+    for flag, default, what in (
+        ("--batch", 1, "samples B"),
+        ("--positions", 1024, "canvas positions L"),
+        ("--slack", 64, "slack budget K"),
+        ("--hidden", 256, "hidden size D"),
+        ("--vocabulary", 126464, "vocabulary V"),
+    ):
+        parser.add_argument(flag, type=int, default=default, help=f"{what} (default: {default})")
+    parser.set_defaults(run=_bench_loss)
+
+
+def _bench_decode(arguments: argparse.Namespace) -> None:
+    from slackdlm.sampling.bench import Size, bench_decode, write_rows
+
+    names = [field.name for field in fields(Size)]
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    size = replace(Size(), **{name: value for name, value in given.items() if value is not None})
+    console = Console()
+    with console.status("measuring; at V = 126,464 this takes minutes"):
+        rows = list(bench_decode(size, repeats=arguments.repeats, device=arguments.device))
+    write_rows(rows, arguments.output)
+    table = Table(title=f"{size}", title_justify="left")
+    for heading in ("algorithm", "p20 ms", "p50 ms", "p80 ms", "tokens/s", "forwards/token", "MiB"):
+        words = heading == "algorithm"
+        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
+    for row in rows:
+        figures = (row.p20_ms, row.p50_ms, row.p80_ms, row.tokens_per_second)
+        shown = [f"{figure:.1f}" for figure in figures]
+        extra = "–" if row.peak_extra_mib is None else f"{row.peak_extra_mib:.1f}"
+        table.add_row(row.provider, *shown, f"{row.forwards_per_token:.3f}", extra)
+    console.print(table)
+    console.print(Text(f"written to {arguments.output}"))
+
+
+def _bench_loss(arguments: argparse.Namespace) -> None:
+    from slackdlm.objectives.bench import Size, bench_loss, write_rows
+
+    size = Size(
+        num_samples=arguments.batch,
+        num_positions=arguments.positions,
+        num_slack=arguments.slack,
+        hidden_size=arguments.hidden,
+        vocab_size=arguments.vocabulary,
+    )
+    console = Console()
+    with console.status("measuring; at V = 126,464 this takes minutes"):
+        rows = list(bench_loss(size, repeats=arguments.repeats, device=arguments.device))
+    write_rows(rows, arguments.output)
+    table = Table(title=f"{size}", title_justify="left")
+    for heading in ("loss", "mode", "p20 ms", "p50 ms", "p80 ms", "CPU p50 ms", "extra MiB"):
+        words = heading in ("loss", "mode")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
+    for row in rows:
+        figures = (row.p20_ms, row.p50_ms, row.p80_ms, row.cpu_p50_ms, row.peak_extra_mib)
+        shown = ("–" if figure is None else f"{figure:.1f}" for figure in figures)
+        table.add_row(row.provider, row.mode, *shown)
+    console.print(table)
+    console.print(Text(f"written to {arguments.output}"))

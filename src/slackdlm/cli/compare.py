@@ -1,0 +1,96 @@
+"""``slackdlm compare``: compare systems."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from slackdlm.cli.commands import Commands
+from slackdlm.errors import ConfigError
+from slackdlm.terminal import printable
+
+if TYPE_CHECKING:
+    pass
+
+
+def add_compare(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "compare", help="judgments of two or more systems -> intervals, tests and a report"
+    )
+    parser.add_argument("judgments", type=Path, nargs="*", help="our files or those of a benchmark")
+    parser.add_argument(
+        "--output", type=Path, help="folder for comparison.html, .md, .tex and .json"
+    )
+    parser.add_argument(
+        "--answers", type=Path, nargs="+", default=[], help="for length bias and style control"
+    )
+    parser.add_argument(
+        "--style-control",
+        nargs="*",
+        metavar="COVARIATE",
+        help="length, headers, lists, bold; without a name: all",
+    )
+    parser.add_argument("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
+    parser.add_argument("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--power", action="store_true", help="effects that so many questions can show"
+    )
+    parser.add_argument("--questions", type=int, help="with --power and no files: how many")
+    parser.add_argument(
+        "--spread", type=float, help="with --power and no files: per-question standard deviation"
+    )
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from slackdlm.evaluation.answer_files import read_answer_file, style_of
+    from slackdlm.evaluation.compare import compare
+    from slackdlm.evaluation.comparison import Settings
+    from slackdlm.evaluation.judgment_files import read_judgment_file
+    from slackdlm.evaluation.statistics.style_control import COVARIATES
+    from slackdlm.report.comparison import cells, power_table, rich_tables, write_comparison
+
+    console = Console()
+    num_questions, spread = arguments.questions, arguments.spread
+    if num_questions is not None or spread is not None:
+        if not arguments.power or arguments.judgments or num_questions is None or spread is None:
+            raise ConfigError(
+                "--questions and --spread plan a study: give both, with --power and without files"
+            )
+        console.print(power_table([("planned", num_questions, spread)], alpha=arguments.alpha))
+        return
+    if not arguments.judgments:
+        raise ConfigError("compare: give judgment files, or --power --questions N --spread S")
+    wanted = arguments.style_control
+    if wanted is not None and not arguments.answers:
+        raise ConfigError("--style-control: the answers are needed too; give --answers FILE ...")
+    settings = Settings(
+        adjustment=arguments.adjust,
+        alpha=arguments.alpha,
+        num_resamples=arguments.resamples,
+        seed=arguments.seed,
+        covariates=() if wanted is None else tuple(wanted) or COVARIATES,
+    )
+    style = None
+    if arguments.answers:
+        style = style_of([a for file in arguments.answers for a in read_answer_file(file)])
+    found = compare(
+        [judgment for file in arguments.judgments for judgment in read_judgment_file(file)],
+        settings=settings,
+        style=None if style is None else style.metadata,
+        lengths=None if style is None else style.lengths,
+    )
+    for warning in found.warnings:
+        console.print(Text("warning: ", style="bold yellow") + printable(warning))
+    for table in rich_tables(found):
+        console.print(table)
+    if arguments.power:
+        told = [(cells(line).what, line.estimate.num_scored, line.spread) for line in found.lines]
+        console.print(power_table(told, alpha=settings.alpha))
+    if arguments.output is not None:
+        console.print(Text(f"report: {write_comparison(found, arguments.output)}"))

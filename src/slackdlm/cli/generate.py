@@ -1,0 +1,200 @@
+"""``slackdlm generate``: decode prompts, and answer question files."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from slackdlm.cli.commands import Commands
+from slackdlm.cli.decoding import add_decoding, add_model, decoding
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.terminal import printable
+
+if TYPE_CHECKING:
+    from slackdlm.evaluation.answering import Shard
+    from slackdlm.evaluation.benchmarks.items import Question
+    from slackdlm.models.loaded import LoadedModel
+    from slackdlm.sampling.intervention import ShiftIntervention
+    from slackdlm.sampling.sampler import SamplerConfig
+
+
+def add_generate(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "generate", help="decode prompts from an argument, a JSONL file or standard input"
+    )
+    add_model(parser)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--prompt", help="one user text")
+    source.add_argument("--input", type=Path, help="JSONL of questions")
+    parser.add_argument(
+        "--column", default="prompt", help="column of the question (default: %(default)s)"
+    )
+    parser.add_argument("--first", type=int, help="only the first so many questions")
+    parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
+    parser.add_argument(
+        "--replay", type=Path, metavar="HTML", help="a page that plays the decoding step by step"
+    )
+    add_decoding(parser)
+    parser.set_defaults(run=_generate)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from rich.progress import track
+
+    from slackdlm.evaluation.answering import journal_folder
+    from slackdlm.evaluation.answers import check_first, read_questions
+    from slackdlm.models.loading import load_model
+    from slackdlm.report.page import write_replay
+    from slackdlm.sampling.frames import frames
+    from slackdlm.sampling.sampler import Sampler
+
+    config, intervention = decoding(arguments)
+    check_first(arguments.first)
+    if arguments.input is not None:
+        questions = read_questions(arguments.input, column=arguments.column, first=arguments.first)
+        prompts = [[dict(message) for message in question.messages] for question in questions]
+    else:
+        text = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
+        if not text.strip():
+            raise ConfigError(
+                "generate: no prompt; give --prompt TEXT, --input FILE or text on standard input"
+            )
+        prompts = [[{"role": "user", "content": text}]]
+        from slackdlm.evaluation.benchmarks.items import Question
+
+        questions = [Question("0", None, tuple(prompts[0]))]
+    if arguments.output is not None:
+        if arguments.replay is not None:
+            raise ConfigError("generate: --replay shows printed answers; leave --output out")
+        journal_folder(arguments.output)
+    loaded = load_model(arguments.model, adapter=arguments.adapter)
+    console = Console()
+    if arguments.output is not None:
+        _write_answers(loaded, questions, config, intervention, arguments.output)
+        return
+    traced = replace(config, batch_size=1, trace=arguments.replay is not None)
+    sampler = Sampler(loaded, traced, intervention)
+    replays: list[dict[str, object]] = []
+    for row, prompt in enumerate(track(prompts, console=Console(stderr=True), transient=True)):
+        (generation,) = sampler.generate([prompt], row_ids=[row])
+        console.print(printable(generation.text), soft_wrap=True)
+        if arguments.replay is not None:
+            replays.append(
+                {
+                    "arm": loaded.name,
+                    "prompt": prompt[-1]["content"],
+                    "kind": "none" if intervention is None else intervention.kind,
+                    "rate": 0.0 if intervention is None else intervention.rate,
+                    "text": generation.text,
+                    "frames": frames(loaded, generation),
+                }
+            )
+    if arguments.replay is not None:
+        settings = {
+            key: value
+            for key, value in asdict(traced).items()
+            if key not in ("trace", "batch_size")
+        }
+        write_replay(arguments.replay, replays, title="Decoding, step by step", settings=settings)
+        console.print(Text(f"replay: {arguments.replay}", style="bold"))
+
+
+def add_answer(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "answer",
+        help="answer a question file, resumably and on any number of processes",
+        description="Run it again to finish what is missing. Under torchrun or accelerate launch every process "
+        "answers its share, and the last to finish writes the output.",
+    )
+    add_model(parser)
+    parser.add_argument("--questions", type=Path, required=True, help="question file")
+    parser.add_argument(
+        "--benchmark",
+        choices=["arena-hard", "mt-bench", "wildbench"],
+        help="format of the question file (default: JSONL with prompt or messages)",
+    )
+    parser.add_argument(
+        "--column", default="prompt", help="column of a plain question (default: %(default)s)"
+    )
+    parser.add_argument("--first", type=int, help="only the first so many questions")
+    parser.add_argument("--output", type=Path, required=True, help="answers.jsonl")
+    parser.add_argument("--name", help="name of this system in the file (default: the model's)")
+    parser.add_argument("--device", help="default: the process's GPU, or the CPU")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
+    add_decoding(parser)
+    parser.set_defaults(run=_answer)
+
+
+def _answer(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from slackdlm.evaluation.answering import journal_folder, shard_from_environment
+    from slackdlm.evaluation.answers import check_first, read_benchmark_questions
+    from slackdlm.models.loading import load_model
+
+    config, intervention = decoding(arguments)
+    check_first(arguments.first)
+    shard = shard_from_environment()
+    questions = read_benchmark_questions(
+        arguments.questions, arguments.benchmark, column=arguments.column, first=arguments.first
+    )
+    journal_folder(arguments.output)
+    device = arguments.device
+    if device is None and torch.cuda.is_available():
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    loaded = load_model(
+        arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=device
+    )
+    _write_answers(
+        loaded, questions, config, intervention, arguments.output, name=arguments.name, shard=shard
+    )
+
+
+def _write_answers(
+    loaded: "LoadedModel",
+    questions: "Sequence[Question]",
+    config: "SamplerConfig",
+    intervention: "ShiftIntervention | None",
+    output: Path,
+    *,
+    name: str | None = None,
+    shard: "Shard | None" = None,
+) -> None:
+    """Answer with a progress bar, then say what was written and what is missing."""
+    from rich.progress import Progress
+
+    from slackdlm.evaluation.answering import ALONE, answer_questions
+
+    shard = shard or ALONE
+    share = questions[shard.rank :: shard.world_size]
+    total = sum(1 + len(question.later_turns) for question in share)
+    with Progress(console=Console(stderr=True), disable=shard.rank > 0) as progress:
+        bar = progress.add_task("answers", total=total)
+        answered = answer_questions(
+            loaded,
+            questions,
+            config,
+            output,
+            intervention=intervention,
+            system=name,
+            shard=shard,
+            on_answers=lambda count: progress.advance(bar, count),
+        )
+    if answered is None:
+        Console().print(f"process {shard.rank} of {shard.world_size}: its share is done")
+        return
+    Console().print(Text(f"{answered.num_answers} answers: {answered.output}"))
+    if answered.unanswered:
+        first = answered.unanswered[0]
+        raise DataError(
+            f"{output}: {len(answered.unanswered)} turns have no answer and no line, the first is turn "
+            f"{first.turn} of question {first.question_id!a} ({first.error}); the others are written"
+        )

@@ -1,0 +1,190 @@
+"""``slackdlm judge``: judge answers."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slackdlm.cli.commands import Commands
+from slackdlm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slackdlm.evaluation.judges import Judge
+
+
+def add_judge(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "judge",
+        help="judge answers: every pair in both orders, or every answer by itself",
+        description="Run it again to finish what is missing; what is judged is never asked again.",
+    )
+    add = parser.add_argument
+    add("--benchmark", required=True, help="protocol: arena-hard, mt-bench, wildbench, pairs, ...")
+    add("--questions", type=Path, required=True, help="the benchmark's question file")
+    add("--references", type=Path, help="MT-Bench's reference answers")
+    add("--answers", type=Path, nargs="+", required=True, help="ours or the benchmark's format")
+    add("--baseline", type=Path, help="answers of the system that they are compared to")
+    add("--output", type=Path, required=True, help="judgments.jsonl")
+    add("--journal", type=Path, help="default: OUTPUT.sqlite; processes may share it")
+    add("--export", type=Path, help="the judgments in the benchmark's own format too")
+    add("--judge", choices=["openai", "local", "replay", "toy"], required=True)
+    add("--model", help="the judge: its name at the endpoint, a folder or a hub id")
+    add("--recorded", type=Path, help="judgments that a replay repeats")
+    add("--base-url", help="of any OpenAI-compatible endpoint (default: OpenAI's)")
+    add("--key-variable", help="environment variable of the key (at OpenAI: OPENAI_API_KEY)")
+    add("--temperature", type=float, default=0.0, help="below 0: none is sent (default: 0)")
+    add("--top-p", type=float)
+    add("--judge-seed", type=int)
+    add("--max-tokens", type=int, default=16_000, help="of a reply (default: %(default)s)")
+    add("--completion-tokens", action="store_true", help="send it as max_completion_tokens")
+    add("--concurrency", type=int, default=8, help="calls at a time (default: %(default)s)")
+    add("--timeout", type=float, default=600.0, help="seconds of one try (default: %(default)s)")
+    add("--usd-per-million", type=float, nargs=2, metavar=("PROMPT", "REPLY"), help="prices")
+    add("--max-calls", type=int, help="begin no more")
+    add("--max-usd", type=float, help="begin no call that could exceed it")
+    add(
+        "--max-missing",
+        type=float,
+        default=0.05,
+        help="share of judgments without a score above which the exit code is 2 (default: %(default)s)",
+    )
+    add("--dry-run", action="store_true", help="count calls and tokens, ask nothing")
+    parser.set_defaults(run=_judge)
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from slackdlm.evaluation.judge_files import (
+        JudgingFiles,
+        check_missing,
+        count_calls,
+        judge_files,
+    )
+    from slackdlm.evaluation.judging import Budget
+
+    files = JudgingFiles(
+        benchmark=arguments.benchmark,
+        questions=arguments.questions,
+        answers=arguments.answers,
+        output=arguments.output,
+        baseline=arguments.baseline,
+        references=arguments.references,
+        journal=arguments.journal,
+        export=arguments.export,
+    )
+    budget = Budget(arguments.max_calls, arguments.max_usd)
+    judge, console = judge_of(arguments), Console()
+    if arguments.dry_run:
+        counted = count_calls(files, judge)
+        cost = (
+            "not known"
+            if counted.worst_usd is None
+            else f"at most about {counted.worst_usd:.2f} USD"
+        )
+        console.print(
+            f"{counted.num_calls} calls of {counted.num_judgments} judgments ({counted.num_done} done, "
+            f"{counted.num_without_call} with nothing to ask), about {counted.prompt_tokens} prompt tokens, cost {cost}"
+        )
+        return
+    columns = (TextColumn("judgments"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = (*columns, TextColumn("{task.fields[cost]}"))
+    progress = Progress(*shown, console=Console(stderr=True))
+    bar = progress.add_task("judgments", total=None, cost="")
+
+    def begin(total: int) -> None:
+        progress.update(bar, total=total)
+        progress.start()
+
+    try:
+        judged = judge_files(
+            files,
+            judge,
+            budget=budget,
+            on_plan=begin,
+            on_judged=lambda count, usd: progress.update(
+                bar, advance=count, cost="" if usd is None else f"{usd:.4f} USD"
+            ),
+        )
+    finally:
+        progress.stop()
+    counts = judged.tally
+    table = Table(title=f"{files.benchmark}, judge {judge.name!a}", title_justify="left")
+    headings = (
+        "judgments",
+        "scored",
+        "failed",
+        "no verdict",
+        "off the scale",
+        "calls",
+        "tokens",
+        "USD",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    tokens = judged.prompt_tokens + judged.completion_tokens
+    usd = "–" if judged.usd is None else f"{judged.usd:.4f}"
+    figures = (counts.num_total, counts.num_scored, counts.num_failed, counts.num_unparsable)
+    figures += (counts.num_out_of_range, judged.calls, tokens)
+    table.add_row(*map(str, figures), usd)
+    console.print(table)
+    console.print(Text(f"{judged.new_calls} new calls; judgments: {files.output}"))
+    check_missing(judged, max_missing=arguments.max_missing)
+
+
+def judge_of(arguments: argparse.Namespace) -> "Judge":
+    """The judge that the flags name."""
+    if arguments.judge == "toy":
+        from slackdlm.evaluation.judges import ExactJudge
+        from slackdlm.studies.toy_judge import compare
+
+        return ExactJudge("toy-parser-1", compare)
+    if arguments.judge == "replay":
+        from slackdlm.evaluation.judges import ReplayJudge
+        from slackdlm.evaluation.judgment_files import read_judgment_file
+
+        if arguments.recorded is None:
+            raise ConfigError("--judge replay: give the recorded judgments with --recorded FILE")
+        recorded = read_judgment_file(arguments.recorded)
+        return ReplayJudge(arguments.model or "recorded", recorded)
+    if arguments.model is None:
+        raise ConfigError(f"--judge {arguments.judge}: give the judge's name with --model")
+    if arguments.judge == "local":
+        from slackdlm.evaluation.local_judge import LocalJudge
+
+        return LocalJudge(
+            arguments.model,
+            temperature=max(arguments.temperature, 0.0),
+            max_tokens=arguments.max_tokens,
+            seed=arguments.judge_seed or 0,
+        )
+    from slackdlm.evaluation.endpoint import OPENAI_URL, EndpointConfig, EndpointJudge
+
+    url = arguments.base_url or OPENAI_URL
+    variable = arguments.key_variable or ("OPENAI_API_KEY" if url == OPENAI_URL else None)
+    prices = arguments.usd_per_million
+    return EndpointJudge(
+        EndpointConfig(
+            model=arguments.model,
+            base_url=url,
+            key_variable=variable,
+            temperature=None if arguments.temperature < 0 else arguments.temperature,
+            top_p=arguments.top_p,
+            seed=arguments.judge_seed,
+            max_tokens=arguments.max_tokens,
+            token_limit="max_completion_tokens" if arguments.completion_tokens else "max_tokens",
+            concurrency=arguments.concurrency,
+            timeout=arguments.timeout,
+            usd_per_million=None if prices is None else (prices[0], prices[1]),
+        )
+    )

@@ -1,0 +1,39 @@
+"""``slackdlm report``: draw a report again."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from slackdlm.cli.commands import Commands
+from slackdlm.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
+
+
+def add_report(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser("report", help="draw plots and HTML again from a results.json")
+    parser.add_argument("results", type=Path, help="results.json")
+    parser.add_argument("--output", type=Path, help="folder (default: beside the file)")
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from slackdlm.report.page import write_report
+
+    try:
+        results = json.loads(arguments.results.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{arguments.results}: not a readable results.json ({error})") from error
+    if not isinstance(results, dict):
+        raise ConfigError(
+            f"{arguments.results}: expected a results.json, which is an object; "
+            f"got a {type(results).__name__}"
+        )
+    report = write_report(results, arguments.output or arguments.results.parent)
+    Console().print(Text(f"report: {report}"))

@@ -1,0 +1,159 @@
+"""``slackdlm train``: train what a recipe says, or show and plan it."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slackdlm.cli.commands import Commands
+from slackdlm.errors import ConfigError
+from slackdlm.terminal import printable
+
+if TYPE_CHECKING:
+    from slackdlm.training.config import Recipe
+
+
+def add_train(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser("train", help="train what a recipe says")
+    parser.add_argument("recipe", type=Path, help="YAML file")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override, e.g. data.train=x",
+    )
+    parser.add_argument("--output", type=Path, help="run folder (default: runs/<recipe name>)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--show",
+        type=int,
+        metavar="N",
+        help="print the first N samples as the model sees them, and stop",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="print what the run needs in memory, and stop"
+    )
+    parser.add_argument("--memory", type=float, metavar="GB", help="--plan: what each GPU has")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="--plan: number of GPUs (default: 1)"
+    )
+    parser.add_argument(
+        "--sharded", action="store_true", help="--plan: weights divided over them (FSDP2, ZeRO-3)"
+    )
+    parser.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from slackdlm.training.config import load_recipe
+    from slackdlm.training.run import train
+
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    if arguments.plan:
+        _print_plan(recipe, arguments)
+        return
+    if arguments.show is not None:
+        _print_samples(recipe, arguments.show)
+        return
+    output = arguments.output or Path("runs") / recipe.name
+    result = train(recipe, output=output, resume=arguments.resume, progress=not arguments.quiet)
+    console = Console()
+    table = Table(
+        title=f"{recipe.name}: {result.steps} steps", title_justify="left", show_header=False
+    )
+    for name, value in (
+        ("training loss, last 50 steps (nats per position)", result.train_loss),
+        ("evaluation CE bound (nats per token)", result.eval_ce),
+        ("evaluation of the objective (nats per token)", result.eval_objective),
+        ("seconds", result.seconds),
+        ("canvas positions per second", result.tokens_per_second),
+    ):
+        table.add_row(name, "–" if value is None else f"{value:.4g}")
+    console.print(table)
+    console.print(Text(f"model: {result.output / 'model'}"))
+
+
+_STYLES = {
+    "prompt": "dim",
+    "visible": "green",
+    "masked": "black on yellow",
+    "slack": "bold magenta",
+    "padding": "blue",
+    "target": "cyan",
+}
+
+
+def _print_samples(recipe: "Recipe", count: int) -> None:
+    from slackdlm.training.preview import Piece, preview_recipe
+
+    if count < 1:
+        raise ConfigError(f"--show: expected at least 1, got {count}")
+
+    def line(name: str, pieces: Sequence[Piece]) -> Text:
+        parts = (printable(piece.text).plain for piece in pieces)
+        styled = [(part, _STYLES[p.kind]) for part, p in zip(parts, pieces, strict=True)]
+        return Text.assemble((f"{name:>8} ", "bold"), *styled)
+
+    console = Console()
+    legend = [(f" {kind} ", style) for kind, style in _STYLES.items()]
+    console.print(Text.assemble(("  legend ", "bold"), *legend))
+    for shown in preview_recipe(recipe, count=count):
+        console.print()
+        console.print(printable(shown.title), style="bold")
+        console.print(line("sees", shown.seen), soft_wrap=True)
+        console.print(line("canvas", shown.hidden), soft_wrap=True)
+        console.print(line("target", [Piece(shown.target, "target")]), soft_wrap=True)
+
+
+def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
+    from slackdlm.training.plan import largest_micro_batch, plan_memory
+
+    if arguments.processes < 1:
+        raise ConfigError(f"--processes: expected at least 1, got {arguments.processes}")
+    if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
+        raise ConfigError(f"--memory: expected gigabytes above 0, got {arguments.memory}")
+    processes: int = arguments.processes
+    sharded: bool = arguments.sharded
+    plan = plan_memory(recipe, num_processes=processes, sharded=sharded)
+    table = Table(
+        title=f"{recipe.name}: {plan.num_parameters:,} parameters, {plan.num_trainable:,} trained;"
+        f" {arguments.processes} processes x {plan.micro_batch_size} samples x"
+        f" {plan.num_positions} positions",
+        title_justify="left",
+    )
+    table.add_column("per process")
+    table.add_column("GB", justify="right")
+    for name, value in (
+        ("weights", plan.weights),
+        ("gradients", plan.gradients),
+        ("optimizer", plan.optimizer),
+        ("optimizer's step, for a moment", plan.update),
+        ("activations", plan.activations),
+        ("loss buffers", plan.loss_buffers),
+        ("peak: not all of these at the same time", plan.peak),
+    ):
+        table.add_row(name, f"{value / 1e9:.3f}")
+    console = Console()
+    console.print(table)
+    if arguments.memory is None:
+        return
+    size = largest_micro_batch(
+        recipe, memory=arguments.memory * 1e9, num_processes=processes, sharded=sharded
+    )
+    if size is None:
+        console.print(
+            Text(
+                f"not even one sample fits into {arguments.memory:g} GB; try --processes with"
+                " --sharded, training.gradient_checkpointing, model.lora or a shorter canvas"
+            )
+        )
+        return
+    console.print(
+        Text(f"largest training.micro_batch_size in {arguments.memory:g} GB: {size}", style="bold")
+    )
