@@ -24,6 +24,10 @@ def config(**changes) -> SamplerConfig:
 @pytest.fixture
 def ending(toy):
     """The toy model, fond of ending: a good part of its tokens are an end."""
+    return fond_of(toy, toy.eos_ids)
+
+
+def fond_of(toy, tokens):
     fond = dataclasses.replace(toy, model=copy.deepcopy(toy.model))
     head = fond.model.get_output_embeddings().weight
     with torch.no_grad():
@@ -31,8 +35,8 @@ def ending(toy):
         output = toy.model(masks)
         usual = output.last_hidden_state[0].mean(0)
         best = output.logits[0].max(1).values.mean()
-        for end in fond.eos_ids:
-            head[end] = usual * best / usual.square().sum() + 0.1 * head[end]
+        for token in tokens:
+            head[token] = usual * best / usual.square().sum() + 0.1 * head[token]
     return fond
 
 
@@ -99,6 +103,30 @@ def test_delayed_ends_come_last_in_a_step(ending, temperature, remasking):
 
     assert all(any(row) and row == sorted(row) for row in in_order(True))
     assert not all(row == sorted(row) for row in in_order(False))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_delayed_slack_comes_last_and_takes_no_share_of_the_confidence(slacking, temperature):
+    def decoded(**options):
+        cfg = config(steps=1, temperature=temperature, **options)
+        return Sampler(slacking, cfg).generate(PROMPTS * 2)
+
+    def in_order(answers):
+        return [[c.token == slacking.slack_id for c in a.steps[0]] for a in answers]
+
+    delayed, plain = decoded(delay_slack=True), decoded()
+    assert any(any(row) for row in in_order(delayed))
+    assert all(row == sorted(row) for row in in_order(delayed))
+    if temperature > 0:
+        assert not all(row == sorted(row) for row in in_order(plain))
+    # One step: the tokens are the same, and content is surer once slack is out of the sum.
+    assert [a.canvas for a in delayed] == [a.canvas for a in plain]
+    for ours, theirs in zip(delayed, plain, strict=True):
+        surer = {c.position: c.confidence for c in ours.steps[0] if c.token != slacking.slack_id}
+        assert surer
+        for commit in theirs.steps[0]:
+            if commit.token != slacking.slack_id:
+                assert surer[commit.position] > commit.confidence
 
 
 def test_a_delayed_end_is_below_every_threshold(ending):

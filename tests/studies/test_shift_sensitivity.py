@@ -16,6 +16,7 @@ def answer(loaded, file, on_run=None):
         file,
         identity={"arm": "ce"},
         canvas_length=6,
+        delayed=True,
         num_seeds=2,
         on_run=on_run,
     )

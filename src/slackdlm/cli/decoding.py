@@ -43,6 +43,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     for flag, what in (
         ("--forbid-end-of-text", "never propose the end of text"),
         ("--delay-end", "decode cells that propose an end last"),
+        ("--delay-slack", "decode cells that propose <slack> last"),
         ("--early-stop", "rest once the text is settled; does not change it"),
     ):
         parser.add_argument(flag, action="store_true", help=what)
@@ -100,6 +101,7 @@ def decoding(arguments: argparse.Namespace) -> tuple["SamplerConfig", "ShiftInte
         guidance=arguments.guidance,
         forbid_end_of_text=arguments.forbid_end_of_text,
         delay_end=arguments.delay_end,
+        delay_slack=arguments.delay_slack,
         early_stop=arguments.early_stop,
         refill=arguments.refill,
         cache=arguments.cache,

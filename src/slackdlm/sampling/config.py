@@ -34,6 +34,10 @@ class SamplerConfig:
     delay_end: bool = False
     """Cells that propose an end of text or of turn are decoded last, except with random remasking (LLaDA's
     ``confidence_eos_eot_inf``)."""
+    delay_slack: bool = False
+    """Cells that propose ``<slack>`` are decoded last, and content is weighed without slack's share; except with random
+    remasking. Ours: a cell undecided between several words has slack as its single likeliest token, and committing it
+    early leaves no room for the words (docs/log.md)."""
     early_stop: bool = False
     """A row rests as soon as its text is settled: nothing is masked before its first end. The text does not change;
     cells behind the end that no step reached hold ``<|endoftext|>``."""

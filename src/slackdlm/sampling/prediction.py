@@ -100,17 +100,23 @@ class Predictor:
             tokens.append(chosen)
             if strategy.score is None:
                 continue
-            if config.delay_end:
-                ends = list(self.loaded.eos_ids)
-                logits[:, ends] = -torch.inf
-                is_end = torch.stack([chosen == end for end in ends]).any(dim=0)
+            delayed = self._delayed()
+            if delayed:
+                logits[:, delayed] = -torch.inf
+                is_delayed = torch.stack([chosen == token for token in delayed]).any(dim=0)
                 lowest = torch.finfo(logits.dtype).min
-                scores.append(strategy.score(logits, chosen).masked_fill(is_end, lowest))
+                scores.append(strategy.score(logits, chosen).masked_fill(is_delayed, lowest))
             else:
                 scores.append(strategy.score(logits, chosen))
         if strategy.score is None:
             scores.append(self._uniforms(cells, 1)[:, 0].float())
         return Proposals(torch.cat(tokens), torch.cat(scores))
+
+    def _delayed(self) -> list[int]:
+        """Tokens whose cells wait for all others."""
+        ends = self.loaded.eos_ids if self.config.delay_end else ()
+        slack = (self.loaded.slack_id,) if self.config.delay_slack else ()
+        return [*ends, *slack]
 
     def _choose(self, logits: Float[Tensor, "M V"], cells: Cells) -> Int[Tensor, " M"]:
         """A token for each cell, never the mask; the logits are given back as they were."""

@@ -118,7 +118,11 @@ def run_demo(
         results["warnings"] = warnings(num_seeds=num_seeds, quick=quick)
         models = {run.arm.name: load_model(run.folder / "model") for run in runs if run.seed == 0}
         results["replays"] = replays(
-            models, questions[:1], plan.probed_steps[0], canvas_length=plan.canvas_length
+            models,
+            questions[:1],
+            plan.probed_steps[0],
+            canvas_length=plan.canvas_length,
+            delayed=plan.delayed,
         )
         results["training"] = [
             training_curves(run.folder / "log.jsonl", arm=run.arm.name, seed=run.seed)
@@ -246,6 +250,7 @@ def decode_run(run: Run) -> None:
         run.answers,
         identity={"arm": run.arm.name, "training_seed": run.seed},
         canvas_length=run.plan.canvas_length,
+        delayed=run.plan.delayed,
         num_seeds=run.plan.num_decoding_seeds,
     )
 

@@ -66,6 +66,9 @@ class DemoPlan:
     """Step counts at which interventions are tried."""
     rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
     """Shares of content tokens displaced or substituted."""
+    delayed: bool = True
+    """Cells that propose an end of text or slack are decoded last, in every arm: without it padding and slack eat the
+    answers of arms trained with slack (docs/log.md)."""
     num_decoding_seeds: int = 2
     """Runs per condition that has randomness."""
 

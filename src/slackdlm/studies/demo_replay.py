@@ -18,7 +18,12 @@ REPLAY_RATE = 0.1
 
 
 def replays(
-    models: Mapping[str, LoadedModel], questions: Sequence[Task], steps: int, *, canvas_length: int
+    models: Mapping[str, LoadedModel],
+    questions: Sequence[Task],
+    steps: int,
+    *,
+    canvas_length: int,
+    delayed: bool,
 ) -> list[dict[str, Any]]:
     """One greedy decoding per arm and question, undisturbed and displaced."""
     prompts = [question.prompt for question in questions]
@@ -29,7 +34,13 @@ def replays(
             Condition(0.0, steps, "shift", REPLAY_RATE),
         ):
             answers = decode(
-                models[arm], prompts, condition, canvas_length=canvas_length, seed=0, trace=True
+                models[arm],
+                prompts,
+                condition,
+                canvas_length=canvas_length,
+                seed=0,
+                delayed=delayed,
+                trace=True,
             )
             for prompt, answer in zip(prompts, answers, strict=True):
                 shown.append(

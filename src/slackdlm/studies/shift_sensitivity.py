@@ -70,11 +70,12 @@ def decode(
     *,
     canvas_length: int,
     seed: int,
+    delayed: bool,
     batch_size: int = 64,
     trace: bool = False,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Generation]:
-    """Answers of one model to all prompts under one condition."""
+    """Answers of one model to all prompts under one condition; ``delayed``: ends and slack come last."""
     intervention = None
     if condition.kind is not None:
         intervention = ShiftIntervention(condition.rate, kind=condition.kind, seed=seed)
@@ -83,6 +84,8 @@ def decode(
         steps=condition.steps,
         temperature=condition.temperature,
         seed=seed,
+        delay_end=delayed,
+        delay_slack=delayed,
         batch_size=batch_size,
         trace=trace,
     )
@@ -97,6 +100,7 @@ def answer_grid(
     *,
     identity: dict[str, Any],
     canvas_length: int,
+    delayed: bool,
     num_seeds: int,
     on_run: Callable[[], None] | None = None,
 ) -> None:
@@ -111,6 +115,7 @@ def answer_grid(
         file: Where the answers go.
         identity: Written into every row, such as the arm and its training seed.
         canvas_length: ``L``, the same for every arm.
+        delayed: Cells that propose an end or slack are decoded last.
         num_seeds: Decoding seeds per condition (one where all would agree).
         on_run: Called after each run over the questions.
     """
@@ -123,7 +128,14 @@ def answer_grid(
     num_done = _keep_complete_runs(part, num_questions=len(prompts))
     with part.open("a", encoding="utf-8") as stream:
         for condition, seed in runs[num_done:]:
-            answers = decode(loaded, prompts, condition, canvas_length=canvas_length, seed=seed)
+            answers = decode(
+                loaded,
+                prompts,
+                condition,
+                canvas_length=canvas_length,
+                seed=seed,
+                delayed=delayed,
+            )
             for question, answer in enumerate(answers):
                 row = answer_row(loaded, prompts[question], question, condition, seed, answer)
                 stream.write(json.dumps(identity | row) + "\n")
