@@ -105,10 +105,9 @@ def test_delayed_ends_come_last_in_a_step(ending, temperature, remasking):
     assert not all(row == sorted(row) for row in in_order(False))
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_delayed_slack_comes_last_and_takes_no_share_of_the_confidence(slacking, temperature):
+def test_delayed_slack_comes_last_and_takes_no_share_of_the_confidence(slacking):
     def decoded(**options):
-        cfg = config(steps=1, temperature=temperature, **options)
+        cfg = config(steps=1, temperature=1.0, **options)
         return Sampler(slacking, cfg).generate(PROMPTS * 2)
 
     def in_order(answers):
@@ -117,8 +116,7 @@ def test_delayed_slack_comes_last_and_takes_no_share_of_the_confidence(slacking,
     delayed, plain = decoded(delay_slack=True), decoded()
     assert any(any(row) for row in in_order(delayed))
     assert all(row == sorted(row) for row in in_order(delayed))
-    if temperature > 0:
-        assert not all(row == sorted(row) for row in in_order(plain))
+    assert not all(row == sorted(row) for row in in_order(plain))
     # One step: the tokens are the same, and content is surer once slack is out of the sum.
     assert [a.canvas for a in delayed] == [a.canvas for a in plain]
     for ours, theirs in zip(delayed, plain, strict=True):
