@@ -58,7 +58,7 @@ def test_judging_at_an_endpoint_resumes_counts_and_keeps_the_key_to_itself(
     monkeypatch.setenv("MY_KEY", KEY)
     with serving("500", "unparsable") as server:
         judge = [
-            "--judge", "openai", "--model", "served", "--base-url", server.url, "--key-variable",
+            "--judge", "openai", "--judge-model", "served", "--base-url", server.url, "--key-variable",
             "MY_KEY", "--usd-per-million", 1, 10, "--export", tmp_path / "arena.jsonl",
         ]  # fmt: skip
         assert run(*files, *judge, "--dry-run") == 0
@@ -100,8 +100,11 @@ def test_the_toy_judge_needs_no_model(files: list[object], tmp_path: Path) -> No
     ("flags", "message"),
     [
         (["--judge", "replay"], "give the recorded judgments"),
-        (["--judge", "openai"], "give the judge's name with --model"),
-        (["--judge", "openai", "--model", "m", "--key-variable", "NOT_SET"], "NOT_SET is not set"),
+        (["--judge", "openai"], "give the judge's name with --judge-model"),
+        (
+            ["--judge", "openai", "--judge-model", "m", "--key-variable", "NOT_SET"],
+            "NOT_SET is not set",
+        ),
         (["--judge", "toy", "--benchmark", "arena"], "unknown 'arena'; use one of arena-hard"),
         (["--judge", "toy", "--max-calls", "-1"], "--max-calls: expected at least 0"),
         (["--judge", "toy", "--output", "/dev/null/x"], "cannot be written"),

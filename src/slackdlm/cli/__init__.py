@@ -15,6 +15,7 @@ from slackdlm.cli.compare import add_compare
 from slackdlm.cli.demo import add_demo
 from slackdlm.cli.generate import add_answer, add_generate
 from slackdlm.cli.judge import add_judge
+from slackdlm.cli.probe import add_probe
 from slackdlm.cli.report import add_report
 from slackdlm.cli.surface_form import add_surface_form
 from slackdlm.cli.train import add_train
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add_judge(commands)
     add_chat(commands)
     add_compare(commands)
+    add_probe(commands)
     add_surface_form(commands)
     add_report(commands)
     add_bench(commands)

@@ -1,4 +1,4 @@
-"""``slackdlm decoding``: what every command that decodes takes."""
+"""What every command that decodes takes: model, decoding, intervention."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """How it decodes, and what disturbs it."""
+    """How it decodes."""
     parser.add_argument(
         "--canvas-length", type=int, required=True, help="positions, slack and padding included"
     )
@@ -61,6 +61,10 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=16)
+
+
+def add_intervention(parser: argparse.ArgumentParser) -> None:
+    """What disturbs the decoding."""
     parser.add_argument(
         "--intervention",
         choices=["shift", "substitute", "drop", "swap"],
@@ -73,25 +77,30 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def decoding(arguments: argparse.Namespace) -> tuple["SamplerConfig", "ShiftIntervention | None"]:
-    """How to decode, from the flags of :func:`add_decoding`."""
+def intervention(arguments: argparse.Namespace) -> "ShiftIntervention | None":
+    """What disturbs the decoding, from the flags of :func:`add_intervention`."""
     from slackdlm.sampling.intervention import ShiftIntervention
+
+    if (arguments.intervention is None) != (arguments.rate is None):
+        raise ConfigError("--intervention and --rate: give both or neither")
+    if arguments.intervention is None:
+        return None
+    return ShiftIntervention(
+        arguments.rate,
+        kind=arguments.intervention,
+        direction=arguments.direction,
+        when=arguments.when,
+        seed=arguments.seed,
+    )
+
+
+def decoding(arguments: argparse.Namespace) -> "SamplerConfig":
+    """How to decode, from the flags of :func:`add_decoding`."""
     from slackdlm.sampling.sampler import SamplerConfig
 
     if arguments.seed < 0:
         raise ConfigError(f"--seed: expected at least 0, got {arguments.seed}")
-    if (arguments.intervention is None) != (arguments.rate is None):
-        raise ConfigError("--intervention and --rate: give both or neither")
-    intervention = None
-    if arguments.intervention is not None:
-        intervention = ShiftIntervention(
-            arguments.rate,
-            kind=arguments.intervention,
-            direction=arguments.direction,
-            when=arguments.when,
-            seed=arguments.seed,
-        )
-    config = SamplerConfig(
+    return SamplerConfig(
         canvas_length=arguments.canvas_length,
         steps=arguments.steps,
         block_length=arguments.block_length,
@@ -108,4 +117,3 @@ def decoding(arguments: argparse.Namespace) -> tuple["SamplerConfig", "ShiftInte
         seed=arguments.seed,
         batch_size=arguments.batch_size,
     )
-    return config, intervention

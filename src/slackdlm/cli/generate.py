@@ -12,7 +12,13 @@ from rich.console import Console
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
-from slackdlm.cli.decoding import add_decoding, add_model, decoding
+from slackdlm.cli.decoding import (
+    add_decoding,
+    add_intervention,
+    add_model,
+    decoding,
+    intervention,
+)
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable
 
@@ -42,6 +48,7 @@ def add_generate(commands: Commands) -> None:
         "--replay", type=Path, metavar="HTML", help="a page that plays the decoding step by step"
     )
     add_decoding(parser)
+    add_intervention(parser)
     parser.set_defaults(run=_generate)
 
 
@@ -55,7 +62,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     from slackdlm.sampling.frames import frames
     from slackdlm.sampling.sampler import Sampler
 
-    config, intervention = decoding(arguments)
+    config, disturbance = decoding(arguments), intervention(arguments)
     check_first(arguments.first)
     if arguments.input is not None:
         questions = read_questions(arguments.input, column=arguments.column, first=arguments.first)
@@ -77,10 +84,10 @@ def _generate(arguments: argparse.Namespace) -> None:
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
     if arguments.output is not None:
-        _write_answers(loaded, questions, config, intervention, arguments.output)
+        _write_answers(loaded, questions, config, disturbance, arguments.output)
         return
     traced = replace(config, batch_size=1, trace=arguments.replay is not None)
-    sampler = Sampler(loaded, traced, intervention)
+    sampler = Sampler(loaded, traced, disturbance)
     replays: list[dict[str, object]] = []
     for row, prompt in enumerate(track(prompts, console=Console(stderr=True), transient=True)):
         (generation,) = sampler.generate([prompt], row_ids=[row])
@@ -90,8 +97,8 @@ def _generate(arguments: argparse.Namespace) -> None:
                 {
                     "arm": loaded.name,
                     "prompt": prompt[-1]["content"],
-                    "kind": "none" if intervention is None else intervention.kind,
-                    "rate": 0.0 if intervention is None else intervention.rate,
+                    "kind": "none" if disturbance is None else disturbance.kind,
+                    "rate": 0.0 if disturbance is None else disturbance.rate,
                     "text": generation.text,
                     "frames": frames(loaded, generation),
                 }
@@ -130,6 +137,7 @@ def add_answer(commands: Commands) -> None:
     parser.add_argument("--device", help="default: the process's GPU, or the CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     add_decoding(parser)
+    add_intervention(parser)
     parser.set_defaults(run=_answer)
 
 
@@ -140,7 +148,7 @@ def _answer(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.answers import check_first, read_benchmark_questions
     from slackdlm.models.loading import load_model
 
-    config, intervention = decoding(arguments)
+    config, disturbance = decoding(arguments), intervention(arguments)
     check_first(arguments.first)
     shard = shard_from_environment()
     questions = read_benchmark_questions(
@@ -154,7 +162,7 @@ def _answer(arguments: argparse.Namespace) -> None:
         arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=device
     )
     _write_answers(
-        loaded, questions, config, intervention, arguments.output, name=arguments.name, shard=shard
+        loaded, questions, config, disturbance, arguments.output, name=arguments.name, shard=shard
     )
 
 
@@ -162,7 +170,7 @@ def _write_answers(
     loaded: "LoadedModel",
     questions: "Sequence[Question]",
     config: "SamplerConfig",
-    intervention: "ShiftIntervention | None",
+    disturbance: "ShiftIntervention | None",
     output: Path,
     *,
     name: str | None = None,
@@ -183,7 +191,7 @@ def _write_answers(
             questions,
             config,
             output,
-            intervention=intervention,
+            intervention=disturbance,
             system=name,
             shard=shard,
             on_answers=lambda count: progress.advance(bar, count),

@@ -31,13 +31,20 @@ def add_judge(commands: Commands) -> None:
     add("--output", type=Path, required=True, help="judgments.jsonl")
     add("--journal", type=Path, help="default: OUTPUT.sqlite; processes may share it")
     add("--export", type=Path, help="the judgments in the benchmark's own format too")
+    add_judge_choice(parser)
+    parser.set_defaults(run=_judge)
+
+
+def add_judge_choice(parser: argparse.ArgumentParser) -> None:
+    """Which judge, and how much it may be asked."""
+    add = parser.add_argument
     add("--judge", choices=["openai", "local", "replay", "toy"], required=True)
-    add("--model", help="the judge: its name at the endpoint, a folder or a hub id")
+    add("--judge-model", help="its name at the endpoint, a folder or a hub id")
     add("--recorded", type=Path, help="judgments that a replay repeats")
     add("--base-url", help="of any OpenAI-compatible endpoint (default: OpenAI's)")
     add("--key-variable", help="environment variable of the key (at OpenAI: OPENAI_API_KEY)")
-    add("--temperature", type=float, default=0.0, help="below 0: none is sent (default: 0)")
-    add("--top-p", type=float)
+    add("--judge-temperature", type=float, default=0.0, help="below 0: none is sent (default: 0)")
+    add("--judge-top-p", type=float)
     add("--judge-seed", type=int)
     add("--max-tokens", type=int, default=16_000, help="of a reply (default: %(default)s)")
     add("--completion-tokens", action="store_true", help="send it as max_completion_tokens")
@@ -53,7 +60,6 @@ def add_judge(commands: Commands) -> None:
         help="share of judgments without a score above which the exit code is 2 (default: %(default)s)",
     )
     add("--dry-run", action="store_true", help="count calls and tokens, ask nothing")
-    parser.set_defaults(run=_judge)
 
 
 def _judge(arguments: argparse.Namespace) -> None:
@@ -156,15 +162,15 @@ def judge_of(arguments: argparse.Namespace) -> "Judge":
         if arguments.recorded is None:
             raise ConfigError("--judge replay: give the recorded judgments with --recorded FILE")
         recorded = read_judgment_file(arguments.recorded)
-        return ReplayJudge(arguments.model or "recorded", recorded)
-    if arguments.model is None:
-        raise ConfigError(f"--judge {arguments.judge}: give the judge's name with --model")
+        return ReplayJudge(arguments.judge_model or "recorded", recorded)
+    if arguments.judge_model is None:
+        raise ConfigError(f"--judge {arguments.judge}: give the judge's name with --judge-model")
     if arguments.judge == "local":
         from slackdlm.evaluation.local_judge import LocalJudge
 
         return LocalJudge(
-            arguments.model,
-            temperature=max(arguments.temperature, 0.0),
+            arguments.judge_model,
+            temperature=max(arguments.judge_temperature, 0.0),
             max_tokens=arguments.max_tokens,
             seed=arguments.judge_seed or 0,
         )
@@ -175,11 +181,11 @@ def judge_of(arguments: argparse.Namespace) -> "Judge":
     prices = arguments.usd_per_million
     return EndpointJudge(
         EndpointConfig(
-            model=arguments.model,
+            model=arguments.judge_model,
             base_url=url,
             key_variable=variable,
-            temperature=None if arguments.temperature < 0 else arguments.temperature,
-            top_p=arguments.top_p,
+            temperature=None if arguments.judge_temperature < 0 else arguments.judge_temperature,
+            top_p=arguments.judge_top_p,
             seed=arguments.judge_seed,
             max_tokens=arguments.max_tokens,
             token_limit="max_completion_tokens" if arguments.completion_tokens else "max_tokens",

@@ -86,7 +86,7 @@ def answer_probe(
 def _same_probe(
     arms: Sequence[Arm], questions: Sequence[Question], plan: ProbePlan, output: Path
 ) -> None:
-    file = output / "probe.json"
+    file = output / "plan.json"
     wanted: dict[str, Any] = {
         "sampler": asdict(plan.sampler),
         "questions": content_hash(
@@ -140,6 +140,14 @@ def num_calls(
     )
 
 
+def check_protocol(protocol: JudgingProtocol) -> None:
+    """ConfigError unless the protocol compares two answers."""
+    if protocol.num_shown != 2:
+        raise ConfigError(
+            f"probe: {protocol.name} grades single answers; the probe compares two, use a benchmark of pairs"
+        )
+
+
 def judge_probe(
     protocol: JudgingProtocol,
     judge: Judge,
@@ -170,10 +178,7 @@ def judge_probe(
         ConfigError: If the protocol grades single answers.
         DataError: If answers are missing.
     """
-    if protocol.num_shown != 2:
-        raise ConfigError(
-            f"probe: {protocol.name} grades single answers; the probe compares two, use a benchmark of pairs"
-        )
+    check_protocol(protocol)
     runs: list[Judged] = []
     for arm in arms:
         games: list[Game] = []

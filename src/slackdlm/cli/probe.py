@@ -1,0 +1,178 @@
+"""``slackdlm probe``: what a displaced token costs, from models and questions to a dose-response."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from slackdlm.cli.commands import Commands
+from slackdlm.cli.decoding import add_decoding, decoding
+from slackdlm.cli.judge import add_judge_choice, judge_of
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.terminal import printable
+
+if TYPE_CHECKING:
+    from slackdlm.evaluation.judgments import Game
+    from slackdlm.models.loaded import LoadedModel
+    from slackdlm.studies.probe_plan import Arm
+
+
+def add_probe(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "probe",
+        help="displace tokens while models decode, and judge each against its own undisturbed answers",
+        description="Run it again to finish what is missing, or with more rates, kinds, seeds and arms to add them.",
+    )
+    add = parser.add_argument
+    add(
+        "--arm",
+        action="append",
+        required=True,
+        metavar="NAME=MODEL[+ADAPTER]",
+        help="a model under study; several: the first is what the others are contrasted with",
+    )
+    add("--questions", type=Path, required=True, help="the benchmark's question file")
+    add("--references", type=Path, help="MT-Bench's reference answers")
+    add(
+        "--benchmark",
+        default="pairs",
+        help="protocol of pairs: pairs (any question file), arena-hard, mt-bench-pairs, wildbench-pairs",
+    )
+    add("--first", type=int, help="only the first so many questions")
+    add("--output", type=Path, required=True, help="folder of answers, judgments and report")
+    add("--rates", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1], help="shares of tokens")
+    add(
+        "--kinds",
+        nargs="+",
+        default=["shift", "substitute", "drop"],
+        help="shift, swap, substitute, drop (default: shift and the controls substitute and drop)",
+    )
+    add("--seeds", type=int, default=1, help="decoding seeds of every disturbance (default: 1)")
+    add("--device", help="of the models; default: the CPU")
+    add_decoding(parser)
+    add_judge_choice(parser)
+    parser.set_defaults(run=_probe)
+
+
+def _probe(arguments: argparse.Namespace) -> None:
+    from slackdlm.evaluation.answers import check_first
+    from slackdlm.evaluation.judging import Budget
+    from slackdlm.evaluation.judgments import read_games
+    from slackdlm.evaluation.protocols import ProtocolName, judging_protocol, protocol_names
+    from slackdlm.report.probe import HEAD, cells, sentences, write_probe
+    from slackdlm.studies import probe
+    from slackdlm.studies.probe_plan import ProbePlan
+    from slackdlm.studies.probe_result import probe_result
+
+    if arguments.benchmark not in protocol_names():
+        raise ConfigError(
+            f"--benchmark: unknown {arguments.benchmark!r}; use one of {', '.join(protocol_names())}"
+        )
+    protocol = judging_protocol(cast("ProtocolName", arguments.benchmark))
+    probe.check_protocol(protocol)
+    check_first(arguments.first)
+    plan = ProbePlan(
+        sampler=decoding(arguments),
+        rates=tuple(arguments.rates),
+        kinds=tuple(arguments.kinds),
+        num_seeds=arguments.seeds,
+    )
+    arms = [_arm(text, device=arguments.device) for text in arguments.arm]
+    judge, console = judge_of(arguments), Console()
+    budget = Budget(arguments.max_calls, arguments.max_usd)
+    questions = protocol.read_questions(arguments.questions, arguments.references)
+    questions = questions[: arguments.first]
+    names = [arm.name for arm in arms]
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        total = probe.num_decodings(plan) * len(questions)
+        bars = {name: progress.add_task(f"answers of {name}", total=total) for name in names}
+        probe.answer_probe(
+            arms,
+            questions,
+            plan,
+            arguments.output,
+            on_answers=lambda arm, count: progress.advance(bars[arm], count),
+        )
+        num_calls = probe.num_calls(protocol, judge, questions, names, plan, arguments.output)
+        if arguments.dry_run:
+            console.print(f"{num_calls} calls, those already judged included; nothing was asked")
+            return
+        bar = progress.add_task("judgments", total=num_calls)
+        runs = probe.judge_probe(
+            protocol,
+            judge,
+            questions,
+            names,
+            plan,
+            arguments.output,
+            budget=budget,
+            on_judged=lambda count, usd: progress.advance(bar, count),
+        )
+    games = [
+        game
+        for name in names
+        for game in read_games(arguments.output / "judgments" / f"{name}.jsonl")
+    ]
+    result = asdict(
+        probe_result(
+            games,
+            probe.read_doses(names, plan, arguments.output),
+            plan,
+            names,
+            benchmark=arguments.benchmark,
+            judge=judge.name,
+        )
+    )
+    for row in result["rows"]:
+        row["dose"] = row["dose"]._asdict()
+    settings = {
+        "sampler": asdict(plan.sampler),
+        "arms": {arm.name: arm.model for arm in arms},
+        "judge": judge.settings,
+        "decoding seeds": plan.num_seeds,
+    }
+    page = write_probe({**result, "settings": settings}, arguments.output)
+    table = Table(title=Text(f"{arguments.benchmark}, judge {judge.name}"), title_justify="left")
+    for name in HEAD:
+        words = name in ("arm", "intervention")
+        table.add_column(name, justify="left" if words else "right", overflow="fold")
+    for texts in cells(result):
+        table.add_row(*(printable(text) for text in texts))
+    console.print(table)
+    for text in [*result["warnings"], *sentences(result)]:
+        console.print(printable(f"• {text}"))
+    calls = sum(run.new_calls for run in runs)
+    console.print(Text(f"{calls} new calls; report: {page}", style="bold"))
+    _check_missing(games, max_missing=arguments.max_missing)
+
+
+def _check_missing(games: "list[Game]", *, max_missing: float) -> None:
+    missing = sum(game.score is None for game in games)
+    if games and missing / len(games) > max_missing:
+        raise DataError(
+            f"probe: {missing} of {len(games)} games have no score, more than --max-missing {max_missing:g}; "
+            "run it again to ask for them"
+        )
+
+
+def _arm(text: str, *, device: str | None) -> "Arm":
+    from slackdlm.models.loading import load_model
+    from slackdlm.studies.probe_plan import Arm
+
+    name, equals, model = text.partition("=")
+    path, plus, adapter = model.partition("+")
+    if not (name and equals and path) or (plus and not adapter):
+        raise ConfigError(f"--arm: expected NAME=MODEL or NAME=MODEL+ADAPTER, got {text!r}")
+
+    def load() -> "LoadedModel":
+        return load_model(path, adapter=adapter or None, device=device)
+
+    return Arm(name, model, load)
