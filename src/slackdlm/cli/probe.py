@@ -142,7 +142,7 @@ def _probe(arguments: argparse.Namespace) -> None:
     page = write_probe({**result, "settings": settings}, arguments.output)
     table = Table(title=Text(f"{arguments.benchmark}, judge {judge.name}"), title_justify="left")
     for name in HEAD:
-        words = name in ("arm", "intervention")
+        words = name in ("arm", "kind")
         table.add_column(name, justify="left" if words else "right", overflow="fold")
     for texts in cells(result):
         table.add_row(*(printable(text) for text in texts))

@@ -18,7 +18,7 @@ KINDS = {
     "substitute": "substituted in place",
     "drop": "commit skipped",
 }
-HEAD = ("arm", "intervention", "rate", "win rate", "95 % interval", "p", "adjusted p", "done", "n")
+HEAD = ("arm", "kind", "rate", "win rate", "95 % interval", "p", "adjusted p", "done", "n")
 
 
 def write_probe(result: Mapping[str, Any], folder: Path) -> Path:
@@ -59,7 +59,7 @@ def cells(result: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             row["arm"],
-            KINDS[row["kind"]],
+            row["kind"],
             percent(row["rate"]),
             number(row["win_rate"]["value"], 3),
             interval(row["win_rate"]),
@@ -113,6 +113,7 @@ def _per_point(trend: Mapping[str, Any]) -> str:
 def notes(result: Mapping[str, Any]) -> list[str]:
     """What every figure rests on."""
     return [
+        "Interventions: " + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items()) + ".",
         f"Benchmark {result['benchmark']}, judged by {result['judge']}; {result['num_questions']} questions.",
         "Each arm is judged against its own undisturbed answers, in both orders; 0.5 means no change. The question is "
         "the unit: decoding seeds are averaged within it, intervals are BCa bootstraps over questions, p-values "
