@@ -76,3 +76,9 @@ def test_every_part_of_the_package_has_a_rule() -> None:
 @pytest.mark.parametrize("name", ["utils", "common", "helpers", "base", "misc"])
 def test_no_module_without_a_subject(name: str) -> None:
     assert not list(SOURCE.rglob(f"{name}.py"))
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Pytest imports them by name alone."""
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
