@@ -235,7 +235,7 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
         ([judgments, "--alpha", 2], "alpha"),
         ([judgments, "--resamples", 1], "num_resamples"),
         ([tmp_path / "none.jsonl"], "no such file"),
-        ([tmp_path], "no such file"),
+        ([tmp_path], "it is a folder"),
     ):
         assert run("compare", *flags) == 2
         assert message in " ".join(capsys.readouterr().err.split())

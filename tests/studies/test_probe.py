@@ -181,3 +181,12 @@ def test_a_benchmark_of_grades_is_refused(answered):
         judge_probe(
             judging_protocol("mt-bench"), ExactJudge("toy", compare), QUESTIONS, ["ce"], PLAN, answered
         )  # fmt: skip
+
+
+def test_a_model_that_is_not_there_leaves_the_folder_free(toy, tmp_path):
+    def missing():
+        raise ConfigError("no such folder")
+
+    with pytest.raises(ConfigError, match="no such folder"):
+        answer_probe([Arm("ce", "typo", missing)], QUESTIONS, PLAN, tmp_path)
+    answer_probe([Arm("ce", "right", lambda: toy)], QUESTIONS, PLAN, tmp_path)

@@ -21,7 +21,7 @@ from slackdlm.models.loading import LoadedModel, load_model
 from slackdlm.training.checkpoints import checkpoint_step
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig, load_recipe
 from slackdlm.training.data import Sample
-from slackdlm.training.run import TrainResult, train, train_samples
+from slackdlm.training.run import TrainResult, _check_logger, train, train_samples
 
 Build = Callable[[], LoadedModel]
 SCRIPT = Path(__file__).with_name("interrupted.py")
@@ -414,3 +414,11 @@ def test_a_run_killed_ten_times_while_saving_ends_as_the_unbroken_one(tmp_path: 
     finish(tmp_path / "killed")
     finish(tmp_path / "whole")
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_logger_that_is_not_installed_is_named_before_the_folder_is_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"wandb is not installed; pip install 'slackdlm\[logg"):
+        _check_logger("wandb")

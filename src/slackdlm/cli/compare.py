@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
+from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError
 from slackdlm.terminal import printable
 
@@ -48,6 +49,8 @@ def add_compare(commands: Commands) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    if arguments.output is not None:
+        check_output_folder("--output", arguments.output)
     from slackdlm.evaluation.answer_files import read_answer_file, style_of
     from slackdlm.evaluation.compare import compare
     from slackdlm.evaluation.comparison import Settings

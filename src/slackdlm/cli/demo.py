@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
+from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds: expected at least 1, got {arguments.seeds}")
+    check_output_folder("--output", arguments.output)
     console = Console()
     plan = QUICK if arguments.quick else DemoPlan()
     report = run_demo(

@@ -19,6 +19,7 @@ from slackdlm.cli.decoding import (
     decoding,
     intervention,
 )
+from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable
 
@@ -80,7 +81,12 @@ def _generate(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         if arguments.replay is not None:
             raise ConfigError("generate: --replay shows printed answers; leave --output out")
+        check_output_file("--output", arguments.output, arguments.input)
         journal_folder(arguments.output)
+    if arguments.replay is not None:
+        if arguments.replay.suffix not in (".html", ".htm"):
+            raise ConfigError(f"--replay {arguments.replay}: expected a name that ends in .html")
+        check_output_file("--replay", arguments.replay, arguments.input)
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
     if arguments.output is not None:
@@ -154,6 +160,7 @@ def _answer(arguments: argparse.Namespace) -> None:
     questions = read_benchmark_questions(
         arguments.questions, arguments.benchmark, column=arguments.column, first=arguments.first
     )
+    check_output_file("--output", arguments.output, arguments.questions)
     journal_folder(arguments.output)
     device = arguments.device
     if device is None and torch.cuda.is_available():

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
+from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,6 +90,13 @@ def _judge(arguments: argparse.Namespace) -> None:
         journal=arguments.journal,
         export=arguments.export,
     )
+    given = [files.questions, files.references, files.baseline, *files.answers]
+    for flag, output in (
+        ("--output", files.output),
+        ("--export", files.export),
+        ("--journal", files.journal),
+    ):
+        check_output_file(flag, output, *given)
     budget = Budget(arguments.max_calls, arguments.max_usd)
     judge, console = judge_of(arguments), Console()
     if arguments.dry_run:

@@ -13,6 +13,7 @@ from rich.text import Text
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import add_decoding, decoding
 from slackdlm.cli.judge import add_judge_choice, judge_of
+from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable
 
@@ -89,6 +90,7 @@ def _probe(arguments: argparse.Namespace) -> None:
     questions = protocol.read_questions(arguments.questions, arguments.references)
     questions = questions[: arguments.first]
     names = [arm.name for arm in arms]
+    check_output_folder("--output", arguments.output)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:

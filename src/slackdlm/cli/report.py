@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
-from slackdlm.errors import ConfigError
+from slackdlm.cli.outputs import check_output_folder
+from slackdlm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     pass
@@ -35,5 +36,10 @@ def _report(arguments: argparse.Namespace) -> None:
             f"{arguments.results}: expected a results.json, which is an object; "
             f"got a {type(results).__name__}"
         )
-    report = write_report(results, arguments.output or arguments.results.parent)
+    folder = arguments.output or arguments.results.parent
+    check_output_folder("--output", folder)
+    try:
+        report = write_report(results, folder)
+    except DataError as error:
+        raise DataError(f"{arguments.results}: {error}") from error
     Console().print(Text(f"report: {report}"))

@@ -91,12 +91,16 @@ def journal_folder(output: Path) -> Path:
     """Where the answers to an output are journalled; made here.
 
     Raises:
-        ConfigError: If the output could not be written in the end.
+        ConfigError: If the output could not be written in the end, or is a file that no journal stands for.
     """
     folder = output.with_name(output.name + ".journal")
     try:
         if output.is_dir():
             raise IsADirectoryError(None, "it is a folder")
+        if output.exists() and not folder.exists():
+            raise FileExistsError(
+                None, f"it exists and {folder.name} beside it, which made it, does not"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.probe"
         probe.touch()

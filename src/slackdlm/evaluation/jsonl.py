@@ -60,7 +60,8 @@ def read_json(path: Path, *, what: str) -> object:
 def read_text(path: Path, *, what: str) -> str:
     """A UTF-8 file without its byte-order mark; DataError if it is missing or something else."""
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file; expected {what}")
+        what_is_there = "it is a folder" if path.is_dir() else "there is no such file"
+        raise DataError(f"{path}: {what_is_there}; expected {what}")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -181,7 +182,8 @@ def show(value: object) -> str:
 
 def _read_parquet(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file; expected {what}")
+        what_is_there = "it is a folder" if path.is_dir() else "there is no such file"
+        raise DataError(f"{path}: {what_is_there}; expected {what}")
     from pyarrow import ArrowException, parquet
 
     try:

@@ -69,7 +69,7 @@ def load_model(
     """
     placement = Placement(
         dtype=_parse_dtype(dtype),
-        device=None if device is None else torch.device(device),
+        device=None if device is None else _device(device),
         device_map=device_map,
         quantization=quantization,
     )
@@ -226,3 +226,15 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise CheckpointError(
             f"{folder / 'tokenizer.json'}: expected a tokenizer, got {error}; copy the file again"
         ) from error
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device: unknown {device!r}; use cpu, cuda or cuda:0") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"device: torch {torch.__version__} finds no CUDA device for {str(device)!r}; use cpu"
+        )
+    return found

@@ -134,7 +134,9 @@ def bench_loss(
     """
     if repeats < 2:
         raise ConfigError(f"bench: expected at least 2 repeats for quantiles, got {repeats}")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    if device not in ("cpu", "cuda") and not device.startswith("cuda:"):
+        raise ConfigError(f"bench: unknown device {device!r}; use cpu or cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"bench: torch {torch.__version__} finds no CUDA device for {device!r}")
     problem = make_problem(size, device=device, dtype=dtype)
     providers = PROVIDERS if providers is None else providers

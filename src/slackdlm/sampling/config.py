@@ -58,8 +58,9 @@ class SamplerConfig:
     """Keep every step's commits in ``Generation.steps``."""
 
     def __post_init__(self) -> None:
-        if self.canvas_length < 1 or self.batch_size < 1:
-            raise ConfigError("sampler: canvas_length and batch_size must be at least 1")
+        for name in ("canvas_length", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"sampler: {name} must be at least 1, got {getattr(self, name)}")
         if self.refill < 0:
             raise ConfigError(f"sampler: refill must be at least 0, got {self.refill}")
         for name in ("temperature", "guidance"):

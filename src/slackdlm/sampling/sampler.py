@@ -87,6 +87,11 @@ class Sampler:
 
     def _check_lengths(self, encoded: Sequence[list[int]]) -> None:
         room = self.loaded.max_length - self.config.canvas_length
+        if room < 1:
+            raise DataError(
+                f"generate: a canvas of {self.config.canvas_length} leaves no room for a prompt in the model's "
+                f"{self.loaded.max_length} tokens; shorten the canvas"
+            )
         too_long = [row for row, prompt in enumerate(encoded) if len(prompt) > room]
         if too_long:
             raise DataError(

@@ -56,13 +56,17 @@ def answer_probe(
             another way. More rates, kinds, seeds and arms may be added.
     """
     check_arms(arms)
-    _same_probe(arms, questions, plan, output)
+    identity = _same_probe(arms, questions, plan, output)
     for arm in arms:
         loaded: LoadedModel | None = None
         for condition, seed in _decodings(plan):
             file = answer_file(output, arm.name, condition, seed)
             if not file.exists():
-                loaded = loaded or arm.load()
+                if loaded is None:
+                    loaded = arm.load()
+                    identity["arms"][arm.name] = arm.model
+                    output.mkdir(parents=True, exist_ok=True)
+                    write_json(output / "plan.json", identity)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 answered = answer_questions(
                     loaded,
@@ -85,31 +89,31 @@ def answer_probe(
 
 def _same_probe(
     arms: Sequence[Arm], questions: Sequence[Question], plan: ProbePlan, output: Path
-) -> None:
+) -> dict[str, Any]:
+    """What the folder's answers have in common, with the arms it holds; ConfigError if this probe is another."""
     file = output / "plan.json"
     wanted: dict[str, Any] = {
         "sampler": asdict(plan.sampler),
         "questions": content_hash(
             [[q.id, [dict(m) for m in q.messages], list(q.later_turns)] for q in questions]
         ),
-        "arms": {arm.name: arm.model for arm in arms},
+        "arms": {},
     }
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        wanted["arms"] = found["arms"] | wanted["arms"]
+        wanted["arms"] = found["arms"]
         for key in ("sampler", "questions"):
             if found[key] != wanted[key]:
                 raise ConfigError(
                     f"{output}: holds a probe with other {key}; choose another output or delete the folder"
                 )
-        for name, model in found["arms"].items():
-            if model != wanted["arms"][name]:
+        for arm in arms:
+            known = found["arms"].get(arm.name, arm.model)
+            if known != arm.model:
                 raise ConfigError(
-                    f"{output}: there {name} is {model}, not {wanted['arms'][name]}; "
-                    "choose another name or output"
+                    f"{output}: there {arm.name} is {known}, not {arm.model}; choose another name or output"
                 )
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(file, wanted)
+    return wanted
 
 
 def num_decodings(plan: ProbePlan) -> int:

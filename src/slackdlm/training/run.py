@@ -5,6 +5,7 @@ evaluation), ``checkpoints/`` and, at the end, ``model/``: the weights and token
 alone if one was trained (``load_model(base, adapter=run / "model")``).
 """
 
+import importlib.util
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -194,6 +195,7 @@ def train_samples(
         },
         **environment(),
     }
+    _check_logger(training.report_to)
     start = begin(folder, run, resume=resume)
     if start.result is not None:
         recorded: dict[str, Any] = {**start.result, "output": folder}
@@ -366,3 +368,11 @@ def _result(folder: Path, *, steps: int, seconds: float, num_positions: int) -> 
         seconds=seconds,
         tokens_per_second=num_positions / seconds if num_positions else None,
     )
+
+
+def _check_logger(report_to: str) -> None:
+    """A logger that is not installed would stop the run only once its folder is claimed."""
+    if report_to != "none" and importlib.util.find_spec(report_to) is None:
+        raise ConfigError(
+            f"training.report_to: {report_to} is not installed; pip install 'slackdlm[loggers]', or none"
+        )

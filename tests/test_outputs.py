@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from slackdlm.cli import main
+from slackdlm.models.loading import save_model
+from slackdlm.studies.toy_language import write_tasks
+
+
+@pytest.fixture(scope="module")
+def model(toy, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs") / "model"
+    save_model(toy, folder)
+    return folder
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    file = tmp_path / "questions.jsonl"
+    lines = [json.dumps({"prompt": task.prompt}) + "\n" for task in write_tasks(2, seed=5)]
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
+
+
+def run(capsys, *words: object) -> str:
+    """The error of a command that must fail with one."""
+    assert main([str(word) for word in words]) == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("command", ["answer", "generate", "surface-form", "judge"])
+def test_no_command_replaces_a_file_it_reads(capsys, tmp_path, model, questions, command):
+    words = {
+        "answer": ("answer", model, "--questions", questions, "--canvas-length", 8),
+        "generate": ("generate", model, "--input", questions, "--canvas-length", 8),
+        "surface-form": ("surface-form", questions, "--tokenizer", model),
+        "judge": (
+            *("judge", "--benchmark", "pairs", "--questions", questions, "--answers", questions),
+            *("--baseline", questions, "--judge", "toy"),
+        ),
+    }[command]
+    before = files(tmp_path)
+    assert "would replace a file to be read" in run(capsys, *words, "--output", questions)
+    assert files(tmp_path) == before
+
+
+def test_answers_replace_no_file_that_answers_did_not_make(capsys, tmp_path, model, questions):
+    other = tmp_path / "other.jsonl"
+    other.write_text("precious", encoding="utf-8")
+    words = ("answer", model, "--questions", questions, "--canvas-length", 8, "--output", other)
+    assert "other.jsonl.journal beside it, which made it, does not" in run(capsys, *words)
+    assert other.read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.parametrize("place", ["folder", "other.txt"])
+def test_a_replay_is_a_page_that_replaces_nothing_else(capsys, tmp_path, model, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.html").mkdir()
+    prompt = write_tasks(1, seed=5)[0].prompt
+    words = ("generate", model, "--prompt", prompt, "--canvas-length", 8, "--replay")
+    assert "expected a name that ends in .html" in run(capsys, *words, tmp_path / place)
+    assert "is a folder; give a file" in run(capsys, *words, tmp_path / "folder.html")
+    assert files(tmp_path) == {}
+
+
+def test_an_output_folder_that_is_a_file_is_named(capsys, tmp_path, model, questions):
+    probe = ("probe", "--arm", f"a={model}", "--questions", questions, "--judge", "toy")
+    assert "is a file; give a folder" in run(
+        capsys, *probe, "--canvas-length", 8, "--output", questions
+    )
+    assert "is a file; give a folder" in run(capsys, "demo", "--quick", "--output", questions)
+    assert "cannot be written" in run(capsys, "demo", "--quick", "--output", questions / "below")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("banana", "device: unknown"), ("cuda", "finds no CUDA device")]
+)
+def test_a_device_that_is_not_there_is_named(capsys, tmp_path, model, questions, device, message):
+    words = ("answer", model, "--questions", questions, "--canvas-length", 8, "--device", device)
+    assert message in run(capsys, *words, "--output", tmp_path / "a.jsonl")
+
+
+def test_a_folder_is_no_missing_file_and_a_canvas_can_be_too_long(capsys, tmp_path, model):
+    words = ("generate", model, "--canvas-length", 8, "--input", tmp_path)
+    assert "it is a folder" in run(capsys, *words)
+    long = ("generate", model, "--prompt", "tell", "--canvas-length", 500)
+    assert "leaves no room for a prompt" in run(capsys, *long)
