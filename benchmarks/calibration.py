@@ -1,6 +1,6 @@
 """Do the intervals cover what they say, and do the tests reject as rarely? Measured on real Arena-Hard judgments.
 
-    python benchmarks/calibration.py ../shared/data/arena_hard/v0.1_judgment_bagel-8b_by_R1-Distill-70B.jsonl
+    python benchmarks/calibration.py PATH/v0.1_judgment_bagel-8b_by_R1-Distill-70B.jsonl
 
 The questions with both games scored are the population. A study draws ``n`` of them with replacement and swaps the
 two systems' names on each with probability ``swap``: at 0.5 neither system is better, whatever the judge says. Beside
