@@ -6,7 +6,6 @@ Three questions, a file each: how wrong are float32 gradients, what does the lat
 
 import csv
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, reference
 from slackdlm.lattice.band import gather_columns
-from slackdlm.objectives.bench import hardware
+from slackdlm.measurement import hardware, spread
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
 
 RESULTS = Path(__file__).parent / "results"
@@ -173,8 +172,7 @@ def _times(*runs: Callable[[], object], repeats: int) -> list[dict[str, float]]:
                 kept.append(1000 * (time.perf_counter() - start))
     found = []
     for kept in timings:
-        tenths = statistics.quantiles(kept, n=10, method="inclusive")
-        found.append({f"p{10 * (i + 1)}": round(tenths[i], 3) for i in (1, 4, 7)})
+        found.append({name: round(value, 3) for name, value in spread(kept)._asdict().items()})
     return found
 
 

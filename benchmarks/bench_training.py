@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from slackdlm.measurement import hardware
+from slackdlm.measurement import hardware, spread
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses
@@ -70,15 +70,15 @@ if __name__ == "__main__":
         times = step_times(vocab_size, repeats)
         ce = statistics.median(times["ce"])
         for name, milliseconds in times.items():
-            tenths = statistics.quantiles(milliseconds, n=10, method="inclusive")
+            times_ms = spread(milliseconds)
             rows.append(
                 {
                     "arm": name,
                     "vocab_size": vocab_size,
-                    "p20_ms": round(tenths[1], 1),
-                    "p50_ms": round(tenths[4], 1),
-                    "p80_ms": round(tenths[7], 1),
-                    "ratio_to_ce": round(tenths[4] / ce, 3),
+                    "p20_ms": round(times_ms.p20, 1),
+                    "p50_ms": round(times_ms.p50, 1),
+                    "p80_ms": round(times_ms.p80, 1),
+                    "ratio_to_ce": round(times_ms.p50 / ce, 3),
                     "repeats": repeats,
                     "num_threads": torch.get_num_threads(),
                     "hardware": hardware("cpu"),

@@ -7,7 +7,6 @@ every line of it on a CPU at toy size, where the figures mean nothing.
 
 import argparse
 import csv
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, cpu
 from slackdlm.lattice.band import clamp_columns, target_band
+from slackdlm.measurement import Spread, hardware, spread
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel
@@ -32,7 +32,6 @@ from slackdlm.objectives.bench import (
     Row,
     Size,
     bench_loss,
-    hardware,
     write_rows,
 )
 from slackdlm.training.data import Sample
@@ -304,9 +303,7 @@ def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
     network.unload()
 
 
-def timed(
-    run: Callable[[], object], scale: Scale
-) -> tuple[tuple[float, float, float], float | None]:
+def timed(run: Callable[[], object], scale: Scale) -> tuple[Spread, float | None]:
     """Quantiles in milliseconds after two runs that do not count, and the peak memory in GiB."""
     on_gpu = scale.device == "cuda"
     milliseconds: list[float] = []
@@ -321,9 +318,8 @@ def timed(
             torch.cuda.synchronize()
         if turn >= 2:
             milliseconds.append(1000 * (time.perf_counter() - start))
-    tenths = statistics.quantiles(milliseconds, n=10, method="inclusive")
     peak = round(torch.cuda.max_memory_allocated() / 2**30, 3) if on_gpu else None
-    return (tenths[1], tenths[4], tenths[7]), peak
+    return spread(milliseconds), peak
 
 
 def write(rows: list[dict[str, object]], file: Path, scale: Scale) -> None:

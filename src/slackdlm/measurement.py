@@ -2,10 +2,43 @@
 
 import ctypes
 import platform
+import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+
+from slackdlm.errors import ConfigError
+
+
+class Spread(NamedTuple):
+    """Quantiles of repeated runs, in their unit."""
+
+    p20: float
+    p50: float
+    p80: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Quantiles of at least 2 values, interpolated between them."""
+    tenths = statistics.quantiles(values, n=10, method="inclusive")
+    return Spread(tenths[1], tenths[4], tenths[7])
+
+
+def check_benchmark(*, repeats: int, device: str) -> None:
+    """Refuse what cannot be timed.
+
+    Raises:
+        ConfigError: If there are too few repeats, or the device is unknown or missing.
+    """
+    if repeats < 2:
+        raise ConfigError(f"bench: expected at least 2 repeats for quantiles, got {repeats}")
+    if device not in ("cpu", "cuda") and not device.startswith("cuda:"):
+        raise ConfigError(f"bench: unknown device {device!r}; use cpu or cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"bench: torch {torch.__version__} finds no CUDA device for {device!r}")
 
 
 def now(device: torch.device) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from slackdlm.cli.commands import Commands
+from slackdlm.cli.decoding import add_model
 
 if TYPE_CHECKING:
     pass
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 def add_chat(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("chat", help="talk to a model and watch its canvas resolve")
-    parser.add_argument("model", help="model folder or hub id")
-    parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
+    add_model(parser)
     parser.add_argument(
         "--canvas-length", type=int, default=128, help="positions (default: %(default)s)"
     )

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from slackdlm.canvas import insert_slack
 from slackdlm.errors import ConfigError
-from slackdlm.measurement import hardware, now, peak_memory, reset_peak_memory
+from slackdlm.measurement import (
+    check_benchmark,
+    hardware,
+    now,
+    peak_memory,
+    reset_peak_memory,
+    spread,
+)
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.objectives.masked_ce import masked_ce_loss
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
@@ -132,12 +139,7 @@ def bench_loss(
         Rows, mode by mode. ``torch_ctc`` has another collapse map and looks at all
         positions; it is the outside baseline for cost alone.
     """
-    if repeats < 2:
-        raise ConfigError(f"bench: expected at least 2 repeats for quantiles, got {repeats}")
-    if device not in ("cpu", "cuda") and not device.startswith("cuda:"):
-        raise ConfigError(f"bench: unknown device {device!r}; use cpu or cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"bench: torch {torch.__version__} finds no CUDA device for {device!r}")
+    check_benchmark(repeats=repeats, device=device)
     problem = make_problem(size, device=device, dtype=dtype)
     providers = PROVIDERS if providers is None else providers
     for mode in MODES:
@@ -147,16 +149,16 @@ def bench_loss(
                 runs[provider].append(_run(mode, problem, loss))
         for provider in providers:
             timed = runs[provider][1:]
-            wall = statistics.quantiles([run.wall_ms for run in timed], n=10, method="inclusive")
+            wall = spread([run.wall_ms for run in timed])
             peaks = [run.extra_bytes for run in timed if run.extra_bytes is not None]
             yield Row(
                 provider=provider,
                 mode=mode,
                 **asdict(size),
                 dtype=str(dtype).removeprefix("torch."),
-                p20_ms=round(wall[1], 3),
-                p50_ms=round(wall[4], 3),
-                p80_ms=round(wall[7], 3),
+                p20_ms=round(wall.p20, 3),
+                p50_ms=round(wall.p50, 3),
+                p80_ms=round(wall.p80, 3),
                 cpu_p50_ms=round(statistics.median(run.cpu_ms for run in timed), 3),
                 peak_extra_mib=round(max(peaks) / 2**20, 1) if peaks else None,
                 repeats=repeats,

@@ -6,17 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
 from slackdlm.evaluation.comparison import Comparison, JudgeReport, Line
 from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
+from slackdlm.report.page import environment, style_sheet, write_file
 from slackdlm.report.results import drawable
 from slackdlm.report.tables import MISSING, count, interval, markdown_text, number, p_text
 
-HERE = Path(__file__).parent
 HEAD = (
     "comparison",
     "value",
@@ -58,9 +57,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
         "comparison.json": json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n",
     }
     for name, text in texts.items():
-        part = folder / (name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        write_file(folder / name, text.encode())
     return folder / "comparison.html"
 
 
@@ -186,14 +183,8 @@ def latex(comparison: Comparison) -> str:
 
 def page(comparison: Comparison) -> str:
     """The whole comparison as one self-contained page without script."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("comparison.html.jinja").render(
+    template = environment().get_template("comparison.html.jinja")
+    return template.render(
         groups=[
             {
                 "benchmark": benchmark,
@@ -207,7 +198,7 @@ def page(comparison: Comparison) -> str:
         warnings=[drawable(text) for text in comparison.warnings],
         judges=[(_named(r), judge_sentences(r), drawable(r.identity)) for r in comparison.judges],
         notes=notes(comparison),
-        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),  # ours
+        style=Markup(style_sheet()),  # ours
     )
 
 

@@ -1,7 +1,6 @@
 """What does decoding cost? LLaDA's algorithm as published and ours, on the same weights and prompts, in one go."""
 
 import csv
-import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -12,8 +11,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from slackdlm.errors import ConfigError
-from slackdlm.measurement import hardware, now, peak_memory, reset_peak_memory
+from slackdlm.measurement import (
+    check_benchmark,
+    hardware,
+    now,
+    peak_memory,
+    reset_peak_memory,
+    spread,
+)
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, new_model
 from slackdlm.models.tokenizer import train_tokenizer
@@ -210,10 +215,7 @@ def bench_decode(
     Yields:
         One row per case.
     """
-    if repeats < 2:
-        raise ConfigError(f"bench: expected at least 2 repeats for quantiles, got {repeats}")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"bench: torch {torch.__version__} finds no CUDA device for {device!r}")
+    check_benchmark(repeats=repeats, device=device)
     cases = CASES if cases is None else cases
     loaded = make_model(size, device=device, dtype=dtype)
     runs: dict[str, list[_Run]] = {name: [] for name in cases}
@@ -228,9 +230,7 @@ def bench_decode(
     for name, case in cases.items():
         decoded = runs[name][0].decoded
         num_cells = size.canvas_length * case.batch
-        wall = statistics.quantiles(
-            [run.wall_ms for run in runs[name][1:]], n=10, method="inclusive"
-        )
+        wall = spread([run.wall_ms for run in runs[name][1:]])
         peaks = [run.extra_bytes for run in runs[name] if run.extra_bytes is not None]
         other = expected.get((case.temperature, case.batch)) if case.temperature == 0 else None
         yield Row(
@@ -239,10 +239,10 @@ def bench_decode(
             batch=case.batch,
             **asdict(size),
             dtype=str(dtype).removeprefix("torch."),
-            p20_ms=round(wall[1], 2),
-            p50_ms=round(wall[4], 2),
-            p80_ms=round(wall[7], 2),
-            tokens_per_second=round(1000 * num_cells / wall[4], 2),
+            p20_ms=round(wall.p20, 2),
+            p50_ms=round(wall.p50, 2),
+            p80_ms=round(wall.p80, 2),
+            tokens_per_second=round(1000 * num_cells / wall.p50, 2),
             forwards_per_token=round(decoded.num_forwards / num_cells, 4),
             same_tokens=None if other is None else _share_equal(decoded, other),
             peak_extra_mib=round(max(peaks) / 2**20, 1) if peaks else None,
