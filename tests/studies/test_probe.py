@@ -1,4 +1,5 @@
 import json
+import statistics
 
 import pytest
 
@@ -6,8 +7,9 @@ from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.judges import ExactJudge
 from slackdlm.evaluation.judging import Budget
-from slackdlm.evaluation.judgments import read_games
+from slackdlm.evaluation.judgments import Game, read_games
 from slackdlm.evaluation.protocols import judging_protocol
+from slackdlm.sampling.intervention import Dose
 from slackdlm.sampling.sampler import SamplerConfig
 from slackdlm.studies.probe import answer_file, answer_probe, judge_probe, num_calls, read_doses
 from slackdlm.studies.probe_plan import Arm, Condition, ProbePlan, check_arms
@@ -190,3 +192,25 @@ def test_a_model_that_is_not_there_leaves_the_folder_free(toy, tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         answer_probe([Arm("ce", "typo", missing)], QUESTIONS, PLAN, tmp_path)
     answer_probe([Arm("ce", "right", lambda: toy)], QUESTIONS, PLAN, tmp_path)
+
+
+@pytest.mark.parametrize(("score", "p_value"), [(0.5, 1.0), (0.0, 2 / 2**6)])
+def test_ties_are_no_change_and_losses_are_one_with_undisturbed_answers_at_one_half(score, p_value):
+    games = [
+        Game(str(n), f"ce/{c.kind}-{c.rate:g}/seed-{s}", "ce/none/seed-0", order, score, "A=B",
+             "ok", None, {"judge": "by hand", "seed": s})
+        for n in range(6)
+        for c in PLAN.conditions()
+        for s in PLAN.seeds(c)
+        for order in (0, 1)
+    ]  # fmt: skip
+    dose = Dose(asked=1, displaced=1, impossible=0, lost=0, committed=9)
+    doses = {("ce", condition): dose for condition in PLAN.conditions()}
+    found = probe_result(
+        games, doses, PLAN, ["ce"], benchmark="pairs", judge="by hand", num_resamples=200
+    )
+    assert {row.win_rate.value for row in found.rows} == {score}
+    assert [row.p_value for row in found.rows] == pytest.approx([p_value] * 4)
+    doses_tried, points = [0.0, 0.1, 0.5], [0.5, score, score]
+    slope = statistics.linear_regression(doses_tried, points).slope
+    assert [one.trend.value for one in found.trends] == pytest.approx([slope] * 2)
