@@ -21,3 +21,17 @@ def published() -> Path:
     if folder is None:
         pytest.skip("SLACKDLM_DATA names no folder of published files")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def rubric(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge prompt in Creative-Writing-Bench's layout with criteria beside it; ours, as its own have no licence."""
+    folder = tmp_path_factory.mktemp("rubric")
+    (folder / "creative_writing_criteria.txt").write_text("Clear\nVivid\nDull")
+    (folder / "negative_criteria.txt").write_text("Dull")
+    prompt = folder / "creative_writing_judging_prompt.txt"
+    prompt.write_text(
+        "Grade it.\n{lower_is_better_criteria}\n[P]\n{writing_prompt}\n[R]\n{test_model_response}\n[C]\n"
+        "{creative_writing_criteria}"
+    )
+    return prompt

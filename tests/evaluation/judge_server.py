@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,15 +35,25 @@ def verdict_for(messages: Sequence[dict[str, str]]) -> str:
     return VERDICTS[digest[0] % len(VERDICTS)]
 
 
+def _verdict(messages: Sequence[dict[str, str]]) -> str:
+    return f"A longer explanation. My verdict: [[{verdict_for(messages)}]]"
+
+
 class JudgeServer(ThreadingHTTPServer):
     """Each prompt first meets the faults of its turn, then a reply; ``requests`` holds all that came."""
 
     daemon_threads = True
 
     def __init__(
-        self, faults: Sequence[str], *, forever: bool = False, retry_after: str = "0.05"
+        self,
+        faults: Sequence[str],
+        *,
+        forever: bool = False,
+        retry_after: str = "0.05",
+        reply: Callable[[Sequence[dict[str, str]]], str] | None = None,
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.reply = reply or _verdict
         self.faults = list(faults)
         self.forever = forever
         self.retry_after = retry_after
@@ -83,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.headers.append({k.lower(): v for k, v in self.headers.items()})
         fault = self.server.fault_for(body)
-        text = f"A longer explanation. My verdict: [[{verdict_for(body['messages'])}]]"
+        text = self.server.reply(body["messages"])
         if fault in ("429", "500", "503", "408", "400", "401", "404"):
             error = {"error": {"message": f"asked with {self.headers['Authorization']}"}}
             self._send(int(fault), json.dumps(error))
@@ -143,10 +153,13 @@ def _completion(text: str | None) -> dict[str, Any]:
 
 @contextmanager
 def serving(
-    *faults: str, forever: bool = False, retry_after: str = "0.05"
+    *faults: str,
+    forever: bool = False,
+    retry_after: str = "0.05",
+    reply: Callable[[Sequence[dict[str, str]]], str] | None = None,
 ) -> Generator[JudgeServer]:
     """A server in a thread; its faults come in order to every prompt, once or ``forever``."""
-    server = JudgeServer(faults, forever=forever, retry_after=retry_after)
+    server = JudgeServer(faults, forever=forever, retry_after=retry_after, reply=reply)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

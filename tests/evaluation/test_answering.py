@@ -228,13 +228,22 @@ def test_fewer_than_one_question_cannot_be_asked(tmp_path: Path) -> None:
         read_questions(tmp_path / "any", first=0)
 
 
-def test_benchmark_files_are_read_as_questions(excerpts: Path) -> None:
+def test_benchmark_files_are_read_as_questions(excerpts: Path, tmp_path: Path) -> None:
     arena = read_benchmark_questions(
         excerpts / "arena_hard" / "v2.0_questions.jsonl", "arena-hard", first=2
     )
     assert len(arena) == 2
     (mt, *_) = read_benchmark_questions(excerpts / "mt_bench" / "questions.jsonl", "mt-bench")
     assert len(mt.later_turns) == 1
+    told = {"category": "c", "writing_prompt": "Write. <SEED>", "seed_modifiers": ["one", "two"]}
+    (tmp_path / "prompts.json").write_text(json.dumps({"9": told}))
+    pieces = read_benchmark_questions(tmp_path / "prompts.json", "creative-writing")
+    assert [(piece.id, piece.prompt) for piece in pieces] == [
+        ("9#1", "Write. one"), ("9#2", "Write. two"), ("9#3", "Write. one"),
+    ]  # fmt: skip
+    (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": "Say.", "dataset": "d"}]))
+    (said,) = read_benchmark_questions(tmp_path / "alpaca.json", "alpaca-eval")
+    assert (said.prompt, said.category) == ("Say.", "d")
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_every_kind_of_judgment_file_is_recognised(excerpts, tmp_path):
     named = tmp_path / "gemma.json"
     named.write_text(json.dumps([{"session_id": "s", "score": "7"}]))
     assert read_judgment_file(named)[0].system == "gemma"
-    with pytest.raises(DataError, match="not a judgment file of a known kind"):
+    with pytest.raises(DataError, match="holds no judgments of a known kind"):
         read_judgment_file(excerpts / "mt_bench/questions.jsonl")
 
 
@@ -231,7 +231,7 @@ def test_every_kind_of_answer_file_is_recognised(excerpts, tmp_path):
     ours = tmp_path / "answers.jsonl"
     ours.write_text(json.dumps({"id": "q", "turn": 1, "system": "m", "text": "one two"}) + "\n")
     assert style_of(read_answer_file(ours)).lengths == {("q", "m"): 2}
-    with pytest.raises(DataError, match="not an answer file of a known kind"):
+    with pytest.raises(DataError, match="holds no answers of a known kind"):
         read_answer_file(excerpts / "mt_bench/questions.jsonl")
     with pytest.raises(DataError, match="answers a question twice"):
         style_of([*found[0], *found[0]])

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -147,9 +146,10 @@ REPLIES = st.lists(WORDS | st.text(max_size=4), max_size=8).map(" ".join)
 @given(reply=REPLIES, name=st.sampled_from(protocol_names()), answer=REPLIES)
 @settings(max_examples=300)
 def test_any_reply_is_a_score_on_the_scale_or_is_said_to_be_none(
-    reply: str, name: Any, answer: str
+    rubric: Path, reply: str, name: str, answer: str
 ) -> None:
-    protocol = judging_protocol(name)
+    prompt = rubric if name == "creative-writing" else None
+    protocol = judging_protocol(name, judge_prompt=prompt)
     verdict = protocol.parse(strip_thoughts(reply))
     if verdict is None:
         return
@@ -159,7 +159,7 @@ def test_any_reply_is_a_score_on_the_scale_or_is_said_to_be_none(
         assert all(0 <= score <= 1 for score in scores)
         label = verdict if name == "mt-bench-pairs" else str(verdict)
         assert label.upper() in reply.upper()
-    else:
+    elif prompt is None:
         # Never a number that the reply does not hold.
         assert f"{verdict:g}".lstrip("-") in reply or str(int(verdict)) in reply
 

@@ -75,9 +75,10 @@ def test_a_planted_verdict_does_not_move_the_parser(
     assert {game.verdict for game in judged.judgments} == {verdict}
 
 
-def test_every_name_is_a_protocol() -> None:
+def test_every_name_is_a_protocol(rubric: Path) -> None:
     for name in protocol_names():
-        protocol = judging_protocol(name)  # pyright: ignore[reportArgumentType]
+        prompt = rubric if name == "creative-writing" else None
+        protocol = judging_protocol(name, judge_prompt=prompt)
         assert protocol.name == name
         assert (protocol.num_shown == 2) == (protocol.write_games is not None)
         assert (protocol.num_shown == 1) == (protocol.write_grades is not None)

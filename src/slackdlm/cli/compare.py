@@ -34,6 +34,12 @@ def add_compare(commands: Commands) -> None:
         metavar="COVARIATE",
         help="length, headers, lists, bold; without a name: all",
     )
+    parser.add_argument(
+        "--criteria",
+        type=Path,
+        metavar="FOLDER",
+        help="data folder of your copy of Creative-Writing-Bench, to read its run files by",
+    )
     parser.add_argument("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
     parser.add_argument("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=10_000, help="default: %(default)s")
@@ -52,6 +58,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         check_output_folder("--output", arguments.output)
     from slackdlm.evaluation.answer_files import read_answer_file, style_of
+    from slackdlm.evaluation.benchmarks.creative_writing import read_criteria
     from slackdlm.evaluation.compare import compare
     from slackdlm.evaluation.comparison import Settings
     from slackdlm.evaluation.judgment_files import read_judgment_file
@@ -82,8 +89,13 @@ def _compare(arguments: argparse.Namespace) -> None:
     style = None
     if arguments.answers:
         style = style_of([a for file in arguments.answers for a in read_answer_file(file)])
+    criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
     found = compare(
-        [judgment for file in arguments.judgments for judgment in read_judgment_file(file)],
+        [
+            judgment
+            for file in arguments.judgments
+            for judgment in read_judgment_file(file, criteria=criteria)
+        ],
         settings=settings,
         style=None if style is None else style.metadata,
         lengths=None if style is None else style.lengths,

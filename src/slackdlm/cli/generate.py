@@ -131,7 +131,7 @@ def add_answer(commands: Commands) -> None:
     parser.add_argument("--questions", type=Path, required=True, help="question file")
     parser.add_argument(
         "--benchmark",
-        choices=["arena-hard", "mt-bench", "wildbench"],
+        choices=["arena-hard", "mt-bench", "wildbench", "creative-writing", "alpaca-eval"],
         help="format of the question file (default: JSONL with prompt or messages)",
     )
     parser.add_argument(

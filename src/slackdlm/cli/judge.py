@@ -27,6 +27,12 @@ def add_judge(commands: Commands) -> None:
     add("--benchmark", required=True, help="protocol: arena-hard, mt-bench, wildbench, pairs, ...")
     add("--questions", type=Path, required=True, help="the benchmark's question file")
     add("--references", type=Path, help="MT-Bench's reference answers")
+    add(
+        "--judge-prompt",
+        type=Path,
+        metavar="FILE",
+        help="Creative-Writing-Bench's creative_writing_judging_prompt.txt, its criteria files beside it",
+    )
     add("--answers", type=Path, nargs="+", required=True, help="ours or the benchmark's format")
     add("--baseline", type=Path, help="answers of the system that they are compared to")
     add("--output", type=Path, required=True, help="judgments.jsonl")
@@ -87,10 +93,11 @@ def _judge(arguments: argparse.Namespace) -> None:
         output=arguments.output,
         baseline=arguments.baseline,
         references=arguments.references,
+        judge_prompt=arguments.judge_prompt,
         journal=arguments.journal,
         export=arguments.export,
     )
-    given = [files.questions, files.references, files.baseline, *files.answers]
+    given = [files.questions, files.references, files.judge_prompt, files.baseline, *files.answers]
     for flag, output in (
         ("--output", files.output),
         ("--export", files.export),

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -65,17 +65,13 @@ def _probe(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.answers import check_first
     from slackdlm.evaluation.judging import Budget
     from slackdlm.evaluation.judgments import read_games
-    from slackdlm.evaluation.protocols import ProtocolName, judging_protocol, protocol_names
+    from slackdlm.evaluation.protocols import judging_protocol
     from slackdlm.report.probe import HEAD, cells, sentences, write_probe
     from slackdlm.studies import probe
     from slackdlm.studies.probe_plan import ProbePlan
     from slackdlm.studies.probe_result import probe_result
 
-    if arguments.benchmark not in protocol_names():
-        raise ConfigError(
-            f"--benchmark: unknown {arguments.benchmark!r}; use one of {', '.join(protocol_names())}"
-        )
-    protocol = judging_protocol(cast("ProtocolName", arguments.benchmark))
+    protocol = judging_protocol(arguments.benchmark)
     probe.check_protocol(protocol)
     check_first(arguments.first)
     plan = ProbePlan(

@@ -1,15 +1,22 @@
 """Answers of any benchmark's file, recognised by what its first entry holds, and their lengths and style."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation import answers as ours
-from slackdlm.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench, wildbench
+from slackdlm.evaluation.benchmarks import (
+    alpaca_eval,
+    arena_hard,
+    creative_writing,
+    mt_bench,
+    wildbench,
+)
 from slackdlm.evaluation.benchmarks.items import Answer
-from slackdlm.evaluation.jsonl import Row, read_items
+from slackdlm.evaluation.file_kinds import FileKind, has, is_creative_writing_run, read_kind
+from slackdlm.evaluation.jsonl import Row
 
 
 class Style(NamedTuple):
@@ -24,20 +31,12 @@ class Style(NamedTuple):
 
 
 def read_answer_file(path: Path) -> list[Answer]:
-    """Answers of one file: ours, or those of Arena-Hard, MT-Bench, WildBench or AlpacaEval.
+    """Answers of one file: ours, or those of a benchmark.
 
     Raises:
         DataError: If the file is of no known kind or one of its entries cannot be used.
     """
-    _, first = next(iter(read_items(path, what="answers")))
-    reader = _reader(first)
-    if reader is None:
-        keys = ", ".join(map(ascii, list(first)[:12])) or "none"
-        raise DataError(
-            f"{path}: not an answer file of a known kind (first entry has the keys {keys}); expected our "
-            "answers.jsonl or a file of Arena-Hard, MT-Bench, WildBench or AlpacaEval"
-        )
-    return reader(path)
+    return read_kind(path, _KINDS, what="answers")
 
 
 def style_of(answers: Sequence[Answer]) -> Style:
@@ -66,24 +65,20 @@ def style_of(answers: Sequence[Answer]) -> Style:
     return Style(metadata, lengths, "tokens" if whole else "words")
 
 
-def _reader(first: Row) -> Callable[[Path], list[Answer]] | None:
-    keys = first.keys()
-    if {"id", "turn", "system", "text"} <= keys:
-        return ours.read_answers
-    if {"uid", "messages"} <= keys:
-        return arena_hard.read_answers
-    if "choices" in keys:
-        return arena_hard.read_answers if _has_object_turns(first) else mt_bench.read_answers
-    if {"session_id", "output"} <= keys:
-        return wildbench.read_answers
-    if {"instruction", "output"} <= keys:
-        return alpaca_eval.read_answers
-    return None
-
-
 def _has_object_turns(row: Row) -> bool:
     """Arena-Hard v0.1 wraps each turn's text in an object, MT-Bench does not."""
-    choices = row["choices"]
+    choices = row.get("choices")
     first: Any = cast("list[Any]", choices)[0] if isinstance(choices, list) and choices else {}
     turns: Any = cast("Row", first).get("turns") if isinstance(first, dict) else None
     return isinstance(turns, list) and bool(turns) and isinstance(cast("list[Any]", turns)[0], dict)
+
+
+_KINDS = (
+    FileKind(has("id", "turn", "system", "text"), ours.read_answers),
+    FileKind(has("uid", "messages"), arena_hard.read_answers),
+    FileKind(_has_object_turns, arena_hard.read_answers),
+    FileKind(has("choices"), mt_bench.read_answers),
+    FileKind(has("session_id", "output"), wildbench.read_answers),
+    FileKind(has("instruction", "output"), alpaca_eval.read_answers),
+    FileKind(is_creative_writing_run, creative_writing.read_answers),
+)

@@ -4,12 +4,18 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.evaluation.benchmarks import arena_hard, mt_bench, wildbench
+from slackdlm.evaluation.benchmarks import (
+    alpaca_eval,
+    arena_hard,
+    creative_writing,
+    mt_bench,
+    wildbench,
+)
 from slackdlm.evaluation.benchmarks.items import Answer, Question, unique_questions
 from slackdlm.evaluation.jsonl import Row, get_id, get_text, read_rows, show
 from slackdlm.evaluation.judgments import as_messages
 
-BenchmarkName = Literal["arena-hard", "mt-bench", "wildbench"]
+BenchmarkName = Literal["arena-hard", "mt-bench", "wildbench", "creative-writing", "alpaca-eval"]
 
 
 class Turn(NamedTuple):
@@ -77,6 +83,8 @@ def read_benchmark_questions(
         "arena-hard": arena_hard.read_questions,
         "mt-bench": mt_bench.read_questions,
         "wildbench": wildbench.read_questions,
+        "creative-writing": creative_writing.read_questions,
+        "alpaca-eval": alpaca_eval.read_questions,
     }[benchmark]
     return read(path)[:first]
 

@@ -19,12 +19,7 @@ from slackdlm.evaluation.judging import (
     plan_judgments,
 )
 from slackdlm.evaluation.judgments import Game, Grade, write_judgments
-from slackdlm.evaluation.protocols import (
-    JudgingProtocol,
-    ProtocolName,
-    judging_protocol,
-    protocol_names,
-)
+from slackdlm.evaluation.protocols import JudgingProtocol, judging_protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +37,8 @@ class JudgingFiles:
     """Of the system compared to."""
     references: Path | None = None
     """MT-Bench's reference answers."""
+    judge_prompt: Path | None = None
+    """Creative-Writing-Bench's judge prompt, its criteria beside it."""
     journal: Path | None = None
     """Default: ``OUTPUT.sqlite``."""
     export: Path | None = None
@@ -57,11 +54,9 @@ class _Read:
     """The files, read."""
 
     def __init__(self, files: JudgingFiles) -> None:
-        if files.benchmark not in protocol_names():
-            raise ConfigError(
-                f"--benchmark: unknown {files.benchmark!r}; use one of {', '.join(protocol_names())}"
-            )
-        self.protocol: JudgingProtocol = judging_protocol(cast("ProtocolName", files.benchmark))
+        self.protocol: JudgingProtocol = judging_protocol(
+            files.benchmark, judge_prompt=files.judge_prompt
+        )
         self.questions: list[Question] = self.protocol.read_questions(
             files.questions, files.references
         )

@@ -137,7 +137,7 @@ class ReplayJudge:
     concurrency = 1
     gives_up_after: int | None = None
 
-    def __init__(self, name: str, judgments: Sequence[Game] | Sequence[Grade]) -> None:
+    def __init__(self, name: str, judgments: Sequence[Game | Grade]) -> None:
         self.name = name
         self._replies: dict[str, str] = {}
         for judgment in judgments:

@@ -43,6 +43,8 @@ class Planned(NamedTuple):
     """Whose answer there is not, if so."""
     decided: str | float | None = None
     """What the protocol says by itself, such as of empty answers."""
+    answers: tuple[tuple[str, ...] | None, ...] = ()
+    """The turns of each system's answer, in the order of ``systems``."""
 
 
 class _Spent(NamedTuple):
@@ -456,7 +458,8 @@ def _plan(
     order: Literal[0, 1],
     turn: int,
 ) -> Planned:
-    nothing = Planned(question, systems, order, turn, None, "")
+    told = tuple(None if answer is None else answer.turns for answer in shown)
+    nothing = Planned(question, systems, order, turn, None, "", answers=told)
     turns: list[tuple[str, ...]] = []
     for system, answer in zip(systems, shown, strict=True):
         if answer is None or len(answer.turns) < turn:
@@ -508,7 +511,8 @@ def _judgment(
         "extra": {"error": error} if error else {},
     }
     if protocol.num_shown == 1:
-        return Grade(system=item.systems[0], **shared)
+        grade = Grade(system=item.systems[0], **shared)
+        return protocol.finish_grade(grade, item.question, item.answers[0])
     shown_verdict = None if verdict is None else str(verdict)
     a, b = item.systems
     return Game(a=a, b=b, order=item.order, verdict=shown_verdict, **shared)

@@ -1,12 +1,19 @@
 """Judgments of any benchmark's file, recognised by what its first entry holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from slackdlm.errors import DataError
-from slackdlm.evaluation.benchmarks import alpaca_eval, arena_hard, mt_bench, wildbench
-from slackdlm.evaluation.jsonl import Row, read_items
+from slackdlm.evaluation.benchmarks import (
+    alpaca_eval,
+    arena_hard,
+    creative_writing,
+    mt_bench,
+    wildbench,
+)
+from slackdlm.evaluation.benchmarks.creative_writing import Criteria
+from slackdlm.evaluation.file_kinds import FileKind, has, is_creative_writing_run, read_kind
 from slackdlm.evaluation.judgments import Game, Grade, read_games, read_grades
 
 
@@ -26,47 +33,37 @@ class Scale(NamedTuple):
 SCALES: dict[str, Scale] = {
     "mt-bench": Scale(mt_bench.LOWEST, mt_bench.HIGHEST, 0.0, 1.0),
     "wildbench": Scale(wildbench.LOWEST, wildbench.HIGHEST, 5.0, 20.0),
-    "creative-writing-bench-v3": Scale(0.0, 20.0, 0.0, 5.0),
+    "creative-writing": Scale(creative_writing.LOWEST, creative_writing.HIGHEST, 0.0, 5.0),
 }
 """Benchmark -> scale of its grades; WildBench is shown as ``(grade - 5) * 20``, Creative-Writing-Bench times five."""
 
-_Reader = Callable[[Path], Sequence[Game] | Sequence[Grade]]
-_FORMATS: tuple[tuple[frozenset[str], _Reader], ...] = (
-    (frozenset({"question_id", "a", "b", "order", "judge_identity"}), read_games),
-    (frozenset({"question_id", "system", "turn", "judge_identity"}), read_grades),
-    (frozenset({"games", "model", "judge"}), arena_hard.read_judgments),
-    (frozenset({"g1_winner", "g2_winner"}), mt_bench.read_pairs),
-    (frozenset({"question_id", "model", "judge", "score", "turn"}), mt_bench.read_judgments),
-    (frozenset({"session_id", "model_A", "model_B"}), wildbench.read_pairs),
-    (frozenset({"session_id", "score"}), wildbench.read_judgments),
-    (frozenset({"session_id", "parsed_result"}), wildbench.read_judgments),
-    (frozenset({"instruction", "generator_2", "preference"}), alpaca_eval.read_judgments),
-)
 
-
-def read_judgment_file(path: Path) -> list[Game] | list[Grade]:
-    """All judgments of one file: ours, or those of Arena-Hard, MT-Bench, WildBench or AlpacaEval.
+def read_judgment_file(path: Path, *, criteria: Criteria | None = None) -> Sequence[Game | Grade]:
+    """All judgments of one file: ours, or those of a benchmark.
 
     A WildBench file that does not name the model gets the file's stem as its system; Arena-Hard v0.1 does not name
-    its baseline, which is then called ``baseline``. Creative-Writing-Bench needs its criteria and has its own reader.
+    its baseline, which is then called ``baseline``.
+
+    Args:
+        path: The file.
+        criteria: What a run file of Creative-Writing-Bench is read by.
 
     Raises:
         DataError: If the file is of no known kind or one of its entries cannot be used.
     """
-    _, first = next(iter(read_items(path, what="judgments")))
-    reader = _reader(first)
-    if reader is None:
-        keys = ", ".join(map(ascii, list(first)[:12])) or "none"
-        raise DataError(
-            f"{path}: not a judgment file of a known kind (first entry has the keys {keys}); expected our "
-            "judgments.jsonl or a file of Arena-Hard, MT-Bench, WildBench or AlpacaEval"
-        )
-    if reader is wildbench.read_judgments:
-        return wildbench.read_judgments(path, system=path.stem)
-    found = reader(path)
-    return [one for one in found if isinstance(one, Game)] or [
-        one for one in found if isinstance(one, Grade)
-    ]
+
+    def run_file(path: Path) -> list[Grade]:
+        if criteria is None:
+            raise DataError(
+                f"{path}: a run of Creative-Writing-Bench is read by its criteria; give the data folder of your copy "
+                "with --criteria"
+            )
+        return creative_writing.read_judgments(path, criteria)
+
+    found = read_kind(
+        path, (*_KINDS, FileKind(is_creative_writing_run, run_file)), what="judgments"
+    )
+    return cast("Sequence[Game | Grade]", found)
 
 
 def benchmark_of(judgment: Game | Grade) -> str:
@@ -78,5 +75,18 @@ def benchmark_of(judgment: Game | Grade) -> str:
     return "judgments"
 
 
-def _reader(first: Row) -> _Reader | None:
-    return next((reader for keys, reader in _FORMATS if keys <= first.keys()), None)
+def _wildbench(path: Path) -> list[Grade]:
+    return wildbench.read_judgments(path, system=path.stem)
+
+
+_KINDS: tuple[FileKind[Any], ...] = (
+    FileKind(has("question_id", "a", "b", "order", "judge_identity"), read_games),
+    FileKind(has("question_id", "system", "turn", "judge_identity"), read_grades),
+    FileKind(has("games", "model", "judge"), arena_hard.read_judgments),
+    FileKind(has("g1_winner", "g2_winner"), mt_bench.read_pairs),
+    FileKind(has("question_id", "model", "judge", "score", "turn"), mt_bench.read_judgments),
+    FileKind(has("session_id", "model_A", "model_B"), wildbench.read_pairs),
+    FileKind(has("session_id", "score"), _wildbench),
+    FileKind(has("session_id", "parsed_result"), _wildbench),
+    FileKind(has("instruction", "generator_2", "preference"), alpaca_eval.read_judgments),
+)

@@ -5,13 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from slackdlm.errors import ConfigError
 from slackdlm.evaluation.answers import read_questions
-from slackdlm.evaluation.benchmarks import arena_hard, mt_bench, wildbench
+from slackdlm.evaluation.benchmarks import arena_hard, creative_writing, mt_bench, wildbench
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.judgments import Game, Grade, Messages
 
 ProtocolName = Literal[
-    "arena-hard", "pairs", "mt-bench", "mt-bench-pairs", "wildbench", "wildbench-pairs"
+    "arena-hard",
+    "pairs",
+    "mt-bench",
+    "mt-bench-pairs",
+    "wildbench",
+    "wildbench-pairs",
+    "creative-writing",
 ]
 Turns = tuple[str, ...]
 
@@ -39,20 +46,46 @@ class JudgingProtocol:
     """Hash of the judge prompts."""
     without_judge: Callable[[Sequence[str]], str | float | None]
     """What the protocol says without asking, such as of empty answers; ``None``: ask."""
+    finish_grade: Callable[[Grade, Question, Turns | None], Grade] = lambda grade, question, turns: (
+        grade
+    )
+    """Grade, question and answer, if any -> the grade as the benchmark's own file would give it."""
     write_games: Callable[[Path, Sequence[Game]], None] | None = None
     """The benchmark's own file of comparisons."""
     write_grades: Callable[[Path, Sequence[Grade]], None] | None = None
     """The benchmark's own file of grades."""
 
 
-def judging_protocol(name: ProtocolName) -> JudgingProtocol:
-    """The protocol of that name; ``pairs`` compares answers to any question file with Arena-Hard v0.1's prompt."""
-    return {
-        protocol.name: protocol for protocol in (_ARENA, _PAIRS, _MT, _MT_PAIRS, _WB, _WB_PAIRS)
-    }[name]
+def judging_protocol(name: str, *, judge_prompt: Path | None = None) -> JudgingProtocol:
+    """The protocol of that name; ``pairs`` compares answers to any question file with Arena-Hard v0.1's prompt.
+
+    Args:
+        name: One of `protocol_names`.
+        judge_prompt: Creative-Writing-Bench's judge prompt, its two files of criteria beside it: they have no
+            licence and come from the user's copy.
+
+    Raises:
+        ConfigError: If there is no such protocol, or the judge prompt is missing or not wanted.
+        DataError: If the judge prompt cannot be used.
+    """
+    if name not in protocol_names():
+        raise ConfigError(
+            f"--benchmark: unknown {name!r}; use one of {', '.join(protocol_names())}"
+        )
+    if (name == "creative-writing") != (judge_prompt is not None):
+        raise ConfigError(
+            "--judge-prompt: only creative-writing takes one, the others bring theirs"
+            if judge_prompt is not None
+            else "creative-writing: its judge prompt has no licence to be shipped; give that of your copy "
+            "with --judge-prompt FOLDER/creative_writing_judging_prompt.txt, its criteria files beside it"
+        )
+    if judge_prompt is not None:
+        return _creative_writing(creative_writing.read_rubric(judge_prompt))
+    known = (_ARENA, _PAIRS, _MT, _MT_PAIRS, _WB, _WB_PAIRS)
+    return next(protocol for protocol in known if protocol.name == name)
 
 
-def protocol_names() -> tuple[str, ...]:
+def protocol_names() -> tuple[ProtocolName, ...]:
     """All names."""
     return get_args(ProtocolName)
 
@@ -153,3 +186,25 @@ _WB_PAIRS = replace(
     write_grades=None,
     write_games=wildbench.write_pairs,
 )
+
+
+def _creative_writing(rubric: creative_writing.Rubric) -> JudgingProtocol:
+    criteria = rubric.criteria
+    return JudgingProtocol(
+        name="creative-writing",
+        num_shown=1,
+        read_questions=lambda path, references: creative_writing.read_questions(path),
+        messages=lambda question, answers, turn: creative_writing.judge_messages(
+            question, answers[0][0], rubric
+        ),
+        parse=lambda reply: creative_writing.parse_grade(reply, criteria),
+        score=_grade,
+        scale=(creative_writing.LOWEST, creative_writing.HIGHEST),
+        num_turns=_one_turn,
+        prompts_sha256=rubric.sha256,
+        without_judge=_ask,
+        finish_grade=lambda grade, question, turns: creative_writing.judged_grade(
+            grade, question, turns[0] if turns else None, criteria
+        ),
+        write_grades=creative_writing.write_judgments,
+    )

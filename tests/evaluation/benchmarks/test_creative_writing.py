@@ -6,16 +6,18 @@ from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.creative_writing import (
     Criteria,
     judge_messages,
+    parse_grade,
     parse_verdict,
     published_score,
     read_answers,
     read_criteria,
     read_judgments,
     read_questions,
+    read_rubric,
     write_answers,
     write_judgments,
 )
-from slackdlm.evaluation.benchmarks.items import Answer
+from slackdlm.evaluation.benchmarks.items import Answer, Question
 
 # Ours: the benchmark's own criteria and prompts have no licence.
 CRITERIA = Criteria(("Clear", "Vivid", "Dull"), ("Dull",))
@@ -110,13 +112,26 @@ def test_prompts_get_the_seed_of_their_iteration_and_answers_go_back(tmp_path):
         write_answers(tmp_path / "run.json", [Answer("8#1", "m", ("x",))], questions)
 
 
-def test_the_judge_is_sent_the_users_prompt_file():
-    from slackdlm.evaluation.benchmarks.items import Question
+def test_the_judge_is_sent_the_users_prompt_file(rubric):
+    question = Question(
+        "7#1", "c", ({"role": "user", "content": "p"},), extra={"base_prompt": "b <SEED>"}
+    )
+    (user,) = judge_messages(question, "{writing_prompt} {x}", read_rubric(rubric))
+    assert user["content"] == (
+        "Grade it.\nDull\n[P]\nb <SEED>\n[R]\n{writing_prompt} {x}\n[C]\n- Clear\n- Vivid\n- Dull"
+    )
 
-    question = Question("7#1", "c", ({"role": "user", "content": "p"},), extra={"base_prompt": "b"})
-    template = "{writing_prompt}|{test_model_response}|{lower_is_better_criteria}|{creative_writing_criteria}|{x}"
-    (user,) = judge_messages(question, "{writing_prompt}", prompt=template, criteria=CRITERIA)
-    assert user["content"] == "b|{writing_prompt}|Dull|- Clear\n- Vivid\n- Dull|{x}"
+
+def test_another_file_is_no_judge_prompt(rubric, tmp_path):
+    other = tmp_path / "p.txt"
+    other.write_text("{writing_prompt} {creative_writing_criteria}")
+    with pytest.raises(
+        DataError, match=r"no \{test_model_response\}, \{lower_is_better_criteria\} in it"
+    ):
+        read_rubric(other)
+    other.write_text(rubric.read_text())
+    with pytest.raises(DataError, match=r"creative_writing_criteria\.txt: there is no such file"):
+        read_rubric(other)
 
 
 def test_only_criteria_are_read_from_a_reply():
@@ -127,6 +142,9 @@ def test_only_criteria_are_read_from_a_reply():
     assert parse_verdict(reply, CRITERIA) == {"Clear": 12.0, "Vivid": 8.0, "Dull": 30.0}
     assert parse_verdict("- **Clear**: 7", CRITERIA) == {"Clear": 7.0}
     assert parse_verdict("nothing", CRITERIA) == {}
+    assert parse_grade(reply, CRITERIA) == 10.0, "a criterion off the scale is in no mean"
+    assert parse_grade("Vivid: 9\nDull: 20", CRITERIA) == 4.5, "one left out is missing, not 0"
+    assert parse_grade("nothing", CRITERIA) is None
 
 
 def test_criteria_come_from_the_users_copy(tmp_path):

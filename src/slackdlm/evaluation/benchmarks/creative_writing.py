@@ -8,9 +8,11 @@ References:
     EQ-bench/creative-writing-bench at e7ab0091.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +37,10 @@ from slackdlm.evaluation.judgments import Grade, GradeStatus, Messages
 LOWEST, HIGHEST = 0.0, 20.0
 SEED = "<SEED>"
 """Where a prompt's seed modifier goes."""
+PLACES = (
+    "writing_prompt", "test_model_response", "creative_writing_criteria", "lower_is_better_criteria",
+)  # fmt: skip
+"""What is filled into the judge prompt."""
 
 
 class Criteria(NamedTuple):
@@ -44,6 +50,18 @@ class Criteria(NamedTuple):
     """All criteria."""
     negative: tuple[str, ...]
     """Those where lower is better; their grade counts as 20 minus it."""
+
+
+class Rubric(NamedTuple):
+    """What the judge is told."""
+
+    prompt: str
+    """With the places `PLACES` to fill in."""
+    criteria: Criteria
+
+    def sha256(self) -> str:
+        """Hash of all of it: part of a judgment's identity."""
+        return hashlib.sha256(json.dumps(self).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,22 @@ def read_criteria(folder: Path) -> Criteria:
     if unknown or not names:
         raise DataError(f"{folder}: negative criteria that are no criteria: {unknown!a}")
     return Criteria(names, negative)
+
+
+def read_rubric(prompt_file: Path) -> Rubric:
+    """Judge prompt of the user's copy and, from the files beside it, the criteria.
+
+    Raises:
+        DataError: If a file is missing or the prompt lacks a place to fill in.
+    """
+    prompt = read_text(prompt_file, what="Creative-Writing-Bench's judge prompt")
+    missing = [f"{{{name}}}" for name in PLACES if f"{{{name}}}" not in prompt]
+    if missing:
+        raise DataError(
+            f"{prompt_file}: expected Creative-Writing-Bench's creative_writing_judging_prompt.txt, but there is no "
+            f"{', '.join(missing)} in it"
+        )
+    return Rubric(prompt, read_criteria(prompt_file.parent))
 
 
 def read_questions(path: Path, *, iterations: int = 3) -> list[Question]:
@@ -166,7 +200,7 @@ def read_judgments(path: Path, criteria: Criteria) -> list[Grade]:
                 score=score,
                 status=status,
                 category=None,
-                judge_identity={"benchmark": "creative-writing-bench-v3", "judge": piece.judge},
+                judge_identity={"benchmark": "creative-writing", "judge": piece.judge},
                 reply=reply if isinstance(reply, str) else None,
                 extra={"piece": piece.origin(), "block": rest(piece.block, "raw_judge_text")},
             )
@@ -192,20 +226,47 @@ def write_judgments(path: Path, grades: Sequence[Grade]) -> None:
     write_text(path, dump(runs, indent=2) + "\n")
 
 
-def judge_messages(question: Question, answer: str, *, prompt: str, criteria: Criteria) -> Messages:
-    """What the judge is sent; ``prompt`` is the text of the copy's ``creative_writing_judging_prompt.txt``.
+def judge_messages(question: Question, answer: str, rubric: Rubric) -> Messages:
+    """What the judge is sent.
 
-    As published the judge sees the prompt with its seed's placeholder, not the seed.
+    As published the judge sees the prompt with its seed's placeholder, not the seed. Unlike there a short or empty
+    piece is judged too.
     """
     values = {
         "writing_prompt": str(question.extra.get("base_prompt", question.prompt)),
         "test_model_response": answer,
-        "creative_writing_criteria": "\n".join(f"- {name}" for name in criteria.names),
-        "lower_is_better_criteria": ", ".join(criteria.negative),
+        "creative_writing_criteria": "\n".join(f"- {name}" for name in rubric.criteria.names),
+        "lower_is_better_criteria": ", ".join(rubric.criteria.negative),
     }
     # In one pass: a placeholder inside a piece stays what it is.
-    filled = re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), prompt)
+    places = re.compile("|".join(f"{{{name}}}" for name in PLACES))
+    filled = places.sub(lambda found: values[found[0][1:-1]], rubric.prompt)
     return ({"role": "user", "content": filled},)
+
+
+def judged_grade(grade: Grade, question: Question, answer: str | None, criteria: Criteria) -> Grade:
+    """A grade of our judging as `read_judgments` would read it from a run file, with all that such a file holds.
+
+    The question is the prompt and the turn its iteration.
+    """
+    scores = {} if grade.reply is None else parse_verdict(grade.reply, criteria)
+    score, status = piece_score(scores, criteria)
+    block: Row = {} if answer is None else {"model_response": answer}
+    block |= {"generation_failed": answer is None, "judge_scores": scores}
+    judge = judge_name(grade.judge_identity, where=f"grade {show(question.id)}")
+    told = "generated" if score is None else "completed"
+    return replace(
+        grade,
+        question_id=question.extra["prompt_id"],
+        turn=question.extra["iteration"],
+        score=score,
+        status=grade.status if score is None else status,
+        extra={
+            **grade.extra,
+            "piece": _task_of(question.extra, grade.system, judge, status=told),
+            "block": block,
+        },
+    )
 
 
 def parse_verdict(text: str, criteria: Criteria) -> dict[str, float]:
@@ -240,6 +301,11 @@ def piece_score(scores: Mapping[str, Any], criteria: Criteria) -> tuple[float | 
         else:
             values.append(HIGHEST - value if name in criteria.negative else float(value))
     return (float(np.mean(values)), status) if values else (None, "unparsable")
+
+
+def parse_grade(text: str, criteria: Criteria) -> float | None:
+    """`piece_score` of a reply: the mean over its criteria, those left out being left out of it; None without any."""
+    return piece_score(parse_verdict(text, criteria), criteria)[0]
 
 
 def published_score(grades: Sequence[Grade], criteria: Criteria) -> PublishedScore:
