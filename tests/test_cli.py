@@ -1,6 +1,7 @@
 """The commands as a user runs them: real files, real models of toy size, messages and exit codes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,10 @@ def test_generate_prints_an_answer_to_a_prompt(
         (["--prompt", "x", "--rate", "0.1"], "give both or neither"),
         (["--prompt", "x", "--intervention", "shift", "--rate", "1.5"], "must lie in"),
         (["--input", "missing.jsonl"], "there is no such file"),
-        (["--prompt", "x", "--seed", "-1"], "--seed: expected at least 0, got -1"),
+        (["--prompt", "x", "--direction", "left"], "give both or neither"),
+        (["--prompt", "x", "--seed", "-1"], "sampler: seed must be at least 0, got -1"),
+        (["--prompt", "x", "--set", "sampler.stpes=1"], "did you mean sampler.steps?"),
+        (["--prompt", "x", "--recipe", "none.yaml"], "there is no such recipe file"),
         (["--prompt", "x", "--first", "0"], "--first: expected at least 1, got 0"),
         (["--prompt", "x", "--output", "/dev/null/answers.jsonl"], "cannot be written"),
         (["--prompt", " "], "no prompt"),
@@ -159,6 +163,83 @@ def test_generate_s_errors_say_what_is_wrong(
     error = " ".join(capsys.readouterr().err.split())
     assert error.startswith("error:")
     assert message in error or message.replace(" ", "") in error
+
+
+def canvas_lengths(file: Path) -> set[int]:
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert {len(row["canvas"]) for row in rows} == {
+        row["settings"]["canvas_length"] for row in rows
+    }
+    return {len(row["canvas"]) for row in rows}
+
+
+def test_the_unit_of_length_is_the_response_token(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, questions = trained / "run" / "model", tmp_path / "q.jsonl"
+    questions.write_text('{"prompt": "What is 1 plus 1?"}\n')
+
+    def answer(name: str, model: Path, *flags: object) -> set[int]:
+        output = tmp_path / name
+        assert run("answer", model, "--questions", questions, "--output", output, *flags) == 0
+        return canvas_lengths(output)
+
+    assert answer("a", model, "--gen-length", 8) == {12}
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "canvas: 12 positions for 8 tokens: trained with slack up to 0.5 of them" in shown
+    assert answer("b", model, "--canvas-length", 8) == {8}
+    assert "canvas: 8 positions, as asked for" in capsys.readouterr().err
+    copy = tmp_path / "no record"
+    shutil.copytree(model, copy)
+    (copy / "slackdlm.json").unlink()
+    assert answer("c", copy, "--gen-length", 8) == {8}
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "canvas: 8 positions, none for slack: the model has no record of its training" in shown
+    with pytest.raises(SystemExit):
+        run("generate", model, "--prompt", "x", "--gen-length", 8, "--canvas-length", 8)
+    assert "not allowed with" in capsys.readouterr().err
+    assert run("generate", model, "--prompt", "x") == 2
+    assert "give --gen-length TOKENS" in " ".join(capsys.readouterr().err.split())
+
+
+def test_flags_override_the_recipe_and_set_overrides_the_file(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, questions = trained / "run" / "model", tmp_path / "q.jsonl"
+    questions.write_text('{"prompt": "What is 1 plus 1?"}\n')
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "sampler: {gen_length: 8, steps: 6, delay_slack: true, temperature: 1}\n"
+        "intervention: {kind: drop, rate: 0.5}\n"
+    )
+    flags = ["--input", questions, "--recipe", recipe]
+
+    def row(name: str, *more: object) -> dict[str, object]:
+        output = tmp_path / name
+        assert run("generate", model, *flags, "--output", output, *more) == 0
+        return json.loads(output.read_text(encoding="utf-8"))
+
+    plain = row("a")
+    assert plain["settings"]["canvas_length"] == 12
+    assert plain["settings"]["steps"] == 6
+    assert plain["settings"]["delay_slack"] is True
+    assert plain["intervention"]["kind"] == "drop"
+    changed = row(
+        *("b", "--canvas-length", 6, "--steps", 3, "--no-delay-slack", "--rate", 0.25),
+        *("--set", "sampler.steps=2", "--set", "sampler.seed=5"),
+    )
+    assert changed["settings"] == plain["settings"] | {
+        "canvas_length": 6,
+        "steps": 3,
+        "delay_slack": False,
+        "seed": 5,
+    }
+    assert changed["intervention"] == plain["intervention"] | {"rate": 0.25, "seed": 5}
+    assert run("generate", model, *flags, "--set", "sampler.step=2") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "mine.yaml: sampler.step: unknown key; did you mean sampler.steps?" in error
+    assert run("generate", model, *flags, "--set", "sampler=2", "--steps", 3) == 2
+    assert "sampler: expected a mapping" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_missing_model_is_an_error_and_no_traceback(

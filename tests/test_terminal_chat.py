@@ -6,6 +6,7 @@ from rich.console import Console
 
 from slackdlm.chat import ChatSettings, Conversation, apply_command, chat, described, drawn_canvas
 from slackdlm.errors import ConfigError
+from slackdlm.sampling.recipe import DecodingRecipe, InterventionConfig
 from slackdlm.sampling.sampler import SamplerConfig
 from slackdlm.studies.toy_language import write_tasks
 
@@ -47,6 +48,9 @@ def test_the_second_turn_sees_the_first(toy):
         ("/block 4", "block_length", 4),
         ("/block all", "block_length", None),
         ("/temperature 0.5", "temperature", 0.5),
+        ("/delay-slack on", "delay_slack", True),
+        ("/delay-slack off", "delay_slack", False),
+        ("/delay-end on", "delay_end", True),
         ("/seed 3", "seed", 3),
     ],
 )
@@ -68,6 +72,8 @@ def test_shift_takes_a_rate_and_a_kind():
         ("/steps", "not a command with its value"),
         ("/stpes 3", "not a command with its value"),
         ("/steps x", "expected a number, got 'x'"),
+        ("/delay-slack yes", "expected on or off, got 'yes'"),
+        ("/seed -1", "seed must be at least 0, got -1"),
         ("/shift x", "expected a number, got 'x'"),
         ("/steps 0", "1 blocks need at least as many steps, got 0"),
         ("/temperature -1", "temperature must be at least 0"),
@@ -108,8 +114,21 @@ def test_every_step_is_shown(toy):
 
 
 def test_settings_are_shown_as_the_commands_that_set_them(toy):
-    given = ["/steps 3", "/canvas 12", "/block 6", "/temperature 0.5", "/shift 0.1 drop", "/seed 4"]
+    given = ["/steps 3", "/canvas 12", "/block 6", "/temperature 0.5", "/delay-slack on"]
+    given += ["/delay-end on", "/shift 0.1 drop", "/seed 4"]
     conversation, _ = talk(toy, given)
     assert described(conversation.settings).splitlines() == given
     assert talk(toy, described(conversation.settings).splitlines())[0] == conversation
     assert "/steps all" in described(apply_command("/steps all", SETTINGS))
+
+
+def test_settings_that_no_command_changes_are_shown_with_the_others(toy):
+    assert "set at the start" not in talk(toy, ["/settings"])[1]
+    sampler = SamplerConfig(canvas_length=8, remasking="threshold", bound=0.9)
+    asked = InterventionConfig(kind="swap", rate=0.5, direction="left")
+    settings = ChatSettings.of(DecodingRecipe(sampler=sampler, intervention=asked))
+    assert settings.intervention is not None
+    assert settings.intervention.direction == "left"
+    _, shown = talk(toy, ["/settings"], settings)
+    assert "/shift 0.5 swap" in shown
+    assert "set at the start: remasking threshold, bound 0.9, direction left" in shown

@@ -1,7 +1,7 @@
 """A conversation in the terminal, with the canvas resolving as it is decoded."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar, get_args
 
 from rich.console import Console
@@ -10,7 +10,13 @@ from rich.text import Text
 
 from slackdlm.errors import ConfigError, SlackDLMError
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.sampling.intervention import InterventionKind, ShiftIntervention
+from slackdlm.sampling.intervention import (
+    Direction,
+    InterventionKind,
+    Phase,
+    ShiftIntervention,
+)
+from slackdlm.sampling.recipe import DecodingRecipe
 from slackdlm.sampling.sampler import Generation, Sampler, SamplerConfig
 from slackdlm.terminal import printable
 
@@ -20,6 +26,8 @@ HELP = """\
 /canvas N           positions of the response canvas
 /block N            positions per block; /block all: the whole canvas
 /temperature X      0 is greedy
+/delay-slack on     cells that propose <slack> are decoded last; off: like others
+/delay-end on       cells that propose an end are decoded last; off: like others
 /shift RATE [KIND]  disturb the decoding: shift (default), swap, substitute, drop; /shift 0 stops it
 /seed N             the next answers' noise
 /settings           what is set
@@ -36,6 +44,16 @@ class ChatSettings:
     """Share of content tokens that are disturbed; 0: none."""
     kind: InterventionKind = "shift"
     """How they are disturbed."""
+    direction: Direction = "both"
+    when: Phase = "always"
+
+    @staticmethod
+    def of(recipe: DecodingRecipe) -> "ChatSettings":
+        """What a chat begins with."""
+        asked = recipe.intervention
+        if asked is None:
+            return ChatSettings(recipe.sampler)
+        return ChatSettings(recipe.sampler, asked.rate, asked.kind, asked.direction, asked.when)
 
     @property
     def intervention(self) -> ShiftIntervention | None:
@@ -46,7 +64,13 @@ class ChatSettings:
         """
         if self.rate == 0:
             return None
-        return ShiftIntervention(self.rate, kind=self.kind, seed=self.sampler.seed)
+        return ShiftIntervention(
+            self.rate,
+            kind=self.kind,
+            direction=self.direction,
+            when=self.when,
+            seed=self.sampler.seed,
+        )
 
 
 @dataclass
@@ -87,29 +111,24 @@ def apply_command(line: str, settings: ChatSettings) -> ChatSettings:
         ConfigError: If the command is unknown or its value is; nothing has changed then.
     """
     name, *values = line.split()
-    sampler = settings.sampler
-    changes: dict[str, tuple[str, Callable[[str], object]]] = {
-        "/steps": ("steps", _whole_or_all),
-        "/canvas": ("canvas_length", int),
-        "/block": ("block_length", _whole_or_all),
-        "/temperature": ("temperature", float),
-        "/seed": ("seed", int),
-    }
     if name == "/shift" and len(values) in (1, 2):
-        changed = replace(settings, rate=_read(float, values[0]), kind=_kind(*values[1:]))
+        changed = replace(settings, rate=_number(float)(values[0]), kind=_kind(*values[1:]))
         _ = changed.intervention  # refuses a rate out of range
         return changed
-    if name in changes and len(values) == 1:
-        key, kind = changes[name]
-        return replace(settings, sampler=replace(sampler, **{key: _read(kind, values[0])}))
+    if name in _CHANGES and len(values) == 1:
+        key, read = _CHANGES[name]
+        return replace(settings, sampler=replace(settings.sampler, **{key: read(values[0])}))
     raise ConfigError(f"{line}: not a command with its value; /help shows them all")
 
 
-def _read(kind: Callable[[str], T], text: str) -> T:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise ConfigError(f"expected a number, got {text!r}") from error
+def _number(kind: Callable[[str], T]) -> Callable[[str], T]:
+    def read(text: str) -> T:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise ConfigError(f"expected a number, got {text!r}") from error
+
+    return read
 
 
 def _kind(text: str = "shift") -> InterventionKind:
@@ -120,7 +139,25 @@ def _kind(text: str = "shift") -> InterventionKind:
 
 
 def _whole_or_all(text: str) -> int | None:
-    return None if text == "all" else int(text)
+    return None if text == "all" else _number(int)(text)
+
+
+def _on_or_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ConfigError(f"expected on or off, got {text!r}")
+    return text == "on"
+
+
+_CHANGES: dict[str, tuple[str, Callable[[str], object]]] = {
+    "/steps": ("steps", _whole_or_all),
+    "/canvas": ("canvas_length", _number(int)),
+    "/block": ("block_length", _whole_or_all),
+    "/temperature": ("temperature", _number(float)),
+    "/delay-slack": ("delay_slack", _on_or_off),
+    "/delay-end": ("delay_end", _on_or_off),
+    "/seed": ("seed", _number(int)),
+}
+"""Command -> field of SamplerConfig, and how its value is read."""
 
 
 def described(settings: ChatSettings) -> str:
@@ -132,10 +169,22 @@ def described(settings: ChatSettings) -> str:
             f"/canvas {sampler.canvas_length}",
             f"/block {sampler.block_length or 'all'}",
             f"/temperature {sampler.temperature:g}",
+            f"/delay-slack {'on' if sampler.delay_slack else 'off'}",
+            f"/delay-end {'on' if sampler.delay_end else 'off'}",
             f"/shift {settings.rate:g} {settings.kind}",
             f"/seed {sampler.seed}",
         )
     )
+
+
+def unchangeable(settings: ChatSettings) -> str:
+    """What flags or a recipe set and no command changes, in one line; empty if all that is the default."""
+    keys = {key for key, _ in _CHANGES.values()}
+    given, default = asdict(settings.sampler), asdict(SamplerConfig(canvas_length=1))
+    values = {key: value for key, value in given.items() if key not in keys | {"batch_size"}}
+    values |= {"direction": settings.direction, "when": settings.when}
+    default |= {"direction": "both", "when": "always"}
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value != default[key])
 
 
 def drawn_canvas(loaded: LoadedModel, canvas: Sequence[int], before: Sequence[int]) -> Text:
@@ -187,6 +236,9 @@ def _command(line: str, conversation: Conversation, console: Console) -> None:
         console.print(Text(HELP))
     elif line == "/settings":
         console.print(Text(described(conversation.settings)))
+        others = unchangeable(conversation.settings)
+        if others:
+            console.print(Text(f"set at the start: {others}"))
     elif line == "/reset":
         conversation.messages = []
         console.print(Text("the conversation is forgotten", style="dim"))

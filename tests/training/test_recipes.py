@@ -9,15 +9,15 @@ from arms import small_tokenizer
 
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK
+from slackdlm.parsing import flatten
 from slackdlm.training.config import Recipe, load_recipe
-from slackdlm.training.parsing import flatten
 from slackdlm.training.plan import largest_micro_batch, plan_memory
 
 # Shape checks of every block of LLaDA-8B would take longer than the plans.
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml"))
+NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml") if not file.stem.startswith("decode-"))
 PAIRS = [
     ("tiny-gsm8k-ce", "tiny-gsm8k"),
     *((name, name.replace("-ce", "-slack-ctc")) for name in NAMES if not name.startswith("tiny")),

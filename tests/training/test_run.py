@@ -17,7 +17,9 @@ from killed_while_saving import finish
 from safetensors.torch import load_file
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError
-from slackdlm.models.loading import LoadedModel, load_model
+from slackdlm.evaluation.model_identity import model_identity
+from slackdlm.models.loading import LoadedModel, load_model, save_model
+from slackdlm.models.training_record import TrainingRecord, find_record
 from slackdlm.training.checkpoints import checkpoint_step
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig, load_recipe
 from slackdlm.training.data import Sample
@@ -221,6 +223,16 @@ def test_run_json_records_what_made_the_run(
     assert record["hardware"]["torch_threads"] == torch.get_num_threads()
 
 
+CE_RECORD = TrainingRecord(
+    objective="ce",
+    ctc_weight=0.0,
+    slack_ratio=(0.0, 0.0),
+    slack_region="content",
+    padding="fixed",
+    canvas_length=12,
+)
+
+
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
     words = [f"w{number}" for number in range(12)]
@@ -259,6 +271,7 @@ def test_a_recipe_gives_a_model_that_loads(recipe_file: Path, tmp_path: Path) ->
     result = train(steps(recipe_file, 20), output=tmp_path / "run", progress=False)
     loaded = load_model(result.output / "model")
     assert loaded.model.config.max_sequence_length == 36
+    assert loaded.record == CE_RECORD
     record = json.loads((result.output / "run.json").read_text())
     assert record["name"] == "small"
     assert record["samples"] == record["samples"] | {"train": 32, "eval": 8}
@@ -266,6 +279,31 @@ def test_a_recipe_gives_a_model_that_loads(recipe_file: Path, tmp_path: Path) ->
     assert len(digest) == 64
     assert result.eval_ce is not None
     assert result.tokens_per_second is not None
+
+
+def test_an_adapter_s_record_goes_before_its_model_s(lora_recipe: Path, tmp_path: Path) -> None:
+    slack = ["objective.kind=slack_ctc", "objective.slack_ratio=[0, 0.5]"]
+    recipe = steps(lora_recipe, 2, *slack, "objective.slack_region=canvas", "data.padding=llada")
+    adapter = train(recipe, output=tmp_path / "run", progress=False).output / "model"
+    base = Path(str(recipe.model.path))
+    loaded = load_model(base, adapter=adapter)
+    assert loaded.record == TrainingRecord(
+        objective="slack_ctc",
+        ctc_weight=1.0,
+        slack_ratio=(0.0, 0.5),
+        slack_region="canvas",
+        padding="llada",
+        canvas_length=12,
+    )
+    assert find_record(base, adapter=adapter) == loaded.record
+    assert find_record(base) == CE_RECORD
+    identity = model_identity(loaded)
+    (adapter / "slackdlm.json").unlink()
+    without = load_model(base, adapter=adapter)
+    assert without.record == CE_RECORD
+    assert model_identity(without) == identity, "the record is no part of the model"
+    save_model(load_model(base), tmp_path / "copy")
+    assert find_record(tmp_path / "copy") == CE_RECORD
 
 
 def test_a_saved_model_is_the_start_of_the_next_run(recipe_file: Path, tmp_path: Path) -> None:

@@ -6,46 +6,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from slackdlm.cli.commands import Commands
-from slackdlm.cli.decoding import add_model
+from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding
 
 if TYPE_CHECKING:
     pass
 
+GEN_LENGTH = 128
+
 
 def add_chat(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("chat", help="talk to a model and watch its canvas resolve")
+    parser = commands.add_parser(
+        "chat",
+        help="talk to a model and watch its canvas resolve",
+        description=f"Without a length, answers have room for {GEN_LENGTH} tokens.",
+    )
     add_model(parser)
-    parser.add_argument(
-        "--canvas-length", type=int, default=128, help="positions (default: %(default)s)"
-    )
-    parser.add_argument("--steps", type=int, help="denoising steps (default: one per position)")
-    parser.add_argument(
-        "--block-length", type=int, help="positions per block (default: the canvas)"
-    )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--seed", type=int, default=0)
+    add_decoding(parser)
+    add_intervention(parser)
     parser.set_defaults(run=_chat)
 
 
 def _chat(arguments: argparse.Namespace) -> None:
     from slackdlm.chat import ChatSettings, Conversation, chat
     from slackdlm.models.loading import load_model
-    from slackdlm.sampling.sampler import SamplerConfig
 
-    settings = ChatSettings(
-        SamplerConfig(
-            canvas_length=arguments.canvas_length,
-            steps=arguments.steps,
-            block_length=arguments.block_length,
-            temperature=arguments.temperature,
-            seed=arguments.seed,
-        )
-    )
+    models = [(arguments.model, arguments.adapter)]
+    recipe, canvas = decoding(arguments, models, gen_length=GEN_LENGTH)
+    settings = ChatSettings.of(recipe)
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
+    console.print(Text(canvas, style="dim"))
     with suppress(ImportError):
         import_module("readline")  # lines can be edited and recalled
     chat(Conversation(loaded, settings), console, lambda: console.input("[bold]> [/bold]"))

@@ -1,13 +1,21 @@
 """What every command that decodes takes: model, decoding, intervention."""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from slackdlm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from slackdlm.sampling.intervention import ShiftIntervention
-    from slackdlm.sampling.sampler import SamplerConfig
+    from slackdlm.models.training_record import TrainingRecord
+    from slackdlm.sampling.recipe import DecodingRecipe
+
+Block: TypeAlias = "dict[str, Any]"
+_LENGTHS = ("gen_length", "canvas_length")
+_INTERVENTION = {"intervention": "kind", "rate": "rate", "direction": "direction", "when": "when"}
+"""Flag -> key of the recipe's block."""
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -17,50 +25,62 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """How it decodes."""
+    """How it decodes. A flag left out is None: the recipe decides, or the default of SamplerConfig."""
     parser.add_argument(
-        "--canvas-length", type=int, required=True, help="positions, slack and padding included"
+        "--recipe",
+        type=Path,
+        metavar="YAML",
+        help="decoding settings from a file such as recipes/decode-slack.yaml; flags override it",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override the recipe, e.g. sampler.steps=64",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--gen-length",
+        type=int,
+        help="response tokens; the canvas has room for the slack the model was trained with too",
+    )
+    length.add_argument("--canvas-length", type=int, help="positions, slack and padding included")
     parser.add_argument(
         "--steps", type=int, help="denoising steps (default: one per position, or by --bound)"
     )
     parser.add_argument(
         "--block-length", type=int, help="positions per block (default: the whole canvas)"
     )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--temperature", type=float, help="0 is greedy (default)")
     parser.add_argument(
         "--remasking",
         choices=["low_confidence", "random", "entropy", "margin", "threshold", "entropy_bound"],
-        default="low_confidence",
-        help="which cells are decoded next (default: %(default)s)",
+        help="which cells are decoded next (default: low_confidence)",
     )
     parser.add_argument(
         "--bound", type=float, help="confidence of threshold, or nats of entropy_bound"
     )
-    parser.add_argument(
-        "--guidance", type=float, default=0.0, help="classifier-free guidance (default: none)"
-    )
+    parser.add_argument("--guidance", type=float, help="classifier-free guidance (default: none)")
     for flag, what in (
         ("--forbid-end-of-text", "never propose the end of text"),
         ("--delay-end", "decode cells that propose an end last"),
         ("--delay-slack", "decode cells that propose <slack> last"),
         ("--early-stop", "rest once the text is settled; does not change it"),
     ):
-        parser.add_argument(flag, action="store_true", help=what)
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=what)
     parser.add_argument(
-        "--refill",
-        type=int,
-        default=0,
-        help="further steps for the least certain slack (default: 0)",
+        "--refill", type=int, help="further steps for the least certain slack (default: 0)"
     )
     parser.add_argument(
         "--cache",
         choices=["none", "prefix", "dual"],
-        default="none",
         help="keep keys and values within a block; changes answers (default: none)",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seed", type=int, help="of the noise (default: 0)")
+    parser.add_argument(
+        "--batch-size", type=int, help="prompts decoded together (default: 32); changes no answer"
+    )
 
 
 def add_intervention(parser: argparse.ArgumentParser) -> None:
@@ -70,50 +90,106 @@ def add_intervention(parser: argparse.ArgumentParser) -> None:
         choices=["shift", "substitute", "drop", "swap"],
         help="disturb the decoding",
     )
-    parser.add_argument("--direction", choices=["left", "right", "both"], default="both")
-    parser.add_argument("--when", choices=["always", "early", "late"], default="always")
+    parser.add_argument(
+        "--direction", choices=["left", "right", "both"], help="of shift and swap (default: both)"
+    )
+    parser.add_argument(
+        "--when", choices=["always", "early", "late"], help="phase it acts in (default: always)"
+    )
     parser.add_argument(
         "--rate", type=float, help="share of content tokens the intervention touches"
     )
 
 
-def intervention(arguments: argparse.Namespace) -> "ShiftIntervention | None":
-    """What disturbs the decoding, from the flags of :func:`add_intervention`."""
-    from slackdlm.sampling.intervention import ShiftIntervention
+class Decoding(NamedTuple):
+    """What flags and recipe come to."""
 
-    if (arguments.intervention is None) != (arguments.rate is None):
-        raise ConfigError("--intervention and --rate: give both or neither")
-    if arguments.intervention is None:
-        return None
-    return ShiftIntervention(
-        arguments.rate,
-        kind=arguments.intervention,
-        direction=arguments.direction,
-        when=arguments.when,
-        seed=arguments.seed,
-    )
+    recipe: "DecodingRecipe"
+    canvas: str
+    """Its canvas, and how that came from the length asked for."""
 
 
-def decoding(arguments: argparse.Namespace) -> "SamplerConfig":
-    """How to decode, from the flags of :func:`add_decoding`."""
-    from slackdlm.sampling.sampler import SamplerConfig
+def decoding(
+    arguments: argparse.Namespace,
+    models: Sequence[tuple[str, str | None]],
+    *,
+    gen_length: int | None = None,
+) -> Decoding:
+    """How to decode, from the recipe and the flags of :func:`add_decoding` and :func:`add_intervention`.
 
-    if arguments.seed < 0:
-        raise ConfigError(f"--seed: expected at least 0, got {arguments.seed}")
-    return SamplerConfig(
-        canvas_length=arguments.canvas_length,
-        steps=arguments.steps,
-        block_length=arguments.block_length,
-        temperature=arguments.temperature,
-        remasking=arguments.remasking,
-        bound=arguments.bound,
-        guidance=arguments.guidance,
-        forbid_end_of_text=arguments.forbid_end_of_text,
-        delay_end=arguments.delay_end,
-        delay_slack=arguments.delay_slack,
-        early_stop=arguments.early_stop,
-        refill=arguments.refill,
-        cache=arguments.cache,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-    )
+    Args:
+        arguments: The command's.
+        models: Names and adapters. A ``gen_length`` gets room for the slack that they were trained with, the
+            most of them if there are several, so that all decode on the same canvas.
+        gen_length: Where neither flags nor recipe give a length.
+
+    Raises:
+        ConfigError: If a setting is wrong or contradicts another.
+        CheckpointError: If there is no such model.
+    """
+    from slackdlm.models.training_record import find_record
+    from slackdlm.sampling.recipe import build_recipe
+
+    blocks = _blocks(arguments)
+    sampler = blocks["sampler"]
+    asked: int | None = None
+    if isinstance(sampler, dict):
+        settings = cast("Block", sampler)
+        if all(settings.get(name) is None for name in _LENGTHS):
+            if gen_length is None:
+                raise ConfigError(
+                    "no length: give --gen-length TOKENS, --canvas-length POSITIONS or a --recipe that has one"
+                )
+            settings["gen_length"] = gen_length
+        asked = settings.get("gen_length")
+    found = [find_record(m, adapter=a) for m, a in models] if asked is not None else []
+    records = [record for record in found if record is not None]
+    record = max(records, key=lambda record: record.slack_ratio[1], default=None)
+    try:
+        recipe = build_recipe(blocks, record=record)
+    except ConfigError as error:
+        if arguments.recipe is None:
+            raise
+        raise ConfigError(f"{arguments.recipe}: {error}") from error
+    return Decoding(recipe, _canvas(recipe.sampler.canvas_length, asked, record))
+
+
+def _canvas(positions: int, gen_length: int | None, record: "TrainingRecord | None") -> str:
+    if gen_length is None:
+        return f"canvas: {positions} positions, as asked for"
+    if record is None:
+        return f"canvas: {positions} positions, none for slack: the model has no record of its training"
+    ratio = record.slack_ratio[1]
+    return f"canvas: {positions} positions for {gen_length} tokens: trained with slack up to {ratio:g} of them"
+
+
+def _blocks(arguments: argparse.Namespace) -> Block:
+    """The recipe's blocks with the flags written over them."""
+    from slackdlm.parsing import apply_overrides
+    from slackdlm.sampling.config import SamplerConfig
+    from slackdlm.sampling.recipe import read_blocks
+
+    blocks: Block = {}
+    if arguments.recipe is not None:
+        blocks = read_blocks(arguments.recipe, arguments.set)
+    else:
+        apply_overrides(blocks, arguments.set)
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    names = ["gen_length", *(field.name for field in fields(SamplerConfig))]
+    flags = {name: given[name] for name in names if name in given}
+    if not flags.keys().isdisjoint(_LENGTHS):
+        flags = dict.fromkeys(_LENGTHS) | flags  # one length takes the place of the other
+    blocks["sampler"] = _over(blocks.get("sampler"), flags)
+    asked = {key: given[flag] for flag, key in _INTERVENTION.items() if flag in given}
+    if asked:
+        block = blocks["intervention"] = _over(blocks.get("intervention"), asked)
+        if isinstance(block, dict) and not {"kind", "rate"} <= block.keys():
+            raise ConfigError("--intervention and --rate: give both or neither")
+    return blocks
+
+
+def _over(block: object, flags: Block) -> object:
+    """Flags written over a block; what is no block is left for the recipe's checks."""
+    if block is None:
+        return dict(flags)
+    return {**cast("Block", block), **flags} if isinstance(block, dict) else block

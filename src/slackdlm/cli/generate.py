@@ -17,7 +17,6 @@ from slackdlm.cli.decoding import (
     add_intervention,
     add_model,
     decoding,
-    intervention,
 )
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError, DataError
@@ -63,7 +62,8 @@ def _generate(arguments: argparse.Namespace) -> None:
     from slackdlm.sampling.frames import frames
     from slackdlm.sampling.sampler import Sampler
 
-    config, disturbance = decoding(arguments), intervention(arguments)
+    chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
+    config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
     check_first(arguments.first)
     if arguments.input is not None:
         questions = read_questions(arguments.input, column=arguments.column, first=arguments.first)
@@ -89,6 +89,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         check_output_file("--replay", arguments.replay, arguments.input)
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
+    Console(stderr=True).print(Text(chosen.canvas, style="dim"))
     if arguments.output is not None:
         _write_answers(loaded, questions, config, disturbance, arguments.output)
         return
@@ -154,7 +155,8 @@ def _answer(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.answers import check_first, read_benchmark_questions
     from slackdlm.models.loading import load_model
 
-    config, disturbance = decoding(arguments), intervention(arguments)
+    chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
+    config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
     check_first(arguments.first)
     shard = shard_from_environment()
     questions = read_benchmark_questions(
@@ -168,6 +170,8 @@ def _answer(arguments: argparse.Namespace) -> None:
     loaded = load_model(
         arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=device
     )
+    if shard.rank == 0:
+        Console(stderr=True).print(Text(chosen.canvas, style="dim"))
     _write_answers(
         loaded, questions, config, disturbance, arguments.output, name=arguments.name, shard=shard
     )

@@ -74,18 +74,24 @@ def _probe(arguments: argparse.Namespace) -> None:
     protocol = judging_protocol(arguments.benchmark)
     probe.check_protocol(protocol)
     check_first(arguments.first)
+    arms = [_arm(text, device=arguments.device) for text in arguments.arm]
+    recipe, canvas = decoding(arguments, [_model_and_adapter(arm.model) for arm in arms])
+    if recipe.intervention is not None:
+        raise ConfigError(
+            f"{arguments.recipe}: intervention: the probe disturbs by --rates and --kinds; leave the block out"
+        )
     plan = ProbePlan(
-        sampler=decoding(arguments),
+        sampler=recipe.sampler,
         rates=tuple(arguments.rates),
         kinds=tuple(arguments.kinds),
         num_seeds=arguments.seeds,
     )
-    arms = [_arm(text, device=arguments.device) for text in arguments.arm]
     judge, console = judge_of(arguments), Console()
     budget = Budget(arguments.max_calls, arguments.max_usd)
     questions = protocol.read_questions(arguments.questions, arguments.references)
     questions = questions[: arguments.first]
     names = [arm.name for arm in arms]
+    console.print(Text(canvas, style="dim"))
     check_output_folder("--output", arguments.output)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -166,11 +172,16 @@ def _arm(text: str, *, device: str | None) -> "Arm":
     from slackdlm.studies.probe_plan import Arm
 
     name, equals, model = text.partition("=")
-    path, plus, adapter = model.partition("+")
-    if not (name and equals and path) or (plus and not adapter):
+    path, adapter = _model_and_adapter(model)
+    if not (name and equals and path) or adapter == "":
         raise ConfigError(f"--arm: expected NAME=MODEL or NAME=MODEL+ADAPTER, got {text!r}")
 
     def load() -> "LoadedModel":
-        return load_model(path, adapter=adapter or None, device=device)
+        return load_model(path, adapter=adapter, device=device)
 
     return Arm(name, model, load)
+
+
+def _model_and_adapter(model: str) -> tuple[str, str | None]:
+    path, plus, adapter = model.partition("+")
+    return path, adapter if plus else None

@@ -9,6 +9,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from slackdlm.models.training_record import TrainingRecord
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -30,6 +32,8 @@ class LoadedModel:
     """Where it came from; goes into result files."""
     max_length: int
     """Longest input in tokens, prompt and canvas together."""
+    record: TrainingRecord | None = None
+    """The canvases it was last trained on, where its folder says so."""
 
 
 def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:

@@ -18,6 +18,7 @@ from slackdlm.models.dream import DreamConfig, DreamModel
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, head_weight
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK
+from slackdlm.models.training_record import read_record, write_record
 from slackdlm.models.vocabulary import (
     DREAM,
     LLADA,
@@ -106,10 +107,14 @@ def load_model(
     embedding: Any = model.get_input_embeddings()
     check_room(tokenizer, num_rows=len(embedding.weight), where=str(folder))
     loaded = assemble(model, tokenizer, names, name=str(name_or_path), max_length=max_length)
+    loaded = replace(loaded, record=read_record(folder))
     if adapter is not None:
-        with_adapter = apply_adapter(model, locate(adapter))
+        its_folder = locate(adapter)
+        with_adapter = apply_adapter(model, its_folder)
         with_adapter.eval()
-        loaded = replace(loaded, model=with_adapter, name=f"{name_or_path}+{adapter}")
+        record = read_record(its_folder) or loaded.record
+        name = f"{name_or_path}+{adapter}"
+        loaded = replace(loaded, model=with_adapter, name=name, record=record)
     return loaded
 
 
@@ -191,6 +196,8 @@ def save_model(
     config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": name, "torch_dtype": name}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     loaded.tokenizer.save_pretrained(folder)
+    if loaded.record is not None:
+        write_record(loaded.record, Path(folder))
     if isinstance(model, DreamModel):
         _save_dream_files(loaded, Path(folder), model.config)
 

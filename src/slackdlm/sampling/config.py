@@ -61,8 +61,9 @@ class SamplerConfig:
         for name in ("canvas_length", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"sampler: {name} must be at least 1, got {getattr(self, name)}")
-        if self.refill < 0:
-            raise ConfigError(f"sampler: refill must be at least 0, got {self.refill}")
+        for name in ("refill", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"sampler: {name} must be at least 0, got {getattr(self, name)}")
         for name in ("temperature", "guidance"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"sampler: {name} must be at least 0, got {getattr(self, name)}")

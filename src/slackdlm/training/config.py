@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from slackdlm.errors import ConfigError
+from slackdlm.parsing import apply_overrides, at_least, build, read_mapping
 from slackdlm.training.data_config import ColumnsConfig, DataConfig
 from slackdlm.training.model_config import FromScratchConfig, LoraRecipe, ModelConfig
-from slackdlm.training.parsing import apply_overrides, at_least, build, read_yaml
 
 __all__ = [
     "ColumnsConfig",
@@ -191,19 +189,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         ConfigError: If the file is missing, is no YAML mapping, or holds a wrong key or value.
     """
     file = Path(path)
-    try:
-        mapping: object = read_yaml(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file}: there is no such recipe file") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: expected UTF-8 text ({error}); save it as UTF-8") from error
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML ({error})") from error
-    if not isinstance(mapping, dict):
-        raise ConfigError(f"{file}: expected the blocks model, data, objective and training")
-    blocks: dict[str, Any] = dict(mapping)
+    blocks = read_mapping(file, blocks="the blocks model, data, objective and training")
     apply_overrides(blocks, overrides or [])
     try:
         return replace(build(Recipe, blocks), name=file.stem)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slackdlm.errors import ConfigError
-from slackdlm.training.parsing import at_least
+from slackdlm.parsing import at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

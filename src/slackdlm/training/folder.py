@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.parsing import flatten
 from slackdlm.training import checkpoints, journal
-from slackdlm.training.parsing import flatten
 from slackdlm.training.processes import this_process
 
 _LOG = logging.getLogger(__name__)

@@ -2,7 +2,8 @@
 
 The folder holds ``run.json`` (recipe, versions, seeds, result), ``log.jsonl`` (every step and
 evaluation), ``checkpoints/`` and, at the end, ``model/``: the weights and tokenizer, or the adapter
-alone if one was trained (``load_model(base, adapter=run / "model")``).
+alone if one was trained (``load_model(base, adapter=run / "model")``), and the canvases it was trained
+on.
 """
 
 import importlib.util
@@ -21,6 +22,7 @@ from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.models.training_record import TrainingRecord, write_record
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
@@ -235,7 +237,16 @@ def train_samples(
     shared: list[Any] = [None]
     if trainer.is_world_process_zero():
         result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
-        _save_weights(trainer, loaded, folder / "model", state=state)
+        trained = TrainingRecord(
+            objective=objective.kind,
+            ctc_weight=objective.weight,
+            slack_ratio=objective.slack_ratio,
+            slack_region=objective.slack_region,
+            padding=padding,
+            canvas_length=canvas_length,
+        )
+        model = replace(loaded, record=trained)
+        _save_weights(trainer, model, folder / "model", state=state)
         run |= {"status": "finished", "result": {**asdict(result), "output": str(folder)}}
         checkpoints.write_json(folder / "run.json", run)
         shared = [result]
@@ -259,6 +270,8 @@ def _save_weights(
         else:
             loaded.model.save_pretrained(str(draft), state_dict=state)
             loaded.tokenizer.save_pretrained(str(draft))
+    if loaded.record is not None:
+        write_record(loaded.record, draft)
     draft.rename(folder)
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from slackdlm.errors import ConfigError
-from slackdlm.training.parsing import apply_overrides, build, flatten, read_yaml
+from slackdlm.parsing import apply_overrides, build, flatten, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

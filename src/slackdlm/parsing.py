@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,31 @@ def read_yaml(text: str) -> object:
         yaml.YAMLError: If the text is no YAML.
     """
     return yaml.load(text, Loader=_Loader)
+
+
+def read_mapping(file: Path, *, blocks: str) -> dict[str, Any]:
+    """The top-level keys of a YAML file.
+
+    Args:
+        file: The recipe.
+        blocks: What it should hold, for the message.
+
+    Raises:
+        ConfigError: If the file is missing, cannot be read or is no YAML mapping.
+    """
+    try:
+        mapping = read_yaml(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file}: there is no such recipe file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: expected UTF-8 text ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML ({error})") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{file}: expected {blocks}")
+    return dict(cast("dict[str, Any]", mapping))
 
 
 def build(cls: type[T], mapping: object, *, where: str = "") -> T:

@@ -1,0 +1,119 @@
+"""How is a decoding written down? A YAML file with the blocks of a sampler and of an intervention."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slackdlm.errors import ConfigError
+from slackdlm.models.training_record import TrainingRecord
+from slackdlm.parsing import apply_overrides, build, read_mapping
+from slackdlm.sampling.config import SamplerConfig
+from slackdlm.sampling.intervention import (
+    Direction,
+    InterventionKind,
+    Phase,
+    ShiftIntervention,
+)
+
+_LENGTHS = ("gen_length", "canvas_length")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InterventionConfig:
+    """What disturbs the decoding: the arguments of :class:`ShiftIntervention`, its seed the sampler's."""
+
+    kind: InterventionKind
+    rate: float
+    """Probability per content token."""
+    direction: Direction = "both"
+    when: Phase = "always"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodingRecipe:
+    """Everything that decides an output beside the model and the prompt."""
+
+    sampler: SamplerConfig
+    intervention: InterventionConfig | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.disturbance  # refuses what is out of range
+
+    @property
+    def disturbance(self) -> ShiftIntervention | None:
+        """The intervention itself; None without one."""
+        asked = self.intervention
+        if asked is None:
+            return None
+        return ShiftIntervention(
+            asked.rate,
+            kind=asked.kind,
+            direction=asked.direction,
+            when=asked.when,
+            seed=self.sampler.seed,
+        )
+
+
+def read_blocks(file: Path, overrides: list[str]) -> dict[str, Any]:
+    """The blocks of a file, overridden by ``sampler.steps=64`` and the like; not yet checked.
+
+    Raises:
+        ConfigError: If the file is missing or no YAML mapping, or an override is wrong.
+    """
+    blocks = read_mapping(file, blocks="the blocks sampler and intervention")
+    apply_overrides(blocks, overrides)
+    return blocks
+
+
+def build_recipe(blocks: Mapping[str, Any], *, record: TrainingRecord | None) -> DecodingRecipe:
+    """The checked recipe, ``sampler.gen_length`` turned into a canvas for this model.
+
+    Args:
+        blocks: ``sampler`` holds the fields of :class:`SamplerConfig`; in place of ``canvas_length`` it may
+            hold ``gen_length``, response tokens without slack (LLaDA's name, whose canvas has none).
+        record: How the model was trained. None: ``gen_length`` is the canvas, as without slack.
+
+    Raises:
+        ConfigError: On an unknown, missing or wrong key or value, or with both lengths.
+    """
+    sampler = blocks.get("sampler")
+    if sampler is None or isinstance(sampler, Mapping):
+        blocks = {**blocks, "sampler": _with_canvas(dict(sampler or {}), record)}
+    return build(DecodingRecipe, blocks)
+
+
+def load_decoding_recipe(
+    path: str | Path, overrides: list[str] | None = None, *, record: TrainingRecord | None = None
+) -> DecodingRecipe:
+    """Read one YAML file of a decoding.
+
+    Args:
+        path: The file.
+        overrides: ``a.b=value`` strings, values parsed as YAML, applied before checking.
+        record: Of the model that will decode: ``LoadedModel.record``.
+
+    Raises:
+        ConfigError: If the file is missing or no YAML mapping, or holds a wrong key or value.
+    """
+    blocks = read_blocks(Path(path), overrides or [])
+    try:
+        return build_recipe(blocks, record=record)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _with_canvas(sampler: dict[str, Any], record: TrainingRecord | None) -> dict[str, Any]:
+    given = [name for name in _LENGTHS if sampler.get(name) is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            f"sampler: expected gen_length (response tokens) or canvas_length (slack included), got "
+            f"{'both' if given else 'neither'}; give one"
+        )
+    gen_length = sampler.pop("gen_length", None)
+    if gen_length is None:
+        return sampler
+    if type(gen_length) is not int or gen_length < 1:
+        raise ConfigError(f"sampler.gen_length: expected a whole number above 0, got {gen_length}")
+    sampler["canvas_length"] = gen_length if record is None else record.canvas_for(gen_length)
+    return sampler
