@@ -54,6 +54,14 @@ def test_the_log_likelihood_alone_is_the_same():
     assert torch.equal(with_posteriors.log_likelihood, without.log_likelihood)
 
 
+def test_lengths_need_not_lie_side_by_side():
+    columns, *lengths = draw_long_columns(12, 8, kind="random", visible=0.3)
+    two = [torch.cat([x, x]) for x in (*columns, *lengths)]
+    apart = [torch.stack([x, x + 1], dim=1).int()[:, 0] for x in two[2:]]
+    ours = triton_kernel.posteriors(*two[:2], *apart)
+    torch.testing.assert_close(ours, triton_kernel.posteriors(*two))
+
+
 def test_a_budget_beyond_the_registers_is_refused():
     band = triton_kernel.MAX_BLOCK + 1
     lengths = torch.tensor([band - 1]), torch.tensor([0])

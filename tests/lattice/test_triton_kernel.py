@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 pytest.importorskip("triton")
+from slackdlm.lattice import triton_kernel
+
 HERE = Path(__file__).parent
 
 
@@ -31,4 +35,27 @@ def test_the_interpreted_kernel_agrees_with_enumeration_reference_and_cpu_kernel
 
 
 def test_the_kernel_compiles_for_an_h100():
-    assert run(str(HERE / "compile_triton.py"), TRITON_INTERPRET="0").count("cubin") == 3
+    assert run(str(HERE / "compile_triton.py"), TRITON_INTERPRET="0").count("cubin") == 7
+
+
+def test_the_kernel_is_launched_on_the_device_of_the_scores(monkeypatch: pytest.MonkeyPatch):
+    current, launched = [0], []
+
+    def exchange(index: int) -> int:
+        before, current[0] = current[0], index
+        return before
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int]):
+            return lambda *tensors, **options: launched.append((grid, current[0]))
+
+    monkeypatch.setattr(torch.cuda, "_exchange_device", exchange)
+    monkeypatch.setattr(torch.cuda, "_maybe_exchange_device", exchange)
+    monkeypatch.setattr(triton_kernel, "lattice_kernel", Kernel())
+    with FakeTensorMode():
+        lengths = torch.zeros(3, dtype=torch.long, device="cuda:1")
+        scores = torch.zeros(3, 5, 2, device="cuda:1"), torch.zeros(3, 5, device="cuda:1")
+        result = triton_kernel.posteriors(*scores, lengths, lengths)
+    assert launched == [((3,), 1)]
+    assert current == [0]
+    assert result.token.device == torch.device("cuda:1")

@@ -1,7 +1,7 @@
 """The lattice on CUDA: one Triton program per sample walks the canvas with all states in registers.
 
-The neighbour state comes from ``tl.gather``, for which the compiler places the barriers: no program reads
-what another thread stored, so there is nothing to race. States are float64; the correction
+The neighbour state comes from ``tl.gather``, for which the compiler places the barriers; the gaps written on the
+way forward are read on the way back behind a barrier of ours. States are float64; the correction
 ``log1p(exp(-gap))`` is at most ``log 2`` and is computed in the dtype of the scores.
 """
 
@@ -55,20 +55,22 @@ def posteriors(
     token_posterior = torch.zeros_like(token_scores, memory_format=torch.contiguous_format)
     slack_posterior = torch.zeros_like(slack_scores, memory_format=torch.contiguous_format)
     if num_samples > 0:
-        lattice_kernel[(num_samples,)](
-            token_scores.contiguous(),
-            slack_scores.contiguous(),
-            canvas_lengths.to(torch.int32),
-            target_lengths.to(torch.int32),
-            log_likelihood,
-            token_posterior,
-            slack_posterior,
-            num_positions,
-            band,
-            BLOCK=block,
-            NEEDS_POSTERIORS=needs_posteriors,
-            num_warps=num_warps_for(block),  # pyright: ignore[reportCallIssue]
-        )
+        # Triton launches on the current device, which need not be theirs.
+        with torch.cuda.device_of(token_scores):
+            lattice_kernel[(num_samples,)](
+                token_scores.contiguous(),
+                slack_scores.contiguous(),
+                canvas_lengths.to(torch.int32).contiguous(),
+                target_lengths.to(torch.int32).contiguous(),
+                log_likelihood,
+                token_posterior,
+                slack_posterior,
+                num_positions,
+                band,
+                BLOCK=block,
+                NEEDS_POSTERIORS=needs_posteriors,
+                num_warps=num_warps_for(block),  # pyright: ignore[reportCallIssue]
+            )
     return Posteriors(log_likelihood, token_posterior, slack_posterior)
 
 
@@ -122,6 +124,7 @@ def lattice_kernel(
         log_likelihood = tl.sum(tl.where(k == budget, state, 0.0), 0)
         tl.store(log_likelihood_ptr + b, log_likelihood)
         if NEEDS_POSTERIORS:
+            tl.debug_barrier()  # a band narrower than a warp is read by more threads than wrote it
             is_possible = tl.where(log_likelihood == nothing, 0.0, 1.0)
             start = tl.where(log_likelihood == log_likelihood, is_possible, float("nan"))
             mass = tl.where(k == budget, start, 0.0).to(tl.float64)
