@@ -12,6 +12,8 @@ from slackdlm.models.loading import load_model
 
 WEIGHTS = "adapter_model.safetensors"
 Write = Callable[..., Path]
+SLACK_ID = 284
+TRAINED = (".lora_A.", ".lora_B.", ".trainable_tokens_delta.")
 LAYERS = {"q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out"}
 
 
@@ -21,7 +23,10 @@ def adapt(folder: Path, **keys: object) -> LoadedModel:
 
 
 def draw_ids() -> torch.Tensor:
-    return torch.randint(0, 290, (2, 9), generator=torch.Generator().manual_seed(3))
+    """One of them is ``<slack>``."""
+    ids = torch.randint(0, 290, (2, 9), generator=torch.Generator().manual_seed(3))
+    ids[0, 3] = SLACK_ID
+    return ids
 
 
 def adapted_layers(loaded: LoadedModel) -> set[str]:
@@ -53,7 +58,10 @@ def test_a_name_shared_with_the_head_means_the_blocks_alone(published: Path) -> 
 def test_a_new_adapter_changes_nothing_yet(published: Path) -> None:
     ids = draw_ids()
     before = load_model(published).model(ids).logits
-    torch.testing.assert_close(adapt(published).model(ids).logits, before, atol=0, rtol=0)
+    found = adapt(published).model(ids).logits
+    torch.testing.assert_close(found, before, atol=1e-6, rtol=0)
+    others = torch.arange(before.shape[-1]) != adapt(published).slack_id
+    torch.testing.assert_close(found[..., others], before[..., others], atol=0, rtol=0)
 
 
 def test_the_adapter_alone_is_trained_and_moves_the_logits(published: Path) -> None:
@@ -62,7 +70,8 @@ def test_the_adapter_alone_is_trained_and_moves_the_logits(published: Path) -> N
     before = loaded.model(draw_ids()).logits.detach()
     train_a_step(loaded)
     moved = {k for k, v in loaded.model.state_dict().items() if not torch.equal(v, state[k])}
-    assert moved == {k for k in state if ".lora_A." in k or ".lora_B." in k}
+    assert loaded.slack_id == SLACK_ID
+    assert moved == {k for k in state if any(mark in k for mark in TRAINED)}
     assert not torch.allclose(loaded.model(draw_ids()).logits, before, atol=1e-4)
 
 
@@ -149,7 +158,8 @@ def test_a_published_checkpoint_with_a_grown_vocabulary_keeps_its_adapter(
     loaded = adapt(folder)
     train_a_step(loaded)
     loaded.model.save_pretrained(str(tmp_path / "adapter"))
-    assert all(".lora_" in name for name in load_file(tmp_path / "adapter" / WEIGHTS))
+    saved = load_file(tmp_path / "adapter" / WEIGHTS)
+    assert all(".lora_" in k or k.endswith(".trainable_tokens_delta") for k in saved)
     again = load_model(folder, adapter=tmp_path / "adapter")
     ids = draw_ids()
     torch.testing.assert_close(again.model(ids).logits, loaded.model(ids).logits, atol=0, rtol=0)

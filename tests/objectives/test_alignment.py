@@ -51,6 +51,20 @@ def test_it_equals_the_enumeration(seed: int) -> None:
         mask_id=MASK,
         slack_id=SLACK,
     )
+    elsewhere = head.clone()
+    elsewhere[SLACK] = 9.0
+    by_row = alignment_of(
+        hidden,
+        elsewhere,
+        torch.tensor(canvases),
+        torch.tensor([targets[0], [*targets[1], 0, 0]]),
+        torch.tensor(lengths),
+        torch.tensor([4, 2]),
+        mask_id=MASK,
+        slack_id=SLACK,
+        slack_row=head[SLACK],
+    )
+    torch.testing.assert_close(tuple(by_row), tuple(found))
     for row in range(2):
         canvas = canvases[row][: lengths[row]]
         log_probs = (hidden[row] @ head.T).log_softmax(1)

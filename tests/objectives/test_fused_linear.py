@@ -9,6 +9,7 @@ from problems import IDS, MASK_ID, SLACK_ID, VOCAB_SIZE, Problem, draw_problem, 
 from torch import Tensor
 
 from slackdlm import fused_linear_slack_ctc_loss, masked_ce_loss, slack_ctc_loss
+from slackdlm.errors import ConfigError
 from slackdlm.objectives import vocabulary_pass
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -212,3 +213,54 @@ def test_under_autocast_it_stays_close_to_float32_and_returns_float32():
     theirs = torch.autograd.grad(loss.sum(), (hidden, head_weight))
     assert [x.dtype for x in ours] == [torch.float32, torch.float32]
     torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.1)
+
+
+@settings(max_examples=40)
+@given(
+    problem=problems(contradiction=0.0),
+    ctc_weight=st.sampled_from([0.0, 0.3, 1.0]),
+    chunk_size=st.sampled_from([1, 2, None]),
+    factors=st.sampled_from([(1.0, 1.0, 1.0), (1.0, -0.5, 3.0)]),
+)
+def test_a_slack_row_takes_the_place_of_the_output_layers_own(
+    problem: Problem, ctc_weight: float, chunk_size: int | None, factors: tuple[float, ...]
+):
+    hidden, head_weight, clean = draw_layer(problem)
+    row = torch.tensor([0.3, -1.0, 0.7], dtype=torch.float64, requires_grad=True)
+    joined = head_weight.index_copy(0, torch.tensor([SLACK_ID]), row[None])
+    options: dict[str, Any] = {**IDS, "clean": clean, "ctc_weight": ctc_weight}
+    options |= {"chunk_size": chunk_size}
+    own = fused_linear_slack_ctc_loss(hidden, head_weight, *problem[1:], **options, slack_row=row)
+    whole = fused_linear_slack_ctc_loss(hidden, joined, *problem[1:], **options)
+    torch.testing.assert_close(own, whole, **EXACT)
+    grad_output = torch.tensor(factors, dtype=torch.float64)
+    ours, theirs = (
+        torch.autograd.grad(loss, (hidden, head_weight, row), grad_output) for loss in (own, whole)
+    )
+    torch.testing.assert_close(ours, theirs, **EXACT)
+
+
+def test_a_slack_row_is_trained_under_a_frozen_output_layer():
+    row = torch.tensor([0.3, -1.0, 0.7], requires_grad=True)
+    batch = batch_of_two(slack_row=row)
+    fused_linear_slack_ctc_loss(**batch).sum().backward()
+    head = batch_of_two()["head_weight"]
+    head[SLACK_ID] = row.detach()
+    head.requires_grad_()
+    fused_linear_slack_ctc_loss(**batch_of_two(head_weight=head)).sum().backward()
+    assert batch["head_weight"].grad is None
+    torch.testing.assert_close(row.grad, head.grad[SLACK_ID])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (torch.zeros(2), "hidden has 3 features but slack_row has 2"),
+        (torch.zeros(1, 3), r"slack_row must be floating point \[D\]"),
+        (torch.zeros(3, dtype=torch.long), r"slack_row must be floating point \[D\]"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_slack_row_of_another_shape_is_refused(row: Tensor, message: str):
+    with pytest.raises(ConfigError, match=message):
+        fused_linear_slack_ctc_loss(**batch_of_two(slack_row=row))

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from arms import CANVAS_LENGTH, MIXED, SLACK_CTC, made_samples, short, small_model
+from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, made_samples, short, small_model
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from slackdlm.models.adapter import new_adapter
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.run import canvas_spec, train_samples
 from slackdlm.training.step_loss import sample_losses
@@ -27,6 +28,7 @@ class Run(NamedTuple):
     objective: ObjectiveConfig
     padding: Padding
     micro_batch_size: int | None = None
+    adapter: bool = False
 
 
 RUNS = {
@@ -35,15 +37,19 @@ RUNS = {
     "mixed_llada": Run(MIXED, "llada", 2),
     "tokens_unpadded": Run(TOKENS, "none"),
     "tokens_unpadded_accumulated": Run(TOKENS, "none", 2),
+    "ce_adapter": Run(CE, "fixed", adapter=True),
+    "slack_ctc_adapter_accumulated": Run(SLACK_CTC, "fixed", 2, adapter=True),
 }
 
 
 def train_here(name: str, folder: Path, **changes: Any) -> None:
     run = RUNS[name]
     settings = {"steps": 12, "micro_batch_size": run.micro_batch_size} | changes
-    samples = made_samples()
+    samples, loaded = made_samples(), small_model()
+    if run.adapter:
+        loaded = new_adapter(loaded, rank=2, alpha=4, dropout=0)
     train_samples(
-        small_model(),
+        loaded,
         samples,
         samples[:5],
         canvas_length=CANVAS_LENGTH,

@@ -2,6 +2,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -326,6 +327,26 @@ def lora_recipe(recipe_file: Path, tmp_path: Path) -> Path:
     return recipe_file
 
 
+@pytest.mark.parametrize("kind", ["ce", "slack_ctc"])
+def test_both_arms_train_the_row_of_slack_and_slack_alone_moves_its_embedding(
+    lora_recipe: Path, tmp_path: Path, kind: str
+) -> None:
+    ratio = "[0, 0]" if kind == "ce" else "[0.5, 0.5]"
+    arm = [f"objective.kind={kind}", f"objective.slack_ratio={ratio}", "data.canvas_length=12"]
+    recipe = steps(lora_recipe, 6, *arm, "training.weight_decay=0.5")
+    train(recipe, output=tmp_path / "run", progress=False)
+    base = load_model(str(recipe.model.path))
+    saved = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
+    embedding, head = (
+        next(value for key, value in saved.items() if f".{name}.token_adapter." in key)
+        for name in ("wte", "ff_out")
+    )
+    ends: list[Any] = [base.model.get_input_embeddings(), base.model.get_output_embeddings()]
+    before = [end.weight[base.slack_id] for end in ends]
+    assert torch.equal(embedding[0], before[0]) == (kind == "ce")
+    assert not torch.equal(head[0], before[1])
+
+
 def test_a_new_adapter_is_trained_alone_and_resumes(lora_recipe: Path, tmp_path: Path) -> None:
     recipe = steps(
         lora_recipe,
@@ -342,7 +363,8 @@ def test_a_new_adapter_is_trained_alone_and_resumes(lora_recipe: Path, tmp_path:
     assert {key.split(".")[-4] for key in adapters} == {"q_proj", "v_proj"}
     assert all(bool((adapted[key] != 0).any()) for key in adapters)
     for name, value in plain.items():
-        key = next(k for k in adapted if k.replace("base_layer.", "").endswith(name))
+        wrapped = ("base_layer.", "token_adapter.")
+        key = next(k for k in adapted if re.sub("|".join(wrapped), "", k).endswith(name))
         assert torch.equal(adapted[key], value)
     shutil.copytree(tmp_path / "run", tmp_path / "broken")
     undo(tmp_path / "broken", step=4)

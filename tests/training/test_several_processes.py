@@ -52,9 +52,8 @@ def test_one_process_and_two_follow_the_same_trajectory(
         difference = (values - two[key]).abs()
         assert float(difference.max()) < 2e-5, key
         assert float(difference.mean()) < 4e-6, key
-    mine, other = (
-        load_file(f / "model/model.safetensors") for f in (tmp_path / "one", two_processes / name)
-    )
+    file = "model/adapter_model.safetensors" if "adapter" in name else "model/model.safetensors"
+    mine, other = (load_file(f / file) for f in (tmp_path / "one", two_processes / name))
     for weight, value in mine.items():
         torch.testing.assert_close(other[weight], value, rtol=1e-4, atol=5e-5)
 

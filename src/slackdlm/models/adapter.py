@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import (
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.checkpoint import read_headers, read_json
 from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.token_row import use_token_rows
 from slackdlm.models.weights import head_name
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -51,6 +53,7 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             adapted = PeftModel(model, config)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
         missing = sorted(expected - weights.keys())
+        use_token_rows(adapted)
         result = set_peft_model_state_dict(adapted, weights)
     except (RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(
@@ -73,12 +76,15 @@ def new_adapter(
     alpha: float,
     dropout: float,
     target_modules: Sequence[str] | None = None,
+    train_slack: bool = True,
     seed: int = 0,
 ) -> LoadedModel:
     """The model with a new LoRA adapter on it, which alone is trainable and changes nothing yet.
 
     The embedding and the output layer stay as they are, whatever the names: LLaDA's output layer
     is called ``ff_out`` as the feed-forward layer of each block is, and only the latter is adapted.
+    The one exception is ``<slack>``, a token that the model may never have met: its row in both is
+    trained.
 
     Args:
         loaded: Its network is changed in place.
@@ -87,6 +93,8 @@ def new_adapter(
         dropout: Share of the adapter's inputs dropped in training, in [0, 1).
         target_modules: Names of linear layers, such as ``["q_proj", "v_proj"]``; each is adapted
             in every block. None: all of them.
+        train_slack: Whether the row of ``<slack>`` in the embedding and in the output layer (tied:
+            the one row) is trained as well.
         seed: Decides the new weights. PyTorch's own generators are left where they were.
 
     Returns:
@@ -121,13 +129,25 @@ def new_adapter(
         target_modules=targets,
         # Where nothing is excluded, PEFT warns of a key that excludes nothing.
         exclude_modules=[head] if head.rpartition(".")[2] in targets else None,
+        trainable_token_indices=_vocabulary_rows(model, loaded.slack_id) if train_slack else None,
         base_model_name_or_path=model.name_or_path or None,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = PeftModel(model, config)
+    use_token_rows(adapted)
     adapted.eval()
     return replace(loaded, model=adapted, name=f"{loaded.name}+lora")
+
+
+def _vocabulary_rows(model: PreTrainedModel, token_id: int) -> dict[str, list[int]]:
+    """Full names of the layers with a row for a token; of tied ones the embedding's alone."""
+    embedding: Any = model.get_input_embeddings()
+    output: Any = model.get_output_embeddings()
+    names = [next(name for name, module in model.named_modules() if module is embedding)]
+    if output.weight is not embedding.weight:
+        names.append(head_name(model))
+    return {name: [token_id] for name in names}
 
 
 def _linear_names(model: PreTrainedModel, *, head: str) -> set[str]:

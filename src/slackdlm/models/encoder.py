@@ -76,7 +76,7 @@ class EncoderProtocol:
         with _skipped(head):
             hidden: Tensor = super().forward(input_ids=input_ids, **settings).logits  # pyright: ignore
         scores = head(hidden) if logits else None
-        if head.bias is not None:
+        if getattr(head, "original_module", head).bias is not None:  # PEFT's wrapper hides it
             hidden = torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1)
         return LLaDAOutput(last_hidden_state=hidden, logits=scores)
 

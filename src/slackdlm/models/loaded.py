@@ -1,11 +1,13 @@
 """What is a loaded model? The network, its tokenizer, the ids that have a meaning, and the head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from peft import PeftModel
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -36,6 +38,15 @@ class LoadedModel:
     """The canvases it was last trained on, where its folder says so."""
 
 
+class OutputLayer(NamedTuple):
+    """The output layer's weight, and what of it is trained on its own."""
+
+    weight: Float[Tensor, "V D"]
+    """As :func:`head_weight`, but for the row of ``<slack>`` if there is a ``slack_row``."""
+    slack_row: Float[Tensor, " D"] | None
+    """The row of ``<slack>`` where an adapter trains it under a frozen layer; else None."""
+
+
 def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
     """The output layer's weight: ``hidden @ weight.T`` are the logits.
 
@@ -43,5 +54,31 @@ def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
     gradient of the column is the gradient of the bias.
     """
     head: Any = model.get_output_embeddings()
-    bias: Tensor | None = getattr(head, "bias", None)
-    return head.weight if bias is None else torch.cat([head.weight, bias[:, None]], dim=1)
+    return _with_bias(head, head.weight)
+
+
+def output_layer(model: PreTrainedModel | PeftModel, *, slack_id: int) -> OutputLayer:
+    """:func:`head_weight` for the loss: a trained row of ``<slack>`` comes on its own.
+
+    Joined to the weight it would cost a copy of the whole layer, and a gradient of that size.
+    """
+    head: Any = model.get_output_embeddings()
+    layers: list[Any] = [m for m in head.modules() if isinstance(m, TrainableTokensLayer)]
+    for layer in layers:  # one or none
+        adapters = [] if layer.merged or layer.disable_adapters else layer.active_adapters
+        if [list(layer.token_indices[adapter]) for adapter in adapters] == [[slack_id]]:
+            base, rows = layer.base_layer, layer.trainable_tokens_delta[adapters[0]]
+            row = _with_bias(base, rows, rows=[slack_id])[0]
+            return OutputLayer(_with_bias(base, base.weight), row)
+    return OutputLayer(head_weight(model), None)
+
+
+def _with_bias(
+    head: Any, weight: Float[Tensor, "R D"], *, rows: Sequence[int] | None = None
+) -> Float[Tensor, "R D1"]:
+    original: Any = getattr(head, "original_module", head)  # PEFT's wrapper hides the bias
+    bias: Tensor | None = getattr(original, "bias", None)
+    if bias is None:
+        return weight
+    bias = bias if rows is None else bias[list(rows)]
+    return torch.cat([weight, bias[:, None].to(weight.dtype)], dim=1)

@@ -36,6 +36,7 @@ def alignment_of(
     *,
     mask_id: int,
     slack_id: int,
+    slack_row: Float[Tensor, " D"] | None = None,
 ) -> Alignment:
     """How much slack the model expects and how undecided the lattice leaves its place.
 
@@ -48,6 +49,7 @@ def alignment_of(
         target_lengths: Tokens of each target.
         mask_id: Id that marks a masked position.
         slack_id: Id of ``<slack>``.
+        slack_row: Takes the place of the output layer's row of ``<slack>``, in the same dtype.
 
     Returns:
         Sums per sample, float64; divide by ``num_masked`` for means.
@@ -55,6 +57,7 @@ def alignment_of(
     References:
         Ours. The posteriors are those whose difference from the softmax is slack-CTC's gradient.
     """
+    row = head_weight[slack_id] if slack_row is None else slack_row
     num_samples, num_positions, _ = hidden.shape
     is_real = checks.inside_lengths(target_lengths, targets.shape[1])
     targets = targets.long().masked_fill(~is_real, 0)
@@ -63,7 +66,7 @@ def alignment_of(
         targets, canvas_lengths, target_lengths, num_positions=num_positions, num_slack=num_slack
     )
     token = band_logits(hidden, head_weight, targets, num_slack=num_slack)
-    slack = (hidden @ head_weight[slack_id]).to(token.dtype)
+    slack = (hidden @ row).to(token.dtype)
     columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
     posteriors = band_posteriors(*columns, canvas_lengths, target_lengths)
     masked = (canvas == mask_id) & checks.inside_lengths(canvas_lengths, num_positions)
@@ -72,7 +75,10 @@ def alignment_of(
     probability = torch.zeros(num_samples, dtype=torch.float64, device=hidden.device)
     rows = masked.flatten().nonzero()[:, 0]
     for chunk in rows.split(default_chunk_size(head_weight.shape[0], hidden.device)):
-        logits = (hidden.flatten(0, 1)[chunk] @ head_weight.T).double()
+        inputs = hidden.flatten(0, 1)[chunk]
+        logits = (inputs @ head_weight.T).double()
+        if slack_row is not None:
+            logits[:, slack_id] = (inputs @ slack_row).double()
         share = (logits[:, slack_id] - logits.logsumexp(1)).exp()
         probability.index_add_(0, chunk // num_positions, share)
     return Alignment(

@@ -27,6 +27,7 @@ def fused_linear_slack_ctc_loss(
     ctc_weight: float = 1.0,
     ce_weights: Float[Tensor, "B L"] | None = None,
     sample_weights: Float[Tensor, " B"] | None = None,
+    slack_row: Float[Tensor, " D"] | None = None,
     chunk_size: int | None = None,
 ) -> Float[Tensor, " B"]:
     """``sample_weights * (ctc_weight * slack-CTC + sum_i ce_weights_i * CE_i)``, in nats.
@@ -47,6 +48,8 @@ def fused_linear_slack_ctc_loss(
             inside ``canvas_lengths`` and 0 behind it.
         sample_weights: Weight of each sample, constants; default 1. A sample of weight 0 is left
             out: its loss is 0 even if its target is impossible.
+        slack_row: Takes the place of the output layer's row of ``<slack>``: a row that is trained
+            under a frozen output layer, whose own gradient is then never computed.
         chunk_size: Rows of logits held at a time; chosen by size if not given.
 
     Returns:
@@ -61,6 +64,13 @@ def fused_linear_slack_ctc_loss(
     """
     where = "fused_linear_slack_ctc_loss"
     _check_options(where, hidden, head_weight, clean, ctc_weight, ce_weights, chunk_size)
+    if slack_row is not None:
+        checks.check_scores(where, slack_row, name="slack_row", axes="D")
+        if slack_row.shape[0] != hidden.shape[2]:
+            raise ConfigError(
+                f"{where}: hidden has {hidden.shape[2]} features but slack_row has "
+                f"{slack_row.shape[0]}"
+            )
     batch = (canvas, targets, canvas_lengths, target_lengths)
     num_samples, num_positions, _ = hidden.shape
     vocab_size = head_weight.shape[0]
@@ -86,11 +96,15 @@ def fused_linear_slack_ctc_loss(
     dtype = _product_dtype(hidden)
     if not torch.is_grad_enabled():
         hidden, head_weight = hidden.detach(), head_weight.detach()
+        slack_row = None if slack_row is None else slack_row.detach()
     with torch.autocast(hidden.device.type, enabled=False):
         supervision, lattice_loss = _supervise(
             hidden.detach().to(dtype),
             head_weight.detach().to(dtype),
             *batch,
+            slack_row=(head_weight[slack_id] if slack_row is None else slack_row)
+            .detach()
+            .to(dtype),
             clean=canvas if clean is None else clean,
             ctc_weight=ctc_weight,
             ce_weights=ce_weights.double() * supervised,
@@ -98,11 +112,15 @@ def fused_linear_slack_ctc_loss(
             num_slack=num_slack,
             mask_id=mask_id,
             slack_id=slack_id,
-            needs_posteriors=hidden.requires_grad or head_weight.requires_grad,
+            needs_posteriors=any(
+                tensor is not None and tensor.requires_grad
+                for tensor in (hidden, head_weight, slack_row)
+            ),
         )
         return VocabularyLoss.apply(
             hidden,
             head_weight,
+            slack_row,
             lattice_loss,
             supervision,
             dtype,
@@ -126,6 +144,7 @@ def _supervise(
     canvas_lengths: Int[Tensor, " B"],
     target_lengths: Int[Tensor, " B"],
     *,
+    slack_row: Float[Tensor, " D"],
     clean: Int[Tensor, "B L"],
     ctc_weight: float,
     ce_weights: Float[Tensor, "B L"],
@@ -152,7 +171,7 @@ def _supervise(
             num_slack=num_slack,
         )
         token = band_logits(hidden, head_weight, targets, num_slack=num_slack)
-        slack = (hidden @ head_weight[slack_id]).to(token.dtype)
+        slack = (hidden @ slack_row).to(token.dtype)
         columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
         result = band_posteriors(
             *columns, canvas_lengths, target_lengths, needs_posteriors=needs_posteriors

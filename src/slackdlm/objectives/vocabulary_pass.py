@@ -53,6 +53,16 @@ class PassResult(NamedTuple):
     """Gradient of the summed loss, or None if not wanted."""
     head_grad: Tensor | None
     """Gradient of the summed loss, or None if not wanted."""
+    slack_row_grad: Tensor | None
+    """Gradient of the summed loss, or None if not wanted."""
+
+
+class _Gradients(NamedTuple):
+    """Buffers that the chunks add to; None where a gradient is not wanted."""
+
+    hidden: Float[Tensor, "N D"] | None
+    head: Float[Tensor, "V D"] | None
+    slack_row: Float[Tensor, " D"] | None
 
 
 def default_chunk_size(vocab_size: int, device: torch.device) -> int:
@@ -64,21 +74,25 @@ def default_chunk_size(vocab_size: int, device: torch.device) -> int:
 def vocabulary_pass(
     hidden: Float[Tensor, "B L D"],
     head_weight: Float[Tensor, "V D"],
+    slack_row: Float[Tensor, " D"] | None,
     supervision: Supervision,
     *,
     chunk_size: int,
     needs_hidden_grad: bool,
     needs_head_grad: bool,
+    needs_slack_row_grad: bool,
 ) -> PassResult:
     """Loss and gradients of all supervised rows; everything else never meets the output layer.
 
     Args:
         hidden: Last hidden states in the dtype of the matrix products.
         head_weight: Output layer in the same dtype.
+        slack_row: Takes the place of the output layer's row of ``<slack>``, in the same dtype.
         supervision: Weights and targets.
         chunk_size: Rows of logits held at a time.
         needs_hidden_grad: Whether to compute the gradient of ``hidden``.
         needs_head_grad: Whether to compute the gradient of ``head_weight``.
+        needs_slack_row_grad: Whether to compute the gradient of ``slack_row``.
 
     Returns:
         The loss without the lattice's own term, and the gradients with it. Sums are float32
@@ -90,37 +104,44 @@ def vocabulary_pass(
     is_supervised = (supervision.ctc_weights != 0) | (supervision.ce_weights != 0)
     rows = is_supervised.flatten().nonzero()[:, 0]
     loss = torch.zeros(num_samples, dtype=torch.float64, device=hidden.device)
-    hidden_grad = torch.zeros_like(flat_hidden) if needs_hidden_grad else None
-    head_grad = torch.zeros_like(head_weight, dtype=accumulator) if needs_head_grad else None
+    gradients = _Gradients(
+        hidden=torch.zeros_like(flat_hidden) if needs_hidden_grad else None,
+        head=torch.zeros_like(head_weight, dtype=accumulator) if needs_head_grad else None,
+        slack_row=flat_hidden.new_zeros(hidden_size, dtype=accumulator)
+        if needs_slack_row_grad
+        else None,
+    )
     # Written over by every chunk: fresh pages would cost as much as half of a product.
     scratch = flat_hidden.new_empty(
         min(chunk_size, len(rows)), head_weight.shape[0], dtype=accumulator
     )
     for chunk in rows.split(chunk_size):
         row_loss = _run_chunk(
-            flat_hidden, head_weight, supervision, chunk, scratch, hidden_grad, head_grad
+            flat_hidden, head_weight, slack_row, supervision, chunk, scratch, gradients
         )
         loss.index_add_(0, chunk // num_positions, row_loss)
-    shaped = None if hidden_grad is None else hidden_grad.view(hidden.shape)
-    return PassResult(loss, shaped, head_grad)
+    shaped = None if gradients.hidden is None else gradients.hidden.view(hidden.shape)
+    return PassResult(loss, shaped, gradients.head, gradients.slack_row)
 
 
 def _run_chunk(
     flat_hidden: Float[Tensor, "N D"],
     head_weight: Float[Tensor, "V D"],
+    slack_row: Float[Tensor, " D"] | None,
     supervision: Supervision,
     chunk: Int[Tensor, " R"],
     scratch: Float[Tensor, "C V"],
-    hidden_grad: Tensor | None,
-    head_grad: Tensor | None,
+    gradients: _Gradients,
 ) -> Float[Tensor, " R"]:
-    """Weighted loss of a few rows; adds their gradients to the two buffers, where there are any."""
-    dtype = flat_hidden.dtype
+    """Weighted loss of a few rows; adds their gradients to the buffers, where there are any."""
+    dtype, slack_id = flat_hidden.dtype, supervision.slack_id
     inputs, logits = flat_hidden[chunk], scratch[: len(chunk)]
     if dtype == scratch.dtype:
         torch.mm(inputs, head_weight.T, out=logits)
     else:
         logits.copy_(inputs @ head_weight.T)
+    if slack_row is not None:
+        logits[:, slack_id] = (inputs @ slack_row).to(logits.dtype)
     ce_weights = supervision.ce_weights.flatten()[chunk]
     row_weights = supervision.ctc_weights.flatten()[chunk] + ce_weights
     clean = torch.where(ce_weights != 0, supervision.clean.flatten()[chunk], 0)
@@ -128,18 +149,27 @@ def _run_chunk(
     exponentials, log_sums = _exponentiate(logits)
     row_loss = row_weights * log_sums.double()
     row_loss -= torch.where(ce_weights != 0, ce_weights * clean_logits.double(), 0.0)
-    if hidden_grad is None and head_grad is None:
+    if all(gradient is None for gradient in gradients):
         return row_loss
     factors = (row_weights / exponentials.sum(1)).to(exponentials.dtype)  # else mul_ goes slowly
     logits_grad = exponentials.mul_(factors[:, None])
     _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
     logits_grad = logits_grad.to(dtype)
-    if hidden_grad is not None:
-        hidden_grad[chunk] = logits_grad @ head_weight
-    if head_grad is not None and head_grad.dtype == dtype:
-        head_grad.addmm_(logits_grad.T, inputs)
-    elif head_grad is not None:
-        head_grad += logits_grad.T @ inputs
+    slack_grad = None
+    if slack_row is not None:
+        slack_grad = logits_grad[:, slack_id].clone()
+        logits_grad[:, slack_id] = 0  # the output layer's own row was not used
+        if gradients.slack_row is not None:
+            gradients.slack_row.add_(slack_grad @ inputs)
+    if gradients.hidden is not None:
+        hidden_grad = logits_grad @ head_weight
+        if slack_grad is not None and slack_row is not None:
+            hidden_grad.addr_(slack_grad, slack_row)
+        gradients.hidden[chunk] = hidden_grad
+    if gradients.head is not None and gradients.head.dtype == dtype:
+        gradients.head.addmm_(logits_grad.T, inputs)
+    elif gradients.head is not None:
+        gradients.head.add_(logits_grad.T @ inputs)
     return row_loss
 
 
@@ -182,6 +212,7 @@ class VocabularyLoss(torch.autograd.Function):
         ctx: Any,
         hidden: Float[Tensor, "B L D"],
         head_weight: Float[Tensor, "V D"],
+        slack_row: Float[Tensor, " D"] | None,
         lattice_loss: Float[Tensor, " B"],
         supervision: Supervision,
         dtype: torch.dtype,
@@ -193,34 +224,40 @@ class VocabularyLoss(torch.autograd.Function):
             chunk_size=chunk_size,
             needs_hidden_grad=ctx.needs_input_grad[0],
             needs_head_grad=ctx.needs_input_grad[1],
+            needs_slack_row_grad=ctx.needs_input_grad[2],
         )
-        result = ctx.run(hidden.to(dtype), head_weight.to(dtype), supervision)
-        ctx.save_for_backward(hidden, head_weight)
+        inputs = (hidden, head_weight, slack_row)
+        result: PassResult = ctx.run(*_cast(inputs, dtype), supervision)
+        ctx.save_for_backward(*inputs)
         ctx.supervision, ctx.dtype = supervision, dtype
-        ctx.gradients = result.hidden_grad, result.head_grad
+        ctx.gradients = result[1:]
         loss = result.loss + lattice_loss
         return loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Scales the gradients; runs the pass again where one number cannot scale the head's."""
-        hidden, head_weight = ctx.saved_tensors
+        inputs = ctx.saved_tensors
         (factors,) = grad_outputs
         gradients, ctx.gradients = ctx.gradients, None
         factor = float(factors[0]) if bool((factors == factors[:1]).all()) else None
         if gradients is not None and factor is not None:
-            hidden_grad, head_grad = (None if g is None else _scale(g, factor) for g in gradients)
+            gradients = [None if g is None else _scale(g, factor) for g in gradients]
         else:  # each sample has its own factor, or this is not the first backward
-            _, hidden_grad, head_grad = ctx.run(
-                hidden.to(ctx.dtype),
-                head_weight.to(ctx.dtype),
-                ctx.supervision.scaled(factors),
-            )
-        return (
-            None if hidden_grad is None else hidden_grad.to(hidden.dtype),
-            None if head_grad is None else head_grad.to(head_weight.dtype),
-            *(None,) * 4,
+            gradients = ctx.run(*_cast(inputs, ctx.dtype), ctx.supervision.scaled(factors))[1:]
+        typed = (
+            None if gradient is None else gradient.to(value.dtype)
+            for gradient, value in zip(gradients, inputs, strict=True)
         )
+        return (*typed, None, None, None, None)
+
+
+def _cast(
+    inputs: tuple[Tensor, Tensor, Tensor | None], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    hidden, head_weight, slack_row = inputs
+    row = None if slack_row is None else slack_row.to(dtype)
+    return hidden.to(dtype), head_weight.to(dtype), row
 
 
 def _scale(gradient: Tensor, factor: float) -> Tensor:

@@ -59,6 +59,8 @@ class Predictor:
         self.config = config
         self.noise = noise
         self.device = next(loaded.model.parameters()).device
+        # Once: a bias or an adapter's row of the output layer is joined to it in a copy.
+        self.head = head_weight(loaded.model).detach()
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.full((len(prompts), longest), loaded.pad_id, dtype=torch.long)
         mask = torch.ones(len(prompts), longest + config.canvas_length, dtype=torch.bool)
@@ -85,7 +87,7 @@ class Predictor:
             cells: At least one, in ascending order of rows.
         """
         hidden, unprompted = self._hidden(canvas, cells)
-        config, head = self.config, head_weight(self.loaded.model)
+        config, head = self.config, self.head
         strategy = STRATEGIES[config.remasking]
         tokens: list[Tensor] = []
         scores: list[Tensor] = []

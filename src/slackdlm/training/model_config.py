@@ -47,6 +47,9 @@ class LoraRecipe:
     target_modules: tuple[str, ...] | None = None
     """Names of the adapted layers. Default: the projections of attention and feed-forward of every
     block, never the output layer."""
+    train_slack: bool = True
+    """Whether the row of ``<slack>`` in the embedding and in the output layer is trained too, in every
+    arm alike: a reserved token starts from weights that never stood for anything."""
 
     def __post_init__(self) -> None:
         at_least(self.rank, 1, path="model.lora.rank")

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from slackdlm.errors import ConfigError
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
-from slackdlm.models.loading import head_weight, load_model
+from slackdlm.models.loading import load_model
 from slackdlm.objectives.vocabulary_pass import default_chunk_size
 from slackdlm.training.config import Recipe
 
@@ -295,7 +295,8 @@ def _activations(recipe: Recipe, network: Network, *, num_samples: int, sharded:
 
 def _loss_buffers(network: Network, recipe: Recipe, *, num_samples: int) -> int:
     """Of :func:`slackdlm.objectives.fused_linear.fused_linear_slack_ctc_loss`, all masked."""
-    weight = head_weight(network)
+    head: Any = network.get_output_embeddings()
+    weight: Tensor = getattr(head, "original_module", head).weight  # under PEFT's wrapper
     vocab_size, hidden_size = weight.shape
     length = recipe.data.canvas_length
     rows = num_samples * length

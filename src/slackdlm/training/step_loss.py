@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from slackdlm.models.loading import head_weight
+from slackdlm.models.loaded import OutputLayer, output_layer
 from slackdlm.objectives.alignment import Alignment, alignment_of
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.training.stream import CanvasSpec
@@ -43,7 +43,7 @@ def sample_losses(
 
     def loss_of(output: Any) -> Float[Tensor, " B"]:
         hidden = _canvas_states(output, batch, bf16=bf16)
-        return _losses(hidden, head_weight(network), batch, spec)
+        return _losses(hidden, output_layer(network, slack_id=spec.slack_id), batch, spec)
 
     with _in_forward(network, loss_of):
         return model(batch["input_ids"], batch["attention_mask"], logits=False)
@@ -60,18 +60,20 @@ def evaluated_samples(
     """:func:`sample_losses`, and what the model makes of the slack, in one forward pass."""
 
     def both(output: Any) -> tuple[Float[Tensor, " B"], Alignment]:
-        hidden, weight = _canvas_states(output, batch, bf16=bf16), head_weight(network)
+        hidden = _canvas_states(output, batch, bf16=bf16)
+        head = output_layer(network, slack_id=spec.slack_id)
         alignment = alignment_of(
             hidden,
-            weight.to(hidden.dtype),
+            head.weight.to(hidden.dtype),
             batch["noisy"],
             batch["targets"],
             batch["ctc_lengths"],
             batch["target_lengths"],
             mask_id=spec.mask_id,
             slack_id=spec.slack_id,
+            slack_row=None if head.slack_row is None else head.slack_row.to(hidden.dtype),
         )
-        return _losses(hidden, weight, batch, spec), alignment
+        return _losses(hidden, head, batch, spec), alignment
 
     with _in_forward(network, both):
         return network(batch["input_ids"], batch["attention_mask"], logits=False)
@@ -84,13 +86,13 @@ def _canvas_states(output: Any, batch: dict[str, Tensor], *, bf16: bool) -> Floa
 
 def _losses(
     hidden: Float[Tensor, "B L D"],
-    weight: Float[Tensor, "V D"],
+    head: OutputLayer,
     batch: dict[str, Tensor],
     spec: CanvasSpec,
 ) -> Float[Tensor, " B"]:
     return fused_linear_slack_ctc_loss(
         hidden,
-        weight,
+        head.weight,
         batch["noisy"],
         batch["targets"],
         batch["ctc_lengths"],
@@ -101,6 +103,7 @@ def _losses(
         ctc_weight=spec.ctc_weight,
         ce_weights=batch["ce_weights"],
         sample_weights=batch["loss_weights"],
+        slack_row=head.slack_row,
     )
 
 

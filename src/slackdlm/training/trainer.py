@@ -143,8 +143,12 @@ class SlackTrainer(Trainer):
         return SequentialSampler(self.train_stream)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Matrices decay; norm weights and biases do not."""
-        return [name for name, value in model.named_parameters() if value.ndim >= 2]
+        """Matrices decay; norm weights and biases do not, nor an adapter's row of ``<slack>``."""
+        return [
+            name
+            for name, value in model.named_parameters()
+            if value.ndim >= 2 and "trainable_tokens" not in name
+        ]
 
     def floating_point_ops(self, inputs: dict[str, Tensor | Any]) -> int:
         """Not counted: the count walks all parameters at every step."""
