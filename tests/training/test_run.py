@@ -462,7 +462,7 @@ def test_a_run_killed_ten_times_while_saving_ends_as_the_unbroken_one(tmp_path: 
     script = SCRIPT.with_name("killed_while_saving.py")
     command = [sys.executable, str(script), str(tmp_path / "killed")]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=200, check=False
+        command, env=environment, capture_output=True, text=True, timeout=540, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     lives = [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,9 +1,6 @@
 """How a step is split over processes and accumulation changes nothing but rounding."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,23 +8,13 @@ import torch
 from safetensors.torch import load_file
 from several_processes import RUNS, plain_steps, train_here
 from torch import Tensor
+from two_processes import run_in_two_processes
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    script = Path(__file__).with_name("several_processes.py")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(Path(__file__).with_name("several_processes.py"), folder)
     return folder
 
 
