@@ -9,17 +9,18 @@ SOURCE = Path(__file__).parents[1] / "src" / "slackdlm"
 # What each part may import of ours. The order is the data flow of the design.
 ALLOWED = {
     "errors": set(),
+    "strict_json": {"errors"},
     "measurement": {"errors"},
     "parsing": {"errors"},
     "terminal": set(),
     "collapse": {"errors"},
     "canvas": {"errors"},
     "lattice": {"errors"},
-    "models": {"errors", "parsing"},
+    "models": {"errors", "parsing", "strict_json"},
     "objectives": {"errors", "canvas", "collapse", "lattice", "measurement"},
-    "training": {"errors", "parsing", "canvas", "models", "objectives"},
+    "training": {"errors", "parsing", "strict_json", "canvas", "models", "objectives"},
     "sampling": {"errors", "parsing", "collapse", "measurement", "models"},
-    "evaluation": {"errors", "collapse", "models", "sampling"},
+    "evaluation": {"errors", "collapse", "models", "sampling", "strict_json"},
     "report": {"errors", "evaluation"},
     "chat": {"errors", "models", "sampling", "terminal"},
     "cli": {

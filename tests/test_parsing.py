@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,6 +85,55 @@ def test_a_wrong_override_is_refused(override: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["1e-5", "1E5", "-2.e3", "1.0e-3"])
 def test_exponents_without_a_point_are_numbers(text: str) -> None:
     assert read_yaml(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["1:30", "010", "0x10", "1_000", "2024-01-01"])
+def test_what_yaml_1_1_would_turn_into_another_number_stays_text(text: str) -> None:
+    assert read_yaml(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", r"line 3, column 1: the key a stands twice"),
+        ("[1, 2]: 3", "a key is no text"),
+        ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("a: !!int x", "not valid YAML"),
+        ("a: [", "line 1, column 5"),
+        ("[" * 10_000, "nested too deeply"),
+        ("9" * 5000, "not valid YAML"),
+        ("\x00", "not valid YAML"),
+    ],
+)
+def test_what_is_no_plain_yaml_is_one_short_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_yaml(text)
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
+
+
+def test_a_bomb_of_aliases_is_refused_at_once_with_a_short_message() -> None:
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    for old, new in itertools.pairwise("abcdefghi"):
+        bomb += f"{new}: &{new} [{', '.join(9 * ['*' + old])}]\n"
+    with pytest.raises(ConfigError, match="unknown key"):
+        build(Inner, read_yaml(bomb))
+    with pytest.raises(ConfigError, match="expected a") as caught:
+        build(Inner, {"rate": read_yaml(bomb)})
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("key", ["\x1b[31mrate", "rate\nsteps", "x" * 5000, 7, None])
+def test_an_unknown_key_is_shown_short_and_printable(key: object) -> None:
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        build(Inner, {key: 1})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
+def test_a_number_that_no_double_holds_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rate: expected a number, got 1000.*000 \(int\)"):
+        build(Inner, {"rate": 10**400})
 
 
 def test_words_that_look_like_exponents_stay_text() -> None:

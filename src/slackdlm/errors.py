@@ -15,3 +15,12 @@ class DataError(SlackDLMError, ValueError):
 
 class CheckpointError(SlackDLMError, ValueError):
     """A model folder or training checkpoint is missing, torn or of another run."""
+
+
+def one_line(text: object, *, longest: int = 160) -> str:
+    """Text of unknown origin in a message: as it is if that is one short printable line, else escaped and cut."""
+    shown = str(text)[: 4 * longest]
+    if not shown.isprintable():
+        shown = " ".join(shown.split())
+        shown = shown if shown.isprintable() else ascii(shown)[1:-1]
+    return shown if len(shown) <= longest else f"{shown[:longest]}…"

@@ -1,9 +1,9 @@
 """From a YAML mapping to frozen dataclasses, with errors that name and suggest dotted keys."""
 
 import difflib
-import math
 import re
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -11,19 +11,55 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 import yaml
 
-from slackdlm.errors import ConfigError
+from slackdlm.errors import ConfigError, one_line
 
 T = TypeVar("T")
 
 
+HIGHEST = 2**53
+"""Largest whole number a recipe may hold: every one up to it is a double."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML whose ``1e-5`` is a number, as in YAML 1.2; by the library's 1.1 it is text."""
+    """YAML whose numbers are those of YAML 1.2, and whose keys stand once.
+
+    By the library's 1.1 ``1e-5`` is text, ``1:30`` is 90, ``010`` is 8 and ``2024-01-01`` a date; here the first is
+    a number and the others are texts.
+    """
+
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, object]:
+        found: dict[Hashable, object] = {}
+        for key_node, value_node in node.value:
+            is_text = isinstance(key_node, yaml.ScalarNode)
+            key: Any = self.construct_object(key_node) if is_text else None
+            if not is_text or key in found:
+                what = f"the key {_name(key)} stands twice" if is_text else "a key is no text"
+                raise yaml.MarkedYAMLError(problem=what, problem_mark=key_node.start_mark)
+            found[key] = self.construct_object(value_node, deep=deep)
+        return found
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge keys (``<<``) are not expanded: they can grow without bound."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("bool", "null")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
+    re.compile(
+        r"^([-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+    ),
+    list("-+.0123456789"),
 )
 
 
@@ -31,9 +67,19 @@ def read_yaml(text: str) -> object:
     """Plain values of one YAML document.
 
     Raises:
-        yaml.YAMLError: If the text is no YAML.
+        ConfigError: If the text is no YAML, a key stands twice or is no text; says where, on one line.
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        reason = error.problem or error.context or "it cannot be read"
+        raise ConfigError(f"not valid YAML ({place}{one_line(reason)})") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # The library's own constructors raise these on tags such as !!int with other text.
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(f"not valid YAML ({one_line(what)})") from error
 
 
 def read_mapping(file: Path, *, blocks: str) -> dict[str, Any]:
@@ -47,15 +93,17 @@ def read_mapping(file: Path, *, blocks: str) -> dict[str, Any]:
         ConfigError: If the file is missing, cannot be read or is no YAML mapping.
     """
     try:
-        mapping = read_yaml(file.read_text(encoding="utf-8"))
+        text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(f"{file}: there is no such recipe file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: expected UTF-8 text ({error}); save it as UTF-8") from error
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); give a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML ({error})") from error
+    try:
+        mapping = read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
     if not isinstance(mapping, dict):
         raise ConfigError(f"{file}: expected {blocks}")
     return dict(cast("dict[str, Any]", mapping))
@@ -86,7 +134,7 @@ def build(cls: type[T], mapping: object, *, where: str = "") -> T:
     known = [field.name for field in settable]
     for key in given:
         if key not in known:
-            raise ConfigError(_unknown(str(key), known=known, where=where))
+            raise ConfigError(_unknown(_name(key), known=known, where=where))
     values: dict[str, Any] = {}
     for field in settable:
         path = f"{where}.{field.name}" if where else field.name
@@ -100,13 +148,15 @@ def build(cls: type[T], mapping: object, *, where: str = "") -> T:
 
 
 def at_least(value: float, lowest: int, *, path: str) -> None:
-    """Raise unless a number is finite and at least ``lowest``.
+    """Raise unless a number is at least ``lowest`` and at most ``HIGHEST``.
 
     Raises:
         ConfigError: Naming the key.
     """
-    if not lowest <= value < math.inf:
-        raise ConfigError(f"{path}: expected at least {lowest}, got {value}")
+    if not value >= lowest:
+        raise ConfigError(f"{path}: expected at least {lowest}, got {_show(value)}")
+    if value > HIGHEST:
+        raise ConfigError(f"{path}: expected at most 2**53, got {_show(value)}")
 
 
 def apply_overrides(mapping: dict[str, Any], overrides: list[str]) -> None:
@@ -119,22 +169,21 @@ def apply_overrides(mapping: dict[str, Any], overrides: list[str]) -> None:
     for override in overrides:
         path, sign, text = override.partition("=")
         keys = path.strip().split(".")
+        shown = f"--set {_name(override)}"
         if not sign or not all(keys):
-            raise ConfigError(
-                f"--set {override}: expected key.subkey=value, for example training.steps=100"
-            )
+            raise ConfigError(f"{shown}: expected key.subkey=value, for example training.steps=100")
         try:
             value = read_yaml(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override}: the value is not valid YAML ({error})") from error
+        except ConfigError as error:
+            raise ConfigError(f"{shown}: the value is {error}") from error
         block = mapping
         for depth, key in enumerate(keys[:-1]):
             # An absent or empty block is made, so that `--set` can fill it.
             if block.get(key) is None:
                 block[key] = {}
             if not isinstance(block[key], dict):
-                name = ".".join(keys[: depth + 1])
-                raise ConfigError(f"--set {override}: {name} is a value, not a block of keys")
+                name = _name(".".join(keys[: depth + 1]))
+                raise ConfigError(f"{shown}: {name} is a value, not a block of keys")
             block = block[key]
         block[keys[-1]] = value
 
@@ -162,7 +211,11 @@ def _convert(value: object, hint: Any, *, path: str) -> Any:
         choices = [str(choice) for choice in get_args(hint)]
         if value in choices:
             return value
-        close = difflib.get_close_matches(str(value), choices, n=1)
+        close = (
+            difflib.get_close_matches(str(value)[:40], choices, n=1)
+            if value in (str(value),)
+            else []
+        )
         hint_text = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(
             f"{path}: expected one of {', '.join(choices)}, got {_show(value)}{hint_text}"
@@ -179,7 +232,7 @@ def _convert(value: object, hint: Any, *, path: str) -> Any:
         return tuple(
             _convert(item, part, path=path) for item, part in zip(items, parts, strict=True)
         )
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) <= HIGHEST:
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{path}: expected {_NAMES[hint]}, got {_show(value)}")
@@ -203,5 +256,19 @@ def _unknown(key: str, *, known: list[str], where: str) -> str:
     return f"{path}: unknown key; {hint}"
 
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 2, 60, 60, 40
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = 4
+
+
 def _show(value: object) -> str:
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    """A value in a message: one short line, however deep or long it is."""
+    if value is None:
+        return "nothing"
+    shown = _REPR.repr(value)
+    return f"{shown[:100]}{'…' if len(shown) > 100 else ''} ({type(value).__name__})"
+
+
+def _name(value: object) -> str:
+    """A key or an argument in a message."""
+    return one_line(value if isinstance(value, str) else _REPR.repr(value), longest=80)

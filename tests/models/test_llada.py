@@ -310,7 +310,16 @@ def test_a_key_nobody_knows_is_an_error_unless_it_asks_for_nothing(key: str, val
         ({"n_heads": 64}, "d_model must be an even multiple of n_heads, got 64 and 64"),
         ({"n_kv_heads": 3}, "n_heads must be a multiple of n_kv_heads, got 4 and 3"),
         ({"embedding_size": 96}, "embedding_size must be at least vocab_size, got 96 and 97"),
-        ({"n_layers": 0}, "n_layers must be at least 1, got 0"),
+        ({"n_layers": 0}, "n_layers: expected a whole number from 1 to 4096, got 0"),
+        (
+            {"n_layers": 2**40},
+            "n_layers: expected a whole number from 1 to 4096, got 1099511627776",
+        ),
+        ({"d_model": {}}, "d_model: expected a whole number from 1 to"),
+        (
+            {"rope_theta": float("nan")},
+            "rope_theta: expected a number from 1e-30 to 1e[+]30, got nan",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_an_error(keys: dict[str, int], message: str) -> None:

@@ -192,7 +192,7 @@ def test_the_page_says_what_its_intervals_speak_about(results):
 
 def test_torn_results_leave_no_report(results, tmp_path):
     del results["arms"]
-    with pytest.raises(DataError, match="'arms'"):
+    with pytest.raises(DataError, match="arms is missing"):
         write_report(results, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

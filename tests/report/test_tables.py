@@ -155,11 +155,32 @@ def test_text_is_made_drawable_and_numbers_finite(results):
 
 def test_a_missing_section_or_key_is_named(results):
     del results["win_rates"][2]["p_adjusted"]
-    with pytest.raises(DataError, match="row 2 of 'win_rates' lacks 'p_adjusted'"):
+    with pytest.raises(DataError, match=r"results: win_rates\[2\].p_adjusted is missing"):
         checked(results)
     results["win_rates"] = None
-    with pytest.raises(DataError, match="'win_rates' must be a list, got NoneType"):
+    with pytest.raises(DataError, match="results: win_rates: expected a list, got nothing"):
         checked(results)
     del results["win_rates"]
-    with pytest.raises(DataError, match="got nothing"):
+    with pytest.raises(DataError, match="results: win_rates is missing"):
+        checked(results)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("quality", 0, "steps"), "8", r"quality\[0\].steps: expected a whole number of at least 0, got '8'"),
+        (("quality", 0, "rate"), 1.5, r"quality\[0\].rate: expected a number from 0 to 1, got 1.5"),
+        (("win_rates", 0, "value"), -0.1, r"win_rates\[0\].value: expected a number from 0 to 1"),
+        (("quality", 0, "metrics", "words"), [], r"metrics.words: expected an object, got list"),
+        (("quality", 0, "metrics", "words", "value"), 1e300, "expected a number up to 1e"),
+        (("replays", 0, "frames", 0, "cells", 0, "new"), 1, "expected true or false, got 1"),
+        (("run", "seconds"), {"x": True}, r"run.seconds.x: expected a number of at least 0, got True"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_kind_is_named(results, path, value, message):
+    place = results
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(DataError, match=message):
         checked(results)

@@ -24,6 +24,7 @@ from slackdlm.models.training_record import TrainingRecord, find_record
 from slackdlm.training.checkpoints import checkpoint_step
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig, load_recipe
 from slackdlm.training.data import Sample
+from slackdlm.training.folder import begin
 from slackdlm.training.run import TrainResult, _check_logger, train, train_samples
 
 Build = Callable[[], LoadedModel]
@@ -187,6 +188,22 @@ def test_a_folder_with_a_run_is_not_overwritten(
     run(new_loaded(), samples, tmp_path / "run", training=short())
     with pytest.raises(ConfigError, match="holds a run already; resume it or choose another"):
         run(new_loaded(), samples, tmp_path / "run", training=short())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"recipe": {}, "samples": {}, "status": "finished", "result": {}}',
+        b"\xff",
+    ],
+)
+def test_a_damaged_record_is_not_resumed(record: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(record)
+    with pytest.raises(CheckpointError, match=r"run.json: not the record of a run"):
+        begin(tmp_path, {"recipe": {}, "samples": {}}, resume=True, results=["steps"])
 
 
 def test_there_must_be_something_to_resume(

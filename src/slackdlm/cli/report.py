@@ -1,7 +1,6 @@
 """``slackdlm report``: draw a report again."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.outputs import check_output_folder
-from slackdlm.errors import ConfigError, DataError
+from slackdlm.errors import DataError
 
 if TYPE_CHECKING:
     pass
@@ -26,16 +25,9 @@ def add_report(commands: Commands) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from slackdlm.report.page import write_report
+    from slackdlm.report.results import load_results
 
-    try:
-        results = json.loads(arguments.results.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{arguments.results}: not a readable results.json ({error})") from error
-    if not isinstance(results, dict):
-        raise ConfigError(
-            f"{arguments.results}: expected a results.json, which is an object; "
-            f"got a {type(results).__name__}"
-        )
+    results = load_results(arguments.results)
     folder = arguments.output or arguments.results.parent
     check_output_folder("--output", folder)
     try:

@@ -1,15 +1,15 @@
 """JSON files of other people: every line is checked, every error names file, line and field.
 
-Strict JSON: UTF-8, no NaN or Infinity, no number beyond a double, nesting of a sane depth. Lines end
+Strict JSON: UTF-8, no NaN or Infinity, no number beyond a double, no key twice, nesting of a sane depth. Lines end
 at line feeds alone, so U+2028 inside a text ends none.
 """
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from slackdlm import strict_json
 from slackdlm.errors import DataError
 
 Row = dict[str, Any]
@@ -75,10 +75,9 @@ def read_text(path: Path, *, what: str) -> str:
 def parse(text: str, *, where: str) -> object:
     """One strict JSON value; DataError names ``where``."""
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or str(error) or "nested too deeply"
-        raise DataError(f"{where}: not valid JSON ({reason[:120]})") from error
+        return strict_json.parse(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not valid JSON ({error})") from error
 
 
 def write_rows(path: Path, rows: Iterable[Row], *, ascii_only: bool = False) -> None:
@@ -192,14 +191,3 @@ def _read_parquet(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
         raise DataError(f"{path}: not a readable Parquet file; expected {what}") from error
     for number, row in enumerate(rows):
         yield f"{path}: row {number}", row
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:20]} does not fit a double")
-    return number

@@ -1,6 +1,7 @@
 """How does a PEFT adapter get onto a model? Newly made, or from safetensors, checked key by key."""
 
 import difflib
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from peft import (
 from torch import nn
 from transformers import PreTrainedModel
 
-from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.errors import CheckpointError, ConfigError, one_line
 from slackdlm.models.checkpoint import read_headers, read_json
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.token_row import use_token_rows
 from slackdlm.models.weights import head_name
 
 _WEIGHTS = "adapter_model.safetensors"
+# Written by versions of PEFT and of no effect on what is loaded.
+_DROPPED = {"auto_mapping", "peft_version", "peft_type"}
 
 
 def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -37,16 +40,21 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     Raises:
         CheckpointError: If a file is missing or torn, or the weights do not fit the model.
     """
-    read_json(folder / "adapter_config.json")
+    given = read_json(folder / "adapter_config.json")
     if not (folder / _WEIGHTS).is_file():
         raise CheckpointError(
             f"{folder}: expected {_WEIGHTS}, found none (pickled adapters are never loaded); "
             "save the adapter again with save_pretrained"
         )
     read_headers(folder / _WEIGHTS)
-    config = PeftConfig.from_pretrained(str(folder))
-    config.inference_mode = True
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unknown keys, which are refused below
+            config = PeftConfig.from_pretrained(str(folder))
+        unknown = sorted(given.keys() - vars(config).keys() - _DROPPED)
+        if unknown:
+            raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
+        config.inference_mode = True
         weights = load_peft_weights(str(folder), device="cpu")
         with torch.random.fork_rng(devices=[]):
             # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
@@ -55,16 +63,16 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         missing = sorted(expected - weights.keys())
         use_token_rows(adapted)
         result = set_peft_model_state_dict(adapted, weights)
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # a wrong value makes PEFT raise whatever it leads to
         raise CheckpointError(
-            f"{folder}: the adapter does not fit the model ({error}); "
-            "use the model it was trained on"
+            f"{folder}: the adapter does not fit the model ({type(error).__name__}: "
+            f"{one_line(error)}); use the model it was trained on and its own adapter_config.json"
         ) from error
     wrong = missing + sorted(result.unexpected_keys)
     if wrong:
         raise CheckpointError(
             f"{folder}: the adapter does not fit the model (missing or unexpected: "
-            f"{', '.join(wrong[:3])}); use the model it was trained on"
+            f"{one_line(', '.join(wrong[:3]))}); use the model it was trained on"
         )
     return adapted
 

@@ -1,15 +1,15 @@
 """Is this folder a whole, safe checkpoint? Found, read and checked before any weight is loaded."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 
-from slackdlm.errors import CheckpointError
+from slackdlm import strict_json
+from slackdlm.errors import CheckpointError, one_line
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -66,12 +66,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; the checkpoint folder is not complete")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.parse(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path}: expected JSON, got {error}; copy the file again") from error
+        raise CheckpointError(
+            f"{path}: expected JSON, got {one_line(error)}; copy the file again"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
+    return cast("dict[str, Any]", content)
 
 
 def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
@@ -86,13 +90,16 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
         if not (folder / _SINGLE).is_file():
             raise CheckpointError(_no_weights(folder))
         return read_headers(folder / _SINGLE)
-    weight_map = read_json(index_path).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{index_path}: expected a weight_map; copy the file again")
+    index = read_json(index_path)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not isinstance(index.get("metadata"), dict):
+        raise CheckpointError(
+            f"{index_path}: expected the objects metadata and weight_map; copy the file again"
+        )
     infos: dict[str, TensorInfo] = {}
     for shard in sorted({str(file) for file in weight_map.values()}):
         if Path(shard).name != shard:
-            raise CheckpointError(f"{index_path}: expected file names, got {shard!r}")
+            raise CheckpointError(f"{index_path}: expected file names, got {one_line(repr(shard))}")
         if not (folder / shard).is_file():
             raise CheckpointError(f"{folder / shard}: missing shard; copy the checkpoint again")
         infos |= read_headers(folder / shard)
@@ -155,7 +162,7 @@ def read_headers(path: Path) -> dict[str, TensorInfo]:
             }
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: torn or not safetensors ({error}); copy it again"
+            f"{path}: torn or not safetensors ({one_line(error)}); copy it again"
         ) from error
 
 
@@ -171,4 +178,4 @@ def _no_weights(folder: Path) -> str:
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(one_line(name, longest=80) for name in names[:3]) + more

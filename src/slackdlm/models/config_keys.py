@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from slackdlm.errors import ConfigError
+from slackdlm.errors import ConfigError, one_line
 
 # Written by transformers itself, some by older versions; none changes a number here.
 _GENERAL = {
@@ -13,6 +13,13 @@ _GENERAL = {
     *("auto_map", "torch_dtype", "attn_implementation", "name_or_path"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"),
 }
+
+SIZE = (int, 1, 2**31)
+"""Bounds of a width or a length."""
+LAYERS = (int, 1, 2**12)
+"""Bounds of a number of blocks: each costs time before the weights are looked at."""
+POSITIVE = (float, 1e-30, 1e30)
+"""Bounds of a real number above 0."""
 
 
 def check_known(keys: Mapping[str, Any], known: Collection[str]) -> None:
@@ -36,9 +43,36 @@ def check_known(keys: Mapping[str, Any], known: Collection[str]) -> None:
         ):
             continue
         raise ConfigError(
-            f"config.json: the key {key} = {value!r} is not known and may change the result; "
+            f"config.json: the key {one_line(key)} = {one_line(repr(value))} is not known and may change the result; "
             "use a checkpoint of a published architecture, or remove the key if it has no effect"
         )
+
+
+def check_numbers(
+    given: Mapping[str, Any], bounds: Mapping[str, tuple[type, float, float]]
+) -> None:
+    """Raise if a key is no number of its type and range; None and missing keys are left to their defaults.
+
+    Args:
+        given: Keys and values of a configuration.
+        bounds: Type (``int`` or ``float``), lowest and highest value of each key.
+
+    Raises:
+        ConfigError: Naming the first such key.
+    """
+    for key, (kind, lowest, highest) in bounds.items():
+        value = given.get(key)
+        if value is None:
+            continue
+        fits = isinstance(value, int if kind is int else int | float) and not isinstance(
+            value, bool
+        )
+        if not (fits and lowest <= value <= highest):
+            what = "a whole number" if kind is int else "a number"
+            raise ConfigError(
+                f"config.json: {key}: expected {what} from {lowest:g} to {highest:g}, "
+                f"got {one_line(repr(value))}; use the config.json that belongs to these weights"
+            )
 
 
 def check_implemented(
@@ -59,6 +93,6 @@ def check_implemented(
         if value not in values:
             expected = " or ".join(repr(known) for known in values)
             raise ConfigError(
-                f"config.json: {key} = {value!r} is not implemented, expected {expected}; "
+                f"config.json: {key} = {one_line(repr(value))} is not implemented, expected {expected}; "
                 f"use a checkpoint of the {architecture} architecture"
             )

@@ -5,7 +5,14 @@ from typing import Any, ClassVar, no_type_check
 from transformers import PreTrainedConfig, Qwen2Config
 
 from slackdlm.errors import ConfigError
-from slackdlm.models.config_keys import check_implemented, check_known
+from slackdlm.models.config_keys import (
+    LAYERS,
+    POSITIVE,
+    SIZE,
+    check_implemented,
+    check_known,
+    check_numbers,
+)
 
 # Keys whose other values would give other numbers: a checkpoint that asks for one is refused.
 _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
@@ -14,6 +21,18 @@ _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "use_sliding_window": (False,),
     "use_mrope": (None, False),
     "attention_dropout": (0.0,),
+}
+_NUMBERS = {
+    "vocab_size": SIZE,
+    "hidden_size": SIZE,
+    "intermediate_size": SIZE,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": SIZE,
+    "num_key_value_heads": SIZE,
+    "max_position_embeddings": SIZE,
+    "rope_theta": POSITIVE,
+    "rms_norm_eps": POSITIVE,
+    "initializer_range": POSITIVE,
 }
 # Published keys that matter only for a variant refused above, or for a cache there is none of.
 _WITHOUT_EFFECT = ("max_window_layers", "sliding_window", "use_cache", "initializer_range")
@@ -73,6 +92,7 @@ class DreamConfig(PreTrainedConfig):
         """Resolve the sizes left to their defaults and refuse what is not implemented."""
         check_implemented(vars(self) | kwargs, _IMPLEMENTED, architecture="Dream-7B")
         check_known(kwargs, [*_IMPLEMENTED, *_WITHOUT_EFFECT])
+        check_numbers(vars(self), _NUMBERS)
         for key in ("auto_map", "rope_scaling"):
             kwargs.pop(key, None)
         if self.num_key_value_heads is None:

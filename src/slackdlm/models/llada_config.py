@@ -5,7 +5,14 @@ from typing import Any, ClassVar, no_type_check
 from transformers import PreTrainedConfig
 
 from slackdlm.errors import ConfigError
-from slackdlm.models.config_keys import check_implemented, check_known
+from slackdlm.models.config_keys import (
+    LAYERS,
+    POSITIVE,
+    SIZE,
+    check_implemented,
+    check_known,
+    check_numbers,
+)
 
 # Keys whose other values would give other numbers: a checkpoint that asks for one is refused.
 _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
@@ -30,6 +37,21 @@ _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "block_group_size": (1,),
     "multi_query_attention": (None, False),
     "init_fn": ("mitchell", "normal"),
+}
+
+_NUMBERS = {
+    "d_model": SIZE,
+    "n_layers": LAYERS,
+    "n_heads": SIZE,
+    "n_kv_heads": SIZE,
+    "mlp_hidden_size": SIZE,
+    "mlp_ratio": SIZE,
+    "vocab_size": SIZE,
+    "embedding_size": SIZE,
+    "max_sequence_length": SIZE,
+    "rope_theta": POSITIVE,
+    "rms_norm_eps": POSITIVE,
+    "init_std": POSITIVE,
 }
 
 # Published keys that choose a kernel, a device or a place, or that only matter for a variant refused above.
@@ -131,6 +153,7 @@ class LLaDAConfig(PreTrainedConfig):
         """Resolve the sizes left to their defaults and refuse what is not implemented."""
         check_implemented(vars(self) | kwargs, _IMPLEMENTED, architecture="LLaDA-8B")
         check_known(kwargs, [*_IMPLEMENTED, *_WITHOUT_EFFECT])
+        check_numbers(vars(self), _NUMBERS)
         for key in ("auto_map", "rope_scaling"):
             kwargs.pop(key, None)
         if self.n_kv_heads is None:
@@ -143,18 +166,6 @@ class LLaDAConfig(PreTrainedConfig):
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        for key in (
-            "d_model",
-            "n_layers",
-            "n_heads",
-            "n_kv_heads",
-            "mlp_hidden_size",
-            "vocab_size",
-        ):
-            if getattr(self, key) < 1:
-                raise ConfigError(
-                    f"config.json: {key} must be at least 1, got {getattr(self, key)}"
-                )
         if self.d_model % (2 * self.n_heads) != 0:
             raise ConfigError(
                 f"config.json: d_model must be an even multiple of n_heads, "

@@ -2,15 +2,16 @@
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, one_line
 from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
 from slackdlm.models.checkpoint import locate, read_json
@@ -32,6 +33,7 @@ from slackdlm.models.weights import DeviceMap, Placement, read_weights
 
 __all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
 
+Config = TypeVar("Config")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -80,22 +82,22 @@ def load_model(
     model_type = raw.get("model_type")
     names = max_length = None
     if model_type == "llada":
-        llada = LLaDAConfig.from_dict(raw)
+        llada = _explained(folder, LLaDAConfig.from_dict, raw)
         model = read_weights(LLaDAModelLM, folder, llada, placement)
         names, max_length = LLADA, llada.max_sequence_length
     elif model_type == "Dream":
-        dream = DreamConfig.from_dict(raw)
+        dream = _explained(folder, DreamConfig.from_dict, raw)
         model = read_weights(DreamModel, folder, dream, placement)
         names, max_length = DREAM, dream.max_position_embeddings
     elif encoder.is_encoder(model_type):
-        config = encoder.encoder_config(raw)
+        config = _explained(folder, encoder.encoder_config, raw)
         model = read_weights(
             encoder.encoder_class(config), folder, config, placement, is_unused=encoder.is_unused
         )
         encoder.check_protocol(model)
     else:
         raise ConfigError(
-            f"{folder / 'config.json'}: model_type {model_type!r} is not supported; supported: "
+            f"{folder / 'config.json'}: model_type {one_line(repr(model_type))} is not supported; supported: "
             "llada, Dream, and encoders with a masked-LM head such as bert, roberta, modernbert"
         )
     model.name_or_path = str(name_or_path)  # of a hub id transformers keeps the cache's folder
@@ -211,6 +213,22 @@ def _save_dream_files(loaded: LoadedModel, folder: Path, config: DreamConfig) ->
     loaded.tokenizer.backend_tokenizer.model.save(str(folder))
 
 
+def _explained(
+    folder: Path, make: Callable[[dict[str, Any]], Config], raw: dict[str, Any]
+) -> Config:
+    """A configuration; every error names its file."""
+    path = folder / "config.json"
+    try:
+        return make(raw)
+    except SlackDLMError as error:
+        raise ConfigError(str(error).replace("config.json", str(path), 1)) from error
+    except Exception as error:  # a wrong value makes transformers raise whatever it leads to
+        raise ConfigError(
+            f"{path}: not a configuration ({type(error).__name__}: {one_line(error)}); "
+            "copy the file again"
+        ) from error
+
+
 def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is None or isinstance(dtype, torch.dtype):
         return dtype
@@ -228,10 +246,14 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     else:
         read_json(folder / "tokenizer.json")
     try:
-        return tokenizer_class.from_pretrained(folder, local_files_only=True)
+        tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
+        # Some wrong settings are noticed only when they are used.
+        tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
+        return tokenizer
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise CheckpointError(
-            f"{folder / 'tokenizer.json'}: expected a tokenizer, got {error}; copy the file again"
+            f"{folder / 'tokenizer.json'}: no tokenizer can be made of it and tokenizer_config.json"
+            f" ({type(error).__name__}: {one_line(error)}); copy both files again"
         ) from error
 
 

@@ -12,7 +12,7 @@ from accelerate.utils import get_max_memory
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from slackdlm.errors import ConfigError
+from slackdlm.errors import ConfigError, SlackDLMError, one_line
 from slackdlm.models.checkpoint import check_tensors, read_tensor_infos
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -58,8 +58,16 @@ def read_weights(
         CheckpointError: If the folder's tensors are not those of the network.
         ConfigError: If the placement is not possible here.
     """
-    with torch.device("meta"):
-        empty = model_class(config)
+    try:
+        with torch.device("meta"):
+            empty = model_class(config)
+    except SlackDLMError:
+        raise
+    except Exception as error:  # a wrong value makes transformers raise whatever it leads to
+        raise ConfigError(
+            f"{folder / 'config.json'}: no network can be made of it ({type(error).__name__}:"
+            f" {one_line(error)}); use the config.json that belongs to these weights"
+        ) from error
     if placement.device is not None and placement.device.type == "meta":
         network = cast("nn.Module", empty)
         network.to(placement.dtype or config.dtype or torch.float32).eval()

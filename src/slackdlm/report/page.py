@@ -35,7 +35,7 @@ def write_report(results: Results, folder: Path) -> Path:
     The same results give the same bytes. Everything in ``results`` counts as untrusted text.
 
     Args:
-        results: What ``results.json`` holds; `slackdlm.report.results.SCHEMA` names its sections.
+        results: What ``results.json`` holds; `slackdlm.report.schema.SHAPE` names its sections.
         folder: Where to write; made if missing. Files of the same names are replaced.
 
     Returns:
@@ -150,7 +150,7 @@ def write_replay(
     Args:
         file: The HTML file; its folder is made if missing.
         replays: Rows with ``arm`` (the label of the track), ``prompt``, ``kind``, ``rate``, ``text`` and ``frames``, as
-            in the section of that name of `slackdlm.report.results.SCHEMA`. Untrusted text.
+            in the section of that name of `slackdlm.report.schema.SHAPE`. Untrusted text.
         title: Heading of the page.
         settings: Shown below it.
 

@@ -2,31 +2,14 @@
 
 import math
 import unicodedata
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from slackdlm.errors import DataError
+from slackdlm.evaluation.jsonl import as_object, read_json
+from slackdlm.report.schema import SHAPE, check_shape
 
 Results = dict[str, Any]
-
-ESTIMATE: Final = ("value", "low", "high", "num_scored", "num_total")
-P_VALUES: Final = ("p_value", "p_adjusted")
-SCHEMA: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
-    "title": (str, ()),
-    "summary": (list, ()),
-    "warnings": (list, ()),
-    "run": (dict, ("slackdlm", "created", "seconds", "config")),
-    "arms": (list, ("name", "label", "description")),
-    "quality": (list, ("arm", "temperature", "steps", "kind", "rate", "metrics")),
-    "source": (dict, ("metrics",)),
-    "win_rates": (
-        list,
-        ("arm", "against", "temperature", "steps", "kind", "rate", *ESTIMATE, *P_VALUES),
-    ),
-    "training": (list, ("arm", "seed", "points")),
-    "replays": (list, ("arm", "prompt", "kind", "rate", "text", "frames")),
-    "samples": (list, ("prompt", "arm", "text", "canvas", "verdict")),
-}
-"""Every section, its type, and the keys it (or each of its rows) must hold."""
 
 METRICS: Final[dict[str, tuple[str, str]]] = {
     "quality": ("quality", "grammatical share × coverage, 0 to 1"),
@@ -59,18 +42,23 @@ def checked(results: Results) -> Results:
     Control characters and lone surrogates become U+FFFD; numbers that are not finite become None.
 
     Raises:
-        DataError: If a section or a key of one of its rows is missing or of the wrong type.
+        DataError: If a section or a key is missing or of the wrong type; names its place.
     """
-    for section, (expected, keys) in SCHEMA.items():
-        if not isinstance(results.get(section), expected):
-            got = type(results[section]).__name__ if section in results else "nothing"
-            raise DataError(f"results: '{section}' must be a {expected.__name__}, got {got}")
-        rows = results[section] if expected is list else [results[section]]
-        for place, row in enumerate(rows):
-            for key in keys:
-                if not isinstance(row, dict) or key not in row:
-                    raise DataError(f"results: row {place} of '{section}' lacks '{key}'")
-    return clean(results)
+    try:
+        safe = clean(results)
+        check_shape(safe, SHAPE)
+    except RecursionError as error:
+        raise DataError("results: nested too deeply") from error
+    return safe
+
+
+def load_results(file: Path) -> Results:
+    """What a ``results.json`` holds, `checked`; every error names the file."""
+    results = read_json(file, what="a results.json")
+    try:
+        return checked(as_object(results, where="a results.json"))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
 
 
 def clean(value: Any) -> Any:

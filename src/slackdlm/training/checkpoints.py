@@ -7,9 +7,10 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from slackdlm.errors import CheckpointError
+from slackdlm import strict_json
+from slackdlm.errors import CheckpointError, one_line
 
 _LOG = logging.getLogger(__name__)
 _SEAL = "complete.json"
@@ -39,13 +40,17 @@ def seal(folder: Path) -> None:
 def fault(folder: Path) -> str | None:
     """Why a checkpoint cannot be resumed from; None if it can."""
     try:
-        recorded: dict[str, int] = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        seal = strict_json.parse((folder / _SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return "it was not finished"
+    recorded = cast("dict[str, object]", seal) if isinstance(seal, dict) else {}
+    if not recorded:
+        return f"its {_SEAL} names no file"
     found = _sizes(folder)
     for name, size in recorded.items():
         if found.get(name) != size:
-            return f"{name} has {found.get(name, 0)} of {size} bytes"
+            shown = f"{found.get(name, 0)} of {one_line(size, longest=40)} bytes"
+            return f"{one_line(name)} has {shown}"
     return None
 
 

@@ -58,9 +58,9 @@ class ObjectiveConfig:
                 f"objective.ctc_weight: expected a number in [0, 1], got {self.ctc_weight}"
             )
         low, high = self.slack_ratio
-        if not 0 <= low <= high:
+        if not 0 <= low <= high < 1000:
             raise ConfigError(
-                f"objective.slack_ratio: expected 0 <= low <= high, got [{low}, {high}]"
+                f"objective.slack_ratio: expected 0 <= low <= high < 1000, got [{low}, {high}]"
             )
         if not 0 < self.eps <= 1:
             raise ConfigError(f"objective.eps: expected a number in (0, 1], got {self.eps}")
@@ -133,9 +133,9 @@ class TrainingConfig:
             at_least(getattr(self, name), 0, path=f"training.{name}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"training.seed: expected 0 to 2**32 - 1, got {self.seed}")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < 1000:
             raise ConfigError(
-                f"training.learning_rate: expected a number above 0, got {self.learning_rate}"
+                f"training.learning_rate: expected a number above 0 and below 1000, got {self.learning_rate}"
             )
 
     def num_accumulation(self, *, num_processes: int = 1) -> int:

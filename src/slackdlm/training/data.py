@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.errors import DataError
+from slackdlm.errors import DataError, one_line
 from slackdlm.models.chat import encode_dialogue
 from slackdlm.training.data_config import ColumnsConfig
 from slackdlm.training.rows import Row, read_rows
@@ -184,7 +184,7 @@ def _messages(row: Row, column: str) -> list[dict[str, str]]:
         role, content = fields.get("role"), fields.get("content")
         if not isinstance(role, str) or not isinstance(content, str):
             raise DataError(
-                f'{row.source}: {column}[{index}]: expected {{"role": text, "content": text}}, got'
+                f'{row.source}: {one_line(column)}[{index}]: expected {{"role": text, "content": text}}, got'
                 f" {str(turn)[:60]!r}"
             )
         messages.append({"role": role, "content": content})
@@ -199,4 +199,5 @@ def _text(row: Row, column: str) -> str:
 
 
 def _names(row: Row) -> str:
-    return f"the columns are {', '.join(map(repr, row.columns))}; set data.columns"
+    names = one_line(", ".join(map(repr, row.columns)), longest=200) or "none"
+    return f"the columns are {names}; set data.columns"

@@ -1,16 +1,18 @@
 """May a run start in this folder, and where? A new folder, or exactly the run that is already in it."""
 
-import json
 import logging
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm import strict_json
+from slackdlm.errors import CheckpointError, ConfigError, one_line
 from slackdlm.parsing import flatten
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.processes import this_process
 
 _LOG = logging.getLogger(__name__)
+_NUM_NAMED = 4
 
 
 class Start(NamedTuple):
@@ -24,20 +26,23 @@ class Start(NamedTuple):
     """The recorded result, if the run is finished."""
 
 
-def begin(folder: Path, run: dict[str, Any], *, resume: bool) -> Start:
+def begin(
+    folder: Path, run: dict[str, Any], *, resume: bool, results: Collection[str] = ()
+) -> Start:
     """Claim a folder for a new run, or find where the run in it goes on.
 
     Args:
         folder: The run's folder.
         run: What ``run.json`` is to hold; its ``recipe`` and ``samples`` make the run's identity.
         resume: Continue the run in the folder.
+        results: Keys that a recorded result holds beside ``output``: numbers, or None.
 
     Returns:
         The start. On resuming, ``log.jsonl`` has been cut back to it.
 
     Raises:
         ConfigError: If a new run finds an old one, or a resumed one differs; names the keys.
-        CheckpointError: If there is nothing to resume.
+        CheckpointError: If there is nothing to resume, or ``run.json`` is damaged.
     """
     file = folder / "run.json"
     if not resume:
@@ -56,7 +61,7 @@ def begin(folder: Path, run: dict[str, Any], *, resume: bool) -> Start:
         return Start(checkpoint=None, step=0, result=None)
     if not file.exists():
         raise CheckpointError(f"{folder}: there is no run to resume (run.json is missing)")
-    recorded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    recorded = _read_record(file, results=results)
     _refuse_other_run(recorded, run, folder=folder)
     if recorded["status"] == "finished":
         return Start(checkpoint=None, step=0, result=recorded["result"])
@@ -70,17 +75,56 @@ def begin(folder: Path, run: dict[str, Any], *, resume: bool) -> Start:
     return Start(checkpoint=checkpoint, step=step, result=None)
 
 
+def _read_record(file: Path, *, results: Collection[str]) -> dict[str, Any]:
+    """What ``run.json`` holds, as :func:`begin` and training write it."""
+    try:
+        content = strict_json.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{file}: not the record of a run ({one_line(error)}); restore it, or start a new run"
+        ) from error
+    record = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    result = record.get("result")
+    fits = (
+        isinstance(record.get("recipe"), dict)
+        and isinstance(record.get("samples"), dict)
+        and record.get("status") in ("running", "finished")
+        and (record["status"] == "running" or _is_result(result, results))
+    )
+    if not fits:
+        raise CheckpointError(
+            f"{file}: not the record of a run (expected recipe, samples, status and, once finished, its"
+            " result); restore it, or start a new run"
+        )
+    return record
+
+
+def _is_result(result: object, keys: Collection[str]) -> bool:
+    if not isinstance(result, dict):
+        return False
+    values = cast("dict[str, object]", result)
+    return values.keys() == {"output", *keys} and all(
+        values[key] is None or type(values[key]) in (int, float) for key in keys
+    )
+
+
 def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: Path) -> None:
     old, new = (
         {**flatten(record["recipe"]), **flatten(record["samples"], where="samples")}
         for record in (recorded, run)
     )
+    missing = object()
+    keys = sorted(k for k in old.keys() | new.keys() if old.get(k, missing) != new.get(k, missing))
     differing = [
-        f"{key} (was {old.get(key)!r}, now {new.get(key)!r})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        f"{one_line(key, longest=60)} (was {_shown(old.get(key))}, now {_shown(new.get(key))})"
+        for key in keys[:_NUM_NAMED]
     ]
+    more = f" and {len(keys) - _NUM_NAMED} more" if len(keys) > _NUM_NAMED else ""
     if differing:
         raise ConfigError(
-            f"{folder}: cannot resume a different run; these differ: {', '.join(differing)}"
+            f"{folder}: cannot resume a different run; these differ: {', '.join(differing)}{more}"
         )
+
+
+def _shown(value: object) -> str:
+    return one_line(repr(value), longest=40)

@@ -1,13 +1,13 @@
 """Where do rows come from? JSONL, Parquet, a folder or a hub data set, one mapping at a time."""
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from slackdlm.errors import DataError
+from slackdlm import strict_json
+from slackdlm.errors import DataError, one_line
 
 
 class Row(NamedTuple):
@@ -82,22 +82,22 @@ def _jsonl(path: Path) -> Iterator[Row]:
                 if not line.strip():
                     continue
                 try:
-                    row: object = json.loads(line.decode("utf-8-sig"))
+                    row = strict_json.parse(line.decode("utf-8-sig"))
                 except UnicodeDecodeError as error:
                     raise DataError(
                         f"{source}: expected UTF-8 text ({error.reason} at byte {error.start} of the"
                         " line); save the file as UTF-8"
                     ) from error
-                except json.JSONDecodeError as error:
+                except ValueError as error:
                     raise DataError(
-                        f"{source}: not valid JSON ({error.msg}); expected one object a line"
+                        f"{source}: not valid JSON ({error}); expected one object a line"
                     ) from error
                 if not isinstance(row, dict):
                     raise DataError(
                         f"{source}: expected a JSON object, got {type(row).__name__}; expected one"
                         " object a line"
                     )
-                yield Row(row, source)
+                yield Row(cast("dict[str, Any]", row), source)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file") from error
 
@@ -110,6 +110,6 @@ def _data_set(path: str, *, where: str, **settings: Any) -> Iterator[Row]:
             yield Row(dict(row), f"{where}:{number}")
     except Exception as error:  # datasets raises whatever its readers, the hub or fsspec raise
         raise DataError(
-            f"{where}: datasets cannot read it ({type(error).__name__}: {error}); check name, split"
+            f"{where}: datasets cannot read it ({type(error).__name__}: {one_line(error)}); check name, split"
             " (data.split, data.eval_split), subset and network"
         ) from error

@@ -10,7 +10,7 @@ import importlib.util
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,8 @@ def train_samples(
         **environment(),
     }
     _check_logger(training.report_to)
-    start = begin(folder, run, resume=resume)
+    results = [key.name for key in fields(TrainResult) if key.name != "output"]
+    start = begin(folder, run, resume=resume, results=results)
     if start.result is not None:
         recorded: dict[str, Any] = {**start.result, "output": folder}
         return TrainResult(**recorded)
