@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -134,6 +135,38 @@ def test_a_delayed_end_is_below_every_threshold(ending):
         assert not any(first)
         assert all(not any(step) or len(step) == 1 for step in later)
         assert len(first) < 24, "the ends it proposed wait"
+
+
+@pytest.mark.parametrize("remasking", ["low_confidence", "random"])
+def test_cells_of_a_step_are_spaced_while_there_are_enough(toy, remasking):
+    cfg = config(steps=6, spacing=3, remasking=remasking)
+    for answer in Sampler(toy, cfg).generate(PROMPTS):
+        assert [len(step) for step in answer.steps] == [4] * 6
+        # Three cells taken stand in the way of at most 15 of 24: the first step always has room.
+        places = sorted(commit.position for commit in answer.steps[0])
+        assert all(b - a >= 3 for a, b in pairwise(places))
+    plain = Sampler(toy, config(steps=6, remasking=remasking)).generate(PROMPTS)
+    gaps = [
+        b - a
+        for answer in plain
+        for places in [sorted(commit.position for commit in answer.steps[0])]
+        for a, b in pairwise(places)
+    ]
+    assert min(gaps) < 3, "without it they are not"
+
+
+def test_spacing_changes_nothing_at_one_cell_a_step(toy):
+    settings_ = {"temperature": 1.0, "seed": 3}
+    spread = Sampler(toy, config(spacing=5, **settings_)).generate(PROMPTS)
+    plain = Sampler(toy, config(**settings_)).generate(PROMPTS)
+    assert [a.canvas for a in spread] == [a.canvas for a in plain]
+
+
+def test_an_impossible_spacing_is_named():
+    with pytest.raises(ConfigError, match="spacing must be at least 1, got 0"):
+        config(spacing=0)
+    with pytest.raises(ConfigError, match=r"threshold takes the surest cells .* got spacing=4"):
+        config(remasking="threshold", bound=0.9, spacing=4)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.5])

@@ -14,6 +14,7 @@ from slackdlm.sampling.strategies import (
     low_confidence,
     margin,
     scheduled,
+    spaced,
     threshold,
 )
 
@@ -114,3 +115,44 @@ def test_random_remasking_scores_are_uniform_draws_that_the_seed_decides(toy):
     assert abs(float(draws.mean()) - 0.5) < 4 * (1 / 12 / 600) ** 0.5
     places = {tuple(c.position for c in a.steps[0]) for a in answers}
     assert len(places) == 20
+
+
+def spaced_by_hand(row: list[float], num_cells: int, spacing: int) -> list[int]:
+    """Twice down the list of scores: those far from all taken before, then the rest; missing cells last."""
+    ranked = sorted(range(len(row)), key=lambda place: (-row[place], place))
+    masked = [place for place in ranked if row[place] > -math.inf]
+    far: list[int] = []
+    for place in masked:
+        if all(abs(place - other) >= spacing for other in far):
+            far.append(place)
+    near = [place for place in masked if place not in far]
+    missing = [place for place in ranked if row[place] == -math.inf]
+    return [*far, *near, *missing][:num_cells]
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([-math.inf, -3e38, 0.0, 0.1, 0.5, 1.0]), min_size=9, max_size=9),
+        min_size=1,
+        max_size=3,
+    ),
+    st.integers(1, 9),
+    st.integers(1, 10),
+)
+def test_spaced_takes_the_surest_far_from_each_other_then_the_rest(rows, num_cells, spacing):
+    found = spaced(torch.tensor(rows), num_cells, spacing=spacing)
+    assert found.tolist() == [spaced_by_hand(row, num_cells, spacing) for row in rows]
+
+
+def test_a_spacing_of_one_is_the_order_of_the_scores():
+    scores = torch.rand(3, 20, generator=torch.Generator().manual_seed(0))
+    expected = scores.sort(dim=1, descending=True).indices
+    assert torch.equal(spaced(scores, 20, spacing=1), expected)
+
+
+@given(st.integers(0, 1000), st.integers(1, 6))
+def test_spaced_cells_of_fewer_are_those_taken_first_of_more(seed, spacing):
+    scores = torch.rand(2, 12, generator=torch.Generator().manual_seed(seed))
+    whole = spaced(scores, 12, spacing=spacing)
+    assert torch.equal(whole.sort(dim=1).values, torch.arange(12).expand(2, 12))
+    assert torch.equal(spaced(scores, 5, spacing=spacing), whole[:, :5])

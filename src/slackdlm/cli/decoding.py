@@ -70,6 +70,11 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=what)
     parser.add_argument(
+        "--spacing",
+        type=int,
+        help="decode cells of one step at least this far apart while there are enough (default: 1, anywhere)",
+    )
+    parser.add_argument(
         "--refill", type=int, help="further steps for the least certain slack (default: 0)"
     )
     parser.add_argument(

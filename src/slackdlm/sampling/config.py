@@ -38,6 +38,10 @@ class SamplerConfig:
     """Cells that propose ``<slack>`` are decoded last, and content is weighed without slack's share; except with random
     remasking. Ours: a cell undecided between several words has slack as its single likeliest token, and committing it
     early leaves no room for the words (docs/log.md)."""
+    spacing: int = 1
+    """Cells nearer than this to a surer one wait for a later step, while there are enough others: neighbours decoded
+    together do not know of each other. 1: none waits. Delayed cells come before those that wait. Not with a ``bound``;
+    no effect at one cell a step."""
     early_stop: bool = False
     """A row rests as soon as its text is settled: nothing is masked before its first end. The text does not change;
     cells behind the end that no step reached hold ``<|endoftext|>``."""
@@ -58,7 +62,7 @@ class SamplerConfig:
     """Keep every step's commits in ``Generation.steps``."""
 
     def __post_init__(self) -> None:
-        for name in ("canvas_length", "batch_size"):
+        for name in ("canvas_length", "batch_size", "spacing"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"sampler: {name} must be at least 1, got {getattr(self, name)}")
         for name in ("refill", "seed"):
@@ -93,6 +97,11 @@ class SamplerConfig:
                     f"sampler: {self.remasking} has no bound, got {self.bound}; leave it out"
                 )
             return
+        if self.spacing > 1:
+            raise ConfigError(
+                f"sampler: {self.remasking} takes the surest cells wherever they are, got spacing={self.spacing}; "
+                "leave spacing out or choose a remasking with steps"
+            )
         if self.steps is not None:
             raise ConfigError(
                 f"sampler: {self.remasking} takes as many steps as it needs, got steps={self.steps}; "

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from slackdlm.collapse import collapse
@@ -19,7 +19,7 @@ from slackdlm.sampling.config import Block, SamplerConfig, schedule
 from slackdlm.sampling.intervention import Dose, Placement, Proposal, ShiftIntervention, in_place
 from slackdlm.sampling.noise import Cells, RowNoise
 from slackdlm.sampling.prediction import Predictor
-from slackdlm.sampling.strategies import STRATEGIES
+from slackdlm.sampling.strategies import STRATEGIES, spaced
 
 OnStep = Callable[[Int64[np.ndarray, "B L"]], None]
 
@@ -151,9 +151,8 @@ class Decoding:
         scores = torch.full(free.shape, -torch.inf, device=self.device)
         tokens[at[0], at[1]] = proposed.tokens
         scores[at[0], at[1]] = proposed.scores
-        ordered = scores.sort(dim=1, descending=True, stable=True)
         most = int(due.max() if self.strategy.bound is None else free.sum(axis=1).max())
-        positions, values = ordered.indices[:, :most], ordered.values[:, :most]
+        positions, values = self._ordered(scores, most)
         count = self.strategy.number(
             values, torch.from_numpy(due).to(self.device), self.config.bound or 0.0
         )
@@ -176,6 +175,16 @@ class Decoding:
         self._certainty.scatter_(1, target, certainty)
         if self.config.trace:
             self.placements.append((placement, certainty))
+
+    def _ordered(
+        self, scores: Float[Tensor, "B L"], most: int
+    ) -> tuple[Int64[Tensor, "B N"], Float[Tensor, "B N"]]:
+        """Positions that come first, and their scores."""
+        if self.config.spacing > 1:
+            positions = spaced(scores, most, spacing=self.config.spacing)
+            return positions, scores.gather(1, positions)
+        ordered = scores.sort(dim=1, descending=True, stable=True)
+        return ordered.indices[:, :most], ordered.values[:, :most]
 
     def _place(self, proposal: Proposal, free: Bool[np.ndarray, "B L"]) -> Placement:
         if self.intervention is None:

@@ -1,0 +1,283 @@
+"""In what order should slack and ends be decoded? python benchmarks/decoding_order.py FOLDER [--demo runs/demo].
+
+Trains base, CE, CE on slack canvases and slack-CTC in a setting easier than the demo's: prompts name the number of
+sentences and two nouns, 0.8 M parameters, 3,000 steps of CE and 1,500 an arm, slack in the content, ratio up to 0.5.
+Decodes all of them with slack, ends, both or neither delayed and judges exactly. With ``--demo`` also the trained arms
+of a finished demo, on its questions and steps. Writes benchmarks/results/decoding_order.csv. About an hour on 2 cores;
+run again it finishes what is missing in FOLDER.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from slackdlm.evaluation.statistics import average_over_seeds, mean_interval, over_training_runs
+from slackdlm.measurement import hardware
+from slackdlm.models.loading import load_model
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
+from slackdlm.studies.demo import Run, train_run
+from slackdlm.studies.demo_plan import BASE, DemoPlan
+from slackdlm.studies.objective_comparison import paper_arms
+from slackdlm.studies.shift_sensitivity import Condition, answer_row
+from slackdlm.studies.toy_judge import judge
+from slackdlm.studies.toy_language import NOUNS, Task, write_story
+from slackdlm.studies.workers import Job, num_lines, run_jobs
+from slackdlm.training.config import TrainingConfig
+
+CONFIG = TrainingConfig(
+    steps=3000, learning_rate=3e-3, warmup_steps=100, eval_every=500, save_every=500
+)
+PLAN = DemoPlan(
+    num_questions=96,
+    d_model=128,
+    n_layers=4,
+    mlp_hidden_size=344,
+    base=CONFIG,
+    arm=replace(CONFIG, steps=1500, warmup_steps=50),
+    slack_ratio=(0.0, 0.5),
+    slack_region="content",
+    steps=(8, 16, 32),
+)
+ORDERS = {
+    "plain": {},
+    "ends last": {"delay_end": True},
+    "slack last": {"delay_slack": True},
+    "slack and ends last": {"delay_slack": True, "delay_end": True},
+}
+WITH_SLACK = ("ce_slack", "slack_ctc")
+COMMON = ["plain", "ends last"]
+"""Orders of the arms that know no slack: delaying it changes nothing for them."""
+METRICS = ("grammatical", "coverage", "quality", "words", "slack_share")
+
+
+class Decoding(NamedTuple):
+    """One trained arm, and where its answers go."""
+
+    setting: str
+    plan: DemoPlan
+    model: Path
+    tasks: Path
+    answers: Path
+    arm: str
+    seed: int
+
+    @property
+    def runs(self) -> list[tuple[str, Condition, int]]:
+        """Order, condition and decoding seed of each run over the questions."""
+        return [
+            (order, Condition(temperature, steps, None, 0.0), seed)
+            for order in (ORDERS if self.arm in WITH_SLACK else COMMON)
+            for temperature in self.plan.temperatures
+            for steps in self.plan.steps
+            for seed in range(self.plan.num_decoding_seeds if temperature > 0 else 1)
+        ]
+
+
+def write_tasks(folder: Path, *, num_nouns: int) -> None:
+    """Stories of the demo's language whose prompts name the number of sentences and the first nouns.
+
+    The questions are distinct as far as there are prompts; the training stories use the same prompts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, seed, most in (("train", 1, PLAN.num_train), ("questions", 2, PLAN.num_questions)):
+        rng = np.random.Generator(np.random.PCG64(seed))
+        tasks: list[Task] = []
+        for _ in range(PLAN.num_train):
+            story = write_story(rng)
+            words = [word for sentence in story for word in sentence]
+            nouns = list(dict.fromkeys(word for word in words if word in NOUNS))[:num_nouns]
+            count = {2: "twice", 3: "thrice", 4: "fourfold"}[len(story)]
+            tasks.append(Task(" ".join(["tell", count, *nouns]), " ".join(words)))
+        if name == "questions":
+            tasks = list({task.prompt: task for task in tasks}.values())
+        rows = [json.dumps({"prompt": t.prompt, "response": t.story}) + "\n" for t in tasks[:most]]
+        (folder / f"{name}.jsonl").write_text("".join(rows), encoding="utf-8")
+
+
+def decode_arm(job: Decoding) -> None:
+    """Answer every question in every order; whole or not at all."""
+    loaded = load_model(job.model)
+    lines = job.tasks.read_text(encoding="utf-8").splitlines()
+    prompts = [json.loads(line)["prompt"] for line in lines]
+    part = job.answers.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as stream:
+        for order, condition, seed in job.runs:
+            config = SamplerConfig(
+                canvas_length=job.plan.canvas_length,
+                steps=condition.steps,
+                temperature=condition.temperature,
+                seed=seed,
+                batch_size=64,
+                **ORDERS[order],
+            )
+            answers = Sampler(loaded, config).generate(prompts)
+            for question, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+                row = answer_row(loaded, prompt, question, condition, seed, answer)
+                row |= {"setting": job.setting, "arm": job.arm, "order": order}
+                stream.write(json.dumps(row | {"training_seed": job.seed}) + "\n")
+            stream.flush()
+    part.replace(job.answers)
+
+
+def scores(jobs: Sequence[Decoding]) -> dict[tuple[Any, ...], dict[str, np.ndarray]]:
+    """Arrays ``[training run, question]`` per cell and metric, averaged over decoding seeds."""
+    rows: dict[tuple[Any, ...], dict[str, dict[tuple[int, int, int], float]]] = {}
+    for job in jobs:
+        for line in job.answers.read_text(encoding="utf-8").splitlines():
+            answer = json.loads(line)
+            verdict = judge(answer["prompt"], answer["text"])._asdict() | answer
+            cell = tuple(answer[key] for key in ("setting", "temperature", "steps", "arm", "order"))
+            place = (answer["training_seed"], answer["decoding_seed"], answer["question"])
+            for metric in METRICS:
+                value = np.nan if verdict[metric] is None else verdict[metric]
+                rows.setdefault(cell, {}).setdefault(metric, {})[place] = value
+    found: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
+    for cell, metrics in rows.items():
+        for metric, values in metrics.items():
+            table = np.full(1 + np.max(list(values), axis=0), np.nan)
+            for place, value in values.items():
+                table[place] = value
+            found.setdefault(cell, {})[metric] = np.stack([average_over_seeds(t) for t in table])
+    return found
+
+
+def summary(jobs: Sequence[Decoding]) -> list[dict[str, Any]]:
+    """One row per cell: means, intervals over questions (these models), differences to matched CE.
+
+    CE is compared in the same order, delayed slack apart, which it has none of.
+    """
+    rng = np.random.Generator(np.random.PCG64(0))
+    table = scores(jobs)
+    rows: list[dict[str, Any]] = []
+    for cell, found in table.items():
+        setting, temperature, steps, arm, order = cell
+        row = dict(
+            zip(("setting", "temperature", "steps", "arm", "order"), cell, strict=True)
+        )  # fmt: skip
+        for metric in METRICS:
+            runs = over_training_runs(found[metric], rng=rng)
+            row[metric] = rounded(runs.these_runs.value)
+            if metric in ("grammatical", "quality", "words"):
+                row[f"{metric}_low"] = rounded(runs.these_runs.low)
+                row[f"{metric}_high"] = rounded(runs.these_runs.high)
+                row[f"{metric}_per_training_seed"] = " ".join(f"{m:.3f}" for m in runs.per_run)
+        same = "ends last" if "ends" in order else "plain"
+        rival = table.get((setting, temperature, steps, "ce", same))
+        for metric in ("grammatical", "quality"):
+            difference = None
+            if rival is not None and (arm, order) != ("ce", same):
+                paired = average_over_seeds(found[metric] - rival[metric])
+                difference = mean_interval(paired, rng=rng)
+            for key in ("value", "low", "high"):
+                name = f"{metric}_minus_ce" + ("" if key == "value" else f"_{key}")
+                row[name] = None if difference is None else rounded(getattr(difference, key))
+        row["num_questions"] = found["quality"].shape[1]
+        row["num_training_seeds"] = found["quality"].shape[0]
+        rows.append(row)
+    return rows
+
+
+def rounded(value: float | None) -> float | None:
+    """To four digits; missing stays missing."""
+    return None if value is None else round(float(value), 4)
+
+
+def trained(folder: Path, *, num_seeds: int, num_nouns: int) -> list[Decoding]:
+    """Train what is missing; the decodings that follow."""
+    write_tasks(folder / "tasks", num_nouns=num_nouns)
+    arms = paper_arms(PLAN.slack_ratio, slack_region=PLAN.slack_region)
+    bases = [Run(PLAN, folder, BASE, seed) for seed in range(num_seeds)]
+    runs = [Run(PLAN, folder, arm, seed) for seed in range(num_seeds) for arm in arms]
+    for stage in (bases, runs):
+        jobs = [
+            Job(
+                run.label,
+                run,
+                (PLAN.base if run.arm is BASE else PLAN.arm).steps,
+                lambda run=run: num_lines(run.folder / "log.jsonl"),
+            )
+            for run in stage
+            if not (run.folder / "model").exists()
+        ]
+        if jobs:
+            run_jobs(train_run, jobs, console=Console(stderr=True))
+    setting = f"count and {num_nouns} nouns"
+    return [
+        Decoding(
+            setting,
+            PLAN,
+            run.folder / "model",
+            folder / "tasks" / "questions.jsonl",
+            run.answers,
+            run.arm.name,
+            run.seed,
+        )
+        for run in [*bases, *runs]
+    ]
+
+
+def of_demo(demo: Path, folder: Path) -> list[Decoding]:
+    """The trained arms of a finished demo."""
+    plan = json.loads((demo / "plan.json").read_text(encoding="utf-8"))
+    known = {key: tuple(plan[key]) for key in ("temperatures", "steps")}
+    own = DemoPlan(canvas_length=plan["canvas_length"], **known)
+    return [
+        Decoding(
+            "demo",
+            own,
+            model,
+            demo / "tasks" / "questions.jsonl",
+            folder / "answers" / f"demo-{model.parts[-3]}-{model.parts[-2]}.jsonl",
+            model.parts[-2],
+            int(model.parts[-3].removeprefix("seed-")),
+        )
+        for model in sorted(demo.glob("seed-*/*/model"))
+        if model.parts[-2] in ("base", "ce", *WITH_SLACK)
+    ]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="models and answers; continued if there are any")
+    parser.add_argument("--seeds", type=int, default=2, help="training seeds")
+    parser.add_argument("--nouns", type=int, default=2, help="nouns a prompt names; 0: count alone")
+    parser.add_argument("--demo", type=Path, help="folder of a finished demo")
+    arguments = parser.parse_args()
+    jobs = trained(arguments.folder, num_seeds=arguments.seeds, num_nouns=arguments.nouns)
+    if arguments.demo is not None:
+        jobs += of_demo(arguments.demo, arguments.folder)
+    for job in jobs:
+        job.answers.parent.mkdir(parents=True, exist_ok=True)
+    open_jobs = [
+        Job(
+            f"{job.setting}: {job.arm}, seed {job.seed}",
+            job,
+            len(job.runs) * num_lines(job.tasks),
+            lambda job=job: num_lines(job.answers.with_suffix(".part")),
+        )
+        for job in jobs
+        if not job.answers.exists()
+    ]
+    if open_jobs:
+        run_jobs(decode_arm, open_jobs, console=Console(stderr=True))
+    machine = {
+        "hardware": hardware("cpu"),
+        "slackdlm_version": version("slackdlm"),
+        "torch_version": torch.__version__,
+    }
+    rows = [row | machine for row in summary(jobs)]
+    path = Path(__file__).parent / "results" / "decoding_order.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print("written to", path)
