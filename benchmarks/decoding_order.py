@@ -2,8 +2,8 @@
 
 Trains base, CE, CE on slack canvases and slack-CTC in a setting easier than the demo's: prompts name the number of
 sentences and two nouns, 0.8 M parameters, 3,000 steps of CE and 1,500 an arm, slack in the content, ratio up to 0.5.
-Decodes all of them with slack, ends, both or neither delayed and judges exactly. With ``--demo`` also the trained arms
-of a finished demo, on its questions and steps. Writes benchmarks/results/decoding_order.csv. About an hour on 2 cores;
+Decodes all of them with slack, ends, both or neither delayed, cells of a step apart or not, and judges exactly. With
+``--demo`` also the trained arms of a finished demo. Writes benchmarks/results/decoding_order.csv. An hour on 2 cores;
 run again it finishes what is missing in FOLDER.
 """
 
@@ -37,7 +37,7 @@ CONFIG = TrainingConfig(
     steps=3000, learning_rate=3e-3, warmup_steps=100, eval_every=500, save_every=500
 )
 PLAN = DemoPlan(
-    num_questions=96,
+    num_questions=64,
     d_model=128,
     n_layers=4,
     mlp_hidden_size=344,
@@ -46,17 +46,28 @@ PLAN = DemoPlan(
     slack_ratio=(0.0, 0.5),
     slack_region="content",
     steps=(8, 16, 32),
+    num_decoding_seeds=1,
 )
+SPACING = 4
 ORDERS = {
     "plain": {},
     "ends last": {"delay_end": True},
     "slack last": {"delay_slack": True},
     "slack and ends last": {"delay_slack": True, "delay_end": True},
+    "spaced": {"spacing": SPACING},
+    "ends last, spaced": {"delay_end": True, "spacing": SPACING},
+    "slack last, spaced": {"delay_slack": True, "spacing": SPACING},
+    "slack and ends last, spaced": {"delay_slack": True, "delay_end": True, "spacing": SPACING},
 }
 WITH_SLACK = ("ce_slack", "slack_ctc")
-COMMON = ["plain", "ends last"]
-"""Orders of the arms that know no slack: delaying it changes nothing for them."""
-METRICS = ("grammatical", "coverage", "quality", "words", "slack_share")
+SAME = {
+    "slack last": "plain",
+    "slack and ends last": "ends last",
+    "slack last, spaced": "spaced",
+    "slack and ends last, spaced": "ends last, spaced",
+}
+"""What an order is for arms that know no slack: delaying it changes nothing for them."""
+METRICS = ("quality", "grammatical", "coverage", "words", "too_long", "slack_share")
 
 
 class Decoding(NamedTuple):
@@ -72,12 +83,19 @@ class Decoding(NamedTuple):
 
     @property
     def runs(self) -> list[tuple[str, Condition, int]]:
-        """Order, condition and decoding seed of each run over the questions."""
+        """Order, condition and decoding seed of each run; cells are spaced only where steps are few and slack waits."""
+        knows_slack = self.arm in WITH_SLACK
         return [
             (order, Condition(temperature, steps, None, 0.0), seed)
-            for order in (ORDERS if self.arm in WITH_SLACK else COMMON)
+            for order in ORDERS
+            if (
+                order not in SAME.values() or "spaced" not in order
+                if knows_slack
+                else order not in SAME
+            )
             for temperature in self.plan.temperatures
             for steps in self.plan.steps
+            if "spaced" not in order or steps < max(self.plan.steps)
             for seed in range(self.plan.num_decoding_seeds if temperature > 0 else 1)
         ]
 
@@ -151,9 +169,10 @@ def scores(jobs: Sequence[Decoding]) -> dict[tuple[Any, ...], dict[str, np.ndarr
 
 
 def summary(jobs: Sequence[Decoding]) -> list[dict[str, Any]]:
-    """One row per cell: means, intervals over questions (these models), differences to matched CE.
+    """One row per cell: means, intervals over questions (they speak about these models), and two paired differences.
 
-    CE is compared in the same order, delayed slack apart, which it has none of.
+    ``minus_ce``: to matched CE in the same order, delayed slack apart, which it has none of; ``minus_plain``: to the
+    same models in the plain order.
     """
     rng = np.random.Generator(np.random.PCG64(0))
     table = scores(jobs)
@@ -166,20 +185,23 @@ def summary(jobs: Sequence[Decoding]) -> list[dict[str, Any]]:
         for metric in METRICS:
             runs = over_training_runs(found[metric], rng=rng)
             row[metric] = rounded(runs.these_runs.value)
-            if metric in ("grammatical", "quality", "words"):
+            if metric in ("quality", "grammatical"):
                 row[f"{metric}_low"] = rounded(runs.these_runs.low)
                 row[f"{metric}_high"] = rounded(runs.these_runs.high)
                 row[f"{metric}_per_training_seed"] = " ".join(f"{m:.3f}" for m in runs.per_run)
-        same = "ends last" if "ends" in order else "plain"
-        rival = table.get((setting, temperature, steps, "ce", same))
-        for metric in ("grammatical", "quality"):
-            difference = None
-            if rival is not None and (arm, order) != ("ce", same):
-                paired = average_over_seeds(found[metric] - rival[metric])
-                difference = mean_interval(paired, rng=rng)
-            for key in ("value", "low", "high"):
-                name = f"{metric}_minus_ce" + ("" if key == "value" else f"_{key}")
-                row[name] = None if difference is None else rounded(getattr(difference, key))
+        where = (setting, temperature, steps)
+        rivals = {
+            "minus_ce": (*where, "ce", SAME.get(order, order)),
+            "minus_plain": (*where, arm, "plain"),
+        }
+        for name, other in rivals.items():
+            for metric in ("quality", "grammatical"):
+                difference = mean_interval(
+                    average_over_seeds(found[metric] - table[other][metric]), rng=rng
+                )
+                for end in ("value", "low", "high"):
+                    value = None if other == cell else rounded(getattr(difference, end))
+                    row[f"{metric}_{name}" + ("" if end == "value" else f"_{end}")] = value
         row["num_questions"] = found["quality"].shape[1]
         row["num_training_seeds"] = found["quality"].shape[0]
         rows.append(row)
@@ -206,7 +228,7 @@ def trained(folder: Path, *, num_seeds: int, num_nouns: int) -> list[Decoding]:
                 lambda run=run: num_lines(run.folder / "log.jsonl"),
             )
             for run in stage
-            if not (run.folder / "model").exists()
+            if not is_finished(run)
         ]
         if jobs:
             run_jobs(train_run, jobs, console=Console(stderr=True))
@@ -225,11 +247,17 @@ def trained(folder: Path, *, num_seeds: int, num_nouns: int) -> list[Decoding]:
     ]
 
 
+def is_finished(run: Run) -> bool:
+    """Whether its record, which is written last, says so."""
+    record = run.folder / "run.json"
+    return record.exists() and json.loads(record.read_text("utf-8"))["status"] == "finished"
+
+
 def of_demo(demo: Path, folder: Path) -> list[Decoding]:
-    """The trained arms of a finished demo."""
+    """The trained arms of a finished demo, on its canvas, questions, temperatures and steps."""
     plan = json.loads((demo / "plan.json").read_text(encoding="utf-8"))
     known = {key: tuple(plan[key]) for key in ("temperatures", "steps")}
-    own = DemoPlan(canvas_length=plan["canvas_length"], **known)
+    own = replace(PLAN, canvas_length=plan["canvas_length"], **known)
     return [
         Decoding(
             "demo",
@@ -241,7 +269,7 @@ def of_demo(demo: Path, folder: Path) -> list[Decoding]:
             int(model.parts[-3].removeprefix("seed-")),
         )
         for model in sorted(demo.glob("seed-*/*/model"))
-        if model.parts[-2] in ("base", "ce", *WITH_SLACK)
+        if model.parts[-2] in ("ce", *WITH_SLACK)
     ]
 
 

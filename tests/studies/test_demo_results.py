@@ -31,6 +31,7 @@ def judgment(arm, question, quality, *, kind="none", rate=0.0, run=0, seed=0, te
         "coverage": 1.0,
         "right_count": 1.0,
         "words": 4,
+        "too_long": 0.0,
         "adjectives": None if question == 0 else 0.25,
         "log_likelihood": None,
         "slack_share": 0.0,

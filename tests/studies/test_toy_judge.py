@@ -102,6 +102,7 @@ def test_every_source_story_gets_full_marks():
         assert verdict.right_count == 1
         assert verdict.words == len(task.story.split())
         assert lang.LENGTH[0] <= verdict.words <= lang.LENGTH[1]
+        assert verdict.too_long == 0
 
 
 def test_a_verdict_by_hand():
@@ -119,6 +120,27 @@ def test_more_sentences_than_asked_for_do_not_dilute_a_fault():
     one = "the cat sings ."
     assert judge("tell twice cat", f"{one} {one} {one} cat .").grammatical == 3 / 4
     assert judge("tell twice cat", one).grammatical == 1 / 2
+
+
+def test_no_more_sentences_count_than_were_asked_for():
+    one = "the cat sings ."
+    values = {n: judge("tell twice cat", " ".join([one] * n)).quality for n in (1, 2, 3, 4)}
+    assert values == {1: 1 / 2, 2: 1, 3: 2 / 3, 4: 1 / 2}
+    assert judge("tell twice cat", f"{one} {one} cat .").quality == 2 / 3
+    assert judge("tell twice cat", f"{one} cat . cat .").quality == 1 / 3
+
+
+@given(st.integers(0, 100_000), st.integers(1, 3))
+def test_another_sentence_never_raises_the_quality_of_a_story(seed, num_more):
+    (task,) = lang.write_tasks(1, seed=seed)
+    more = " ".join(word for n in range(num_more) for word in draw(seed + n))
+    assert judge(task.prompt, f"{task.story} {more}").quality < 1
+
+
+def test_an_answer_is_too_long_above_the_longest_story():
+    words = ["cat"] * lang.LENGTH[1]
+    assert judge("tell twice cat", " ".join(words)).too_long == 0
+    assert judge("tell twice cat", " ".join([*words, "cat"])).too_long == 1
 
 
 def test_an_empty_answer_is_worth_nothing_and_has_no_shares():

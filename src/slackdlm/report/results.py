@@ -12,11 +12,12 @@ from slackdlm.report.schema import SHAPE, check_shape
 Results = dict[str, Any]
 
 METRICS: Final[dict[str, tuple[str, str]]] = {
-    "quality": ("quality", "grammatical share × coverage, 0 to 1"),
+    "quality": ("quality", "grammatical sentences, as many as asked for × coverage, 0 to 1"),
     "grammatical": ("grammatical", "share of sentences that parse, 0 to 1"),
     "coverage": ("coverage", "share of the words asked for that occur, 0 to 1"),
     "right_count": ("right count", "share of answers with as many sentences as asked for"),
     "words": ("words", "words per answer"),
+    "too_long": ("too long", "share of answers with more words than any source text"),
     "adjectives": ("adjectives", "share of the words, 0 to 1"),
     "distinct_bigrams": ("distinct bigrams", "distinct word pairs in the first 1,000 words"),
     "log_likelihood": (

@@ -12,7 +12,15 @@ from slackdlm.report.results import METRICS, Results, arm_labels, plain_rows, te
 MISSING = "–"
 """What a missing value prints as; never 0."""
 
-MAIN_METRICS = ("quality", "grammatical", "coverage", "words", "adjectives", "distinct_bigrams")
+MAIN_METRICS = (
+    "quality",
+    "grammatical",
+    "coverage",
+    "words",
+    "too_long",
+    "adjectives",
+    "distinct_bigrams",
+)
 MORE_METRICS = ("right_count", "log_likelihood", "slack_share", "forwards")
 """Columns of the main table and of the one behind it; one without any value is left out."""
 

@@ -14,6 +14,7 @@ LEVEL = 0.05
 
 BESIDE = {
     "words": ("words per answer", "{:.1f}"),
+    "too_long": ("share of answers longer than any story", "{:.3f}"),
     "adjectives": ("share of adjectives", "{:.3f}"),
     "distinct_bigrams": ("distinct word pairs in the first 1,000 words", "{:.0f}"),
     "coverage": ("share of the requested words used", "{:.3f}"),

@@ -31,16 +31,25 @@ PER_QUESTION = (
     "coverage",
     "right_count",
     "words",
+    "too_long",
     "adjectives",
     "log_likelihood",
     "slack_share",
     "forwards",
 )
-"""Metrics with one value per answer; their meaning is in `toy_language.Verdict` and ``answers.jsonl``."""
+"""Metrics with one value per answer; their meaning is in `toy_judge.Verdict` and ``answers.jsonl``."""
 
 BOUNDS = {
     **dict.fromkeys(
-        ("quality", "grammatical", "coverage", "right_count", "adjectives", "slack_share"),
+        (
+            "quality",
+            "grammatical",
+            "coverage",
+            "right_count",
+            "too_long",
+            "adjectives",
+            "slack_share",
+        ),
         (0.0, 1.0),
     ),
     "log_likelihood": (-math.inf, 0.0),

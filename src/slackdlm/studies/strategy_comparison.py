@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     forwards: float
     """Model passes per answer, mean."""
     quality: Estimate
-    """Grammatical share times coverage, over questions."""
+    """Of `Verdict`, over questions."""
     words: float
     """Per answer, mean."""
 

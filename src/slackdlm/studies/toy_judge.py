@@ -16,6 +16,7 @@ from slackdlm.studies.toy_language import (
     COUNT_WORDS,
     DETERMINERS,
     INTRANSITIVE,
+    LENGTH,
     NOUNS,
     OPENERS,
     P_ADJECTIVE,
@@ -122,11 +123,14 @@ class Verdict(NamedTuple):
     coverage: float
     """Share of the requested words that occur; 1 where nothing was requested."""
     quality: float
-    """``grammatical * coverage``: the score that pairwise verdicts compare."""
+    """Coverage times the share of grammatical sentences, of which no more count than were asked for: the score that
+    pairwise verdicts compare. Sentences that nobody asked for lower it, grammatical or not."""
     right_count: float
     """1 if the number of sentences is the one asked for, else 0."""
     words: int
     """Words written, full stops included."""
+    too_long: float
+    """1 if no story of the language has that many words, else 0."""
     adjectives: float | None
     """Share of adjectives among the words; ``None`` where there are no words."""
     log_likelihood: float | None
@@ -152,16 +156,17 @@ def judge(prompt: str, answer: str) -> Verdict:
         sentences.pop()
     scores = [sentence_log_likelihood(sentence) for sentence in sentences]
     parsed = [score for score in scores if score is not None]
-    grammatical = len(parsed) / max(len(sentences), request.num_sentences)
+    num_due = max(len(sentences), request.num_sentences)
     present = [word in words for word in request.words]
     coverage = sum(present) / len(present) if present else 1.0
     all_parse = bool(sentences) and len(parsed) == len(sentences)
     return Verdict(
-        grammatical=grammatical,
+        grammatical=len(parsed) / num_due,
         coverage=coverage,
-        quality=grammatical * coverage,
+        quality=min(len(parsed), request.num_sentences) / num_due * coverage,
         right_count=float(len(sentences) == request.num_sentences),
         words=len(words),
+        too_long=float(len(words) > LENGTH[1]),
         adjectives=sum(word in ADJECTIVES for word in words) / len(words) if words else None,
         log_likelihood=sum(parsed) / len(words) if all_parse else None,
     )
