@@ -6,7 +6,7 @@ with ``math.fsum``. Axis letters: ``L`` canvas positions, ``V`` vocabulary.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 Rows = Sequence[Sequence[float]]
 
@@ -98,3 +98,29 @@ def masked_ce(logits: Rows, canvas: Sequence[int], clean: Sequence[int], *, mask
     return -math.fsum(
         log_softmax(row)[clean[i]] for i, row in enumerate(logits) if canvas[i] == mask_id
     )
+
+
+def likelihood_bound(
+    predict: Callable[[list[int]], Rows],
+    target: Sequence[int],
+    *,
+    mask_id: int,
+    forbidden: Sequence[int] = (),
+) -> float:
+    """LLaDA's lower bound of ``log p(target)`` in nats, over every number and choice of masked cells.
+
+    ``predict`` gives the logits of all cells of a canvas; ``forbidden`` tokens have probability 0.
+    """
+    length = len(target)
+    of_size: list[float] = []
+    for size in range(1, length + 1):
+        sums: list[float] = []
+        for masked in itertools.combinations(range(length), size):
+            canvas = [mask_id if i in masked else token for i, token in enumerate(target)]
+            logits = [
+                [-math.inf if v in forbidden else float(x) for v, x in enumerate(row)]
+                for row in predict(canvas)
+            ]
+            sums.append(math.fsum(log_softmax(logits[i])[target[i]] for i in masked))
+        of_size.append(length / size * math.fsum(sums) / len(sums))
+    return math.fsum(of_size) / length

@@ -14,6 +14,7 @@ from slackdlm.cli.chat import add_chat
 from slackdlm.cli.compare import add_compare
 from slackdlm.cli.demo import add_demo
 from slackdlm.cli.generate import add_answer, add_generate
+from slackdlm.cli.harness import add_harness
 from slackdlm.cli.judge import add_judge
 from slackdlm.cli.probe import add_probe
 from slackdlm.cli.report import add_report
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add_chat(commands)
     add_compare(commands)
     add_probe(commands)
+    add_harness(commands)
     add_surface_form(commands)
     add_report(commands)
     add_bench(commands)

@@ -69,23 +69,34 @@ class Sampler:
         Raises:
             DataError: If a prompt cannot be encoded, or the number of ids is not that of prompts.
         """
+        encoded = [encode_prompt(self.loaded.tokenizer, _messages(prompt)) for prompt in prompts]
+        return self.generate_from_ids(encoded, row_ids=row_ids, on_batch=on_batch, on_step=on_step)
+
+    def generate_from_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        row_ids: Sequence[int] | None = None,
+        on_batch: Callable[[int], None] | None = None,
+        on_step: OnStep | None = None,
+    ) -> list[Generation]:
+        """As :meth:`generate`, for prompts that are token ids already: a canvas is decoded behind each."""
         ids = list(range(len(prompts))) if row_ids is None else list(row_ids)
         if len(ids) != len(prompts):
             raise DataError(f"generate: {len(prompts)} prompts but {len(ids)} row ids")
-        encoded = [encode_prompt(self.loaded.tokenizer, _messages(prompt)) for prompt in prompts]
-        self._check_lengths(encoded)
+        self._check_lengths(prompts)
         generations: list[Generation] = []
-        for start in range(0, len(encoded), self.config.batch_size):
+        for start in range(0, len(prompts), self.config.batch_size):
             rows = slice(start, start + self.config.batch_size)
             batch = Decoding(
-                self.loaded, self.config, self.intervention, encoded[rows], ids[rows]
+                self.loaded, self.config, self.intervention, prompts[rows], ids[rows]
             ).run(on_step)
             generations += batch
             if on_batch is not None:
                 on_batch(len(batch))
         return generations
 
-    def _check_lengths(self, encoded: Sequence[list[int]]) -> None:
+    def _check_lengths(self, encoded: Sequence[Sequence[int]]) -> None:
         room = self.loaded.max_length - self.config.canvas_length
         if room < 1:
             raise DataError(

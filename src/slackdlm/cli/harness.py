@@ -1,0 +1,167 @@
+"""``slackdlm harness``: lm-eval's tasks."""
+
+import argparse
+import importlib.util
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slackdlm.cli.commands import Commands
+from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding
+from slackdlm.cli.outputs import check_output_file
+from slackdlm.errors import ConfigError
+from slackdlm.terminal import printable
+
+if TYPE_CHECKING:
+    from slackdlm.evaluation.harness.run import HarnessResult, Score
+
+_GEN_LENGTH = 256
+"""lm-eval's own default of ``max_gen_toks``."""
+
+
+def add_harness(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "harness",
+        help="GSM8K, MMLU, GPQA, MBPP and lm-eval's other tasks",
+        description="Needs the extra: pip install 'slackdlm[harness]'. Run it again to finish what is missing; what is "
+        f"answered is never computed again. Without a length answers have room for {_GEN_LENGTH} tokens.",
+    )
+    add_model(parser)
+    add = parser.add_argument
+    add("--tasks", required=True, help="lm-eval's names, with commas between them, or task files")
+    add("--num-fewshot", type=int, help="examples in the prompt (default: the task's)")
+    add("--limit", type=int, help="only the first so many questions of each task")
+    add(
+        "--chat", action="store_true", help="ask in the model's chat format, as instruct models are"
+    )
+    add("--system", help="system message before the question; with --chat")
+    add(
+        "--include-path",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of task files of your own",
+    )
+    add("--mc-samples", type=int, default=128, help="masks per likelihood (default: %(default)s)")
+    add(
+        "--run-model-code",
+        action="store_true",
+        help="let tasks such as mbpp run the code that the model writes, here and unprotected",
+    )
+    add("--output", type=Path, help="results.json: scores, settings and every answer")
+    add("--journal", type=Path, help="default: OUTPUT.sqlite; models and runs may share it")
+    add("--device", help="default: a GPU if there is one, else the CPU")
+    add("--dtype", choices=["float32", "bfloat16", "float16"])
+    add_decoding(parser)
+    add_intervention(parser)
+    parser.set_defaults(run=_harness)
+
+
+def _harness(arguments: argparse.Namespace) -> None:
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError('harness: needs lm-eval; pip install "slackdlm[harness]"')
+    # lm-eval counts prompts with bars and logs every setting; ours shows what takes time. Read at import.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    for name in ("lm_eval", "datasets", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    check_output_file("--output", arguments.output)
+    journal_file = arguments.journal
+    if journal_file is None and arguments.output is not None:
+        journal_file = arguments.output.with_name(arguments.output.name + ".sqlite")
+    if journal_file is not None and journal_file == arguments.output:
+        raise ConfigError(f"--journal {journal_file}: is the --output too; give two files")
+    check_output_file("--journal", journal_file)
+    how = decoding(arguments, [(arguments.model, arguments.adapter)], gen_length=_GEN_LENGTH)
+    if arguments.mc_samples < 1:
+        raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")
+    from contextlib import ExitStack
+
+    from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+
+    from slackdlm.evaluation.harness.adapter import HarnessLM
+    from slackdlm.evaluation.harness.run import check_settings, run_harness, write_results
+    from slackdlm.evaluation.harness.tasks import Tasks
+    from slackdlm.evaluation.journal import Journal
+    from slackdlm.models.loading import load_model
+
+    console, errors = Console(), Console(stderr=True)
+    settings = {
+        name: getattr(arguments, name) for name in ("num_fewshot", "limit", "chat", "system")
+    }
+    check_settings(**settings)
+    names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
+    with errors.status("reading lm-eval's tasks"):
+        tasks = Tasks(names, arguments.include_path, run_model_code=arguments.run_model_code)
+    if arguments.run_model_code:
+        errors.print(
+            Text("warning: ", style="bold yellow")
+            + Text("code that the model writes is run on this machine, with your rights")
+        )
+    loaded = load_model(
+        arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=arguments.device
+    )
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with ExitStack() as stack:
+        journal = None if journal_file is None else stack.enter_context(Journal(journal_file))
+        progress = stack.enter_context(Progress(*columns, console=errors, transient=True))
+        bars: dict[str, TaskID] = {}
+
+        def show(kind: str, done: int, total: int) -> None:
+            if kind not in bars:
+                bars[kind] = progress.add_task(kind, total=total)
+            progress.update(bars[kind], completed=done, total=total)
+
+        lm = HarnessLM(
+            loaded,
+            how.recipe.sampler,
+            intervention=how.recipe.disturbance,
+            mc_samples=arguments.mc_samples,
+            journal=journal,
+            on_progress=show,
+        )
+        result = run_harness(lm, tasks, **settings)
+    if arguments.output is not None:
+        write_results(arguments.output, result)
+    _show(console, result, name=loaded.name, canvas=how.canvas)
+    if arguments.output is not None:
+        console.print(Text(f"results: {arguments.output}"))
+
+
+def _show(console: Console, result: "HarnessResult", *, name: str, canvas: str) -> None:
+    table = Table(title=printable(f"{name}: lm-eval {result.document['lm_eval']}"))
+    table.title_justify = "left"
+    table.add_column("task", overflow="fold")
+    table.add_column("metric", overflow="fold")
+    for heading in ("value", "± stderr", "questions", "examples"):
+        table.add_column(heading, justify="right")
+    for score in result.scores:
+        read_by = "" if score.filter == "none" else f" by {score.filter}"
+        table.add_row(
+            printable(score.task),
+            printable(score.metric + read_by),
+            _figure(score.value),
+            _figure(score.stderr),
+            _questions(score),
+            "" if score.num_fewshot is None else str(score.num_fewshot),
+        )
+    console.print(table)
+    console.print(Text(canvas))
+    for what, count in result.document["unused_generation_kwargs"].items():
+        console.print(Text(f"not as the task asks in {count} requests: ") + printable(what))
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _questions(score: "Score") -> str:
+    if score.num_total is None or score.num_total == score.num_questions:
+        return str(score.num_questions)
+    return f"{score.num_questions}/{score.num_total}"
