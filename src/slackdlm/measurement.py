@@ -44,15 +44,15 @@ def check_benchmark(*, repeats: int, device: str) -> None:
 def now(device: torch.device) -> float:
     """Seconds on a clock, once the device has done what it was given."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def reset_peak_memory(device: torch.device) -> float | None:
     """Starts a new peak and returns the bytes in use, or None where the system does not say."""
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return float(torch.cuda.memory_allocated())
+        torch.cuda.reset_peak_memory_stats(device)
+        return float(torch.cuda.memory_allocated(device))
     _give_freed_memory_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -70,7 +70,7 @@ def _give_freed_memory_back() -> None:
 def peak_memory(device: torch.device) -> float | None:
     """Most bytes in use since the last reset, or None where the system does not say."""
     if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated())
+        return float(torch.cuda.max_memory_allocated(device))
     return _process_memory("VmHWM")
 
 
@@ -88,7 +88,7 @@ def _process_memory(key: str) -> float | None:
 def hardware(device: str) -> str:
     """Name of the processor, or of the GPU if ``device`` is one."""
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
