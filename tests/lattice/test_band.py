@@ -59,3 +59,16 @@ def test_scores_outside_the_band_do_not_matter():
     columns = clamp_columns(scores, torch.zeros(2, 4), band, canvas, **IDS)
     assert not columns.token.isnan().any()
     assert (columns.token[~band.inside] == -math.inf).all()
+
+
+def test_clamping_sends_no_number_to_the_device(monkeypatch: pytest.MonkeyPatch):
+    band = target_band(
+        torch.tensor([[5]]), torch.tensor([2]), torch.tensor([1]), num_positions=2, num_slack=1
+    )
+    monkeypatch.setattr(torch.Tensor, "new_tensor", None)  # copies from the host, which waits
+    columns = clamp_columns(
+        torch.zeros(1, 2, 2), torch.ones(1, 2), band, torch.tensor([[9, 5]]), mask_id=9, slack_id=8
+    )
+    inf = torch.inf
+    assert columns.token.tolist() == [[[0, -inf], [-inf, 0]]]
+    assert columns.slack.tolist() == [[1, -inf]]

@@ -89,7 +89,7 @@ def clamp_columns(
         others, so that no gradient reaches the scores there; ``-inf`` outside the band.
     """
     masked = canvas == mask_id
-    impossible = token_scores.new_tensor(-torch.inf)
+    impossible = token_scores.new_full((), -torch.inf)
     certain = token_scores.new_zeros(())
     token_if_visible = torch.where(band.ids == canvas[:, :, None], certain, impossible)
     token = torch.where(masked[:, :, None], token_scores, token_if_visible)

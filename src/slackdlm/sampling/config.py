@@ -55,7 +55,7 @@ class SamplerConfig:
     collapse: CollapseMode = "slack"
     """How the canvas becomes text; ``graves`` only for models trained for it."""
     seed: int = 0
-    """With a row's id it decides that row's noise."""
+    """With a row's id it decides that row's noise; GPUs draw from it another way than CPUs."""
     batch_size: int = 32
     """Rows decoded together; does not change any output."""
     trace: bool = False

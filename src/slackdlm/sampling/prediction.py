@@ -20,11 +20,13 @@ from slackdlm.models.llada import attention_bias
 from slackdlm.models.loading import LoadedModel, head_weight
 from slackdlm.sampling.cache import KeyValueCache
 from slackdlm.sampling.config import Block, SamplerConfig
-from slackdlm.sampling.noise import Cells, RowNoise
+from slackdlm.sampling.noise import Cells, RowNoise, uniforms
 from slackdlm.sampling.strategies import STRATEGIES, gumbel_argmax
 
 # Logits held at a time: enough for efficient products, small beside the output layer.
 _CHUNK_ELEMENTS = 2**23
+# A GPU reads the whole output layer for each part: fewer cells at a time would wait for its memory.
+_CHUNK_ELEMENTS_GPU = 2**25
 # On a CPU so few cells times an output layer too large for the cache are twice as fast the other way round.
 _FEW_CELLS = 16
 _LARGE_HEAD = 2**22
@@ -91,7 +93,7 @@ class Predictor:
         strategy = STRATEGIES[config.remasking]
         tokens: list[Tensor] = []
         scores: list[Tensor] = []
-        for part in _chunks(len(cells.rows), head.shape[0]):
+        for part in _chunks(len(cells.rows), head.shape[0], head.device):
             logits = _logits(hidden[part], head)
             if unprompted is not None:
                 without = _logits(unprompted[part], head)
@@ -104,7 +106,8 @@ class Predictor:
                 continue
             delayed = self._delayed()
             if delayed:
-                logits[:, delayed] = -torch.inf
+                for token in delayed:  # a list of places would be copied from the host
+                    logits[:, token] = -torch.inf
                 is_delayed = torch.stack([chosen == token for token in delayed]).any(dim=0)
                 lowest = torch.finfo(logits.dtype).min
                 scores.append(strategy.score(logits, chosen).masked_fill(is_delayed, lowest))
@@ -123,15 +126,17 @@ class Predictor:
     def _choose(self, logits: Float[Tensor, "M V"], cells: Cells) -> Int[Tensor, " M"]:
         """A token for each cell, never the mask; the logits are given back as they were."""
         temperature = self.config.temperature
-        uniforms = self._uniforms(cells, logits.shape[1]) if temperature > 0 else None
+        drawn = self._uniforms(cells, logits.shape[1]) if temperature > 0 else None
         of_mask = logits[:, self.loaded.mask_id].clone()
         logits[:, self.loaded.mask_id] = -torch.inf
-        chosen = gumbel_argmax(logits, uniforms, temperature=temperature)
+        chosen = gumbel_argmax(logits, drawn, temperature=temperature)
         logits[:, self.loaded.mask_id] = of_mask
         return chosen
 
     def _uniforms(self, cells: Cells, width: int) -> Float[Tensor, "M width"]:
-        return torch.from_numpy(self.noise.draw(cells, width)).to(self.device)
+        if self.device.type == "cpu" or width == 1:
+            return torch.from_numpy(self.noise.draw(cells, width)).to(self.device)
+        return uniforms(torch.from_numpy(self.noise.keys(cells)).to(self.device), width)
 
     def _hidden(
         self, canvas: Int[Tensor, "B L"], cells: Cells
@@ -187,6 +192,7 @@ def _logits(hidden: Float[Tensor, "M D"], head: Float[Tensor, "V D"]) -> Float[T
     return F.linear(hidden, head).float()
 
 
-def _chunks(num_cells: int, vocab_size: int) -> Iterator[slice]:
-    size = max(1, _CHUNK_ELEMENTS // vocab_size)
+def _chunks(num_cells: int, vocab_size: int, device: torch.device) -> Iterator[slice]:
+    elements = _CHUNK_ELEMENTS if device.type == "cpu" else _CHUNK_ELEMENTS_GPU
+    size = max(1, elements // vocab_size)
     return (slice(start, start + size) for start in range(0, num_cells, size))
