@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from slackdlm.errors import ConfigError, SlackDLMError
+from slackdlm.errors import ConfigError, DataError, SlackDLMError
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.sampling.intervention import (
     Direction,
@@ -226,7 +226,9 @@ def chat(conversation: Conversation, console: Console, read: Callable[[], str]) 
             elif line:
                 _turn(line, conversation, console)
         except SlackDLMError as error:
-            console.print(Text("error: ", style="bold red") + Text(str(error)))
+            console.print(Text("error: ", style="bold red") + printable(str(error)))
+            if isinstance(error, DataError) and conversation.messages:
+                console.print(Text("/reset forgets the earlier turns and makes room", style="dim"))
         except KeyboardInterrupt:
             console.print(Text("stopped; this turn is forgotten", style="dim"))
 

@@ -252,7 +252,9 @@ def test_a_hub_id_that_is_not_in_the_cache_is_an_error_offline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="no-such-owner/none: no such folder, and the hub"):
+    with pytest.raises(
+        CheckpointError, match="no-such-owner/none: there is no such folder, and the hub"
+    ):
         load_model("no-such-owner/none")
 
 

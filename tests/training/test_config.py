@@ -45,7 +45,24 @@ def test_a_recipe_as_a_dict_holds_the_four_blocks_alone(recipe_file: Path) -> No
         ("name=x", r"name: unknown key"),
         ("model.path=some", r"model: expected exactly one of model\.path and model\.from_scratch"),
         ("model.adapter=some", r"model\.adapter: an adapter needs the model\.path"),
-        ("model.from_scratch.n_heads=3", r"n_heads: 3 does not divide d_model 128"),
+        (
+            "training.learning_rate=.inf",
+            r"learning_rate: expected a number above 0 and below 1000, got inf",
+        ),
+        (
+            "training.learning_rate=.nan",
+            r"learning_rate: expected a number above 0 and below 1000, got nan",
+        ),
+        ("training.steps=10000000000000000000000", r"training.steps: expected at most 2\*\*53"),
+        ("objective.slack_ratio=[0, .inf]", r"slack_ratio: expected 0 <= low <= high < 1000"),
+        (
+            "model.from_scratch.vocab_size=64",
+            r"vocab_size: byte_bpe needs at least 263, .*, got 64",
+        ),
+        (
+            "model.from_scratch.n_heads=3",
+            r"d_model: expected an even multiple of n_heads = 3, got 128",
+        ),
         ("model.from_scratch.n_layers=0", r"n_layers: expected at least 1, got 0"),
         ("data.canvas_length=0", r"data\.canvas_length: expected at least 1, got 0"),
         ("objective.kind=mixed", r"objective\.ctc_weight: required for kind: mixed .* missing"),

@@ -10,7 +10,7 @@ from slackdlm.training.config import Recipe, load_recipe
 from slackdlm.training.plan import empty_network, kept_activations, plan_memory
 
 RECIPE = """
-model: {from_scratch: {vocab_size: 64, d_model: 32, n_layers: 3, n_heads: 2, mlp_hidden_size: 48}}
+model: {from_scratch: {tokenizer_kind: word, vocab_size: 64, d_model: 32, n_layers: 3, n_heads: 2, mlp_hidden_size: 48}}
 data: {train: none, max_prompt_length: 8, canvas_length: 24}
 objective: {kind: slack_ctc, slack_ratio: [0, 0.5]}
 training: {steps: 3, batch_size: 8}

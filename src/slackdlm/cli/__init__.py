@@ -1,12 +1,13 @@
 """The command line: one file per command, each loads what it is given and calls one function."""
 
 import argparse
+import io
 import logging
 import os
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.text import Text
 
 from slackdlm.cli.bench import add_bench
@@ -21,28 +22,54 @@ from slackdlm.cli.report import add_report
 from slackdlm.cli.surface_form import add_surface_form
 from slackdlm.cli.train import add_train
 from slackdlm.errors import SlackDLMError
+from slackdlm.terminal import printable
 
 # torch and transformers take seconds to import: each command imports what it needs.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked, 2 after an error of the user's, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding lacks is shown escaped.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     errors = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)]
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=[_Warnings()])
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except SlackDLMError as error:
-        errors.print(Text("error: ", style="bold red") + Text(str(error)))
+        _say(errors, str(error))
+        return 2
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:  # a full disk, a folder that may not be written, a file taken away
+        where = f"{error.filename}: " if error.filename else ""
+        _say(errors, f"{where}{error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         errors.print("interrupted")
         return 130
     return 0
+
+
+def _say(console: Console, message: str) -> None:
+    console.print(Text("error: ", style="bold red") + printable(message), soft_wrap=True)
+
+
+class _Warnings(logging.Handler):
+    """Each on a line of its own on standard error, as wide as it is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        level = "warning: " if record.levelno < logging.ERROR else "error: "
+        text = Text(level, style="bold yellow") + printable(record.getMessage())
+        Console(stderr=True).print(text, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding
+from slackdlm.cli.inputs import check_model, check_recipe
 
 if TYPE_CHECKING:
     pass
@@ -31,6 +32,8 @@ def add_chat(commands: Commands) -> None:
 
 
 def _chat(arguments: argparse.Namespace) -> None:
+    check_model(arguments.model, arguments.adapter)
+    check_recipe(arguments.recipe)
     from slackdlm.chat import ChatSettings, Conversation, chat
     from slackdlm.models.loading import load_model
 

@@ -18,6 +18,7 @@ from slackdlm.cli.decoding import (
     add_model,
     decoding,
 )
+from slackdlm.cli.inputs import check_files, check_model, check_recipe, refuse_beside
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable
@@ -39,9 +40,7 @@ def add_generate(commands: Commands) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", help="one user text")
     source.add_argument("--input", type=Path, help="JSONL of questions")
-    parser.add_argument(
-        "--column", default="prompt", help="column of the question (default: %(default)s)"
-    )
+    parser.add_argument("--column", help="column of the question (default: prompt)")
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
     parser.add_argument(
@@ -53,10 +52,19 @@ def add_generate(commands: Commands) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    check_model(arguments.model, arguments.adapter)
+    check_recipe(arguments.recipe)
+    check_files(arguments.input)
+    from slackdlm.evaluation.answers import check_first, read_questions
+
+    check_first(arguments.first)
+    if arguments.input is None:
+        refuse_beside(
+            "without --input", ("--first", arguments.first), ("--column", arguments.column)
+        )
     from rich.progress import track
 
     from slackdlm.evaluation.answering import journal_folder
-    from slackdlm.evaluation.answers import check_first, read_questions
     from slackdlm.models.loading import load_model
     from slackdlm.report.page import write_replay
     from slackdlm.sampling.frames import frames
@@ -64,9 +72,10 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
     config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
-    check_first(arguments.first)
     if arguments.input is not None:
-        questions = read_questions(arguments.input, column=arguments.column, first=arguments.first)
+        questions = read_questions(
+            arguments.input, column=arguments.column or "prompt", first=arguments.first
+        )
         prompts = [[dict(message) for message in question.messages] for question in questions]
     else:
         text = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
@@ -149,6 +158,9 @@ def add_answer(commands: Commands) -> None:
 
 
 def _answer(arguments: argparse.Namespace) -> None:
+    check_model(arguments.model, arguments.adapter)
+    check_recipe(arguments.recipe)
+    check_files(arguments.questions)
     import torch
 
     from slackdlm.evaluation.answering import journal_folder, shard_from_environment

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import add_decoding, decoding
+from slackdlm.cli.inputs import check_files, check_model, check_recipe
 from slackdlm.cli.judge import add_judge_choice, judge_of
 from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, DataError
@@ -62,6 +63,11 @@ def add_probe(commands: Commands) -> None:
 
 
 def _probe(arguments: argparse.Namespace) -> None:
+    check_recipe(arguments.recipe)
+    check_files(arguments.questions, arguments.references)
+    for text in arguments.arm:
+        _, path, adapter = _parts(text)
+        check_model(path, adapter)
     from slackdlm.evaluation.answers import check_first
     from slackdlm.evaluation.judging import Budget
     from slackdlm.evaluation.judgments import read_games
@@ -75,7 +81,7 @@ def _probe(arguments: argparse.Namespace) -> None:
     probe.check_protocol(protocol)
     check_first(arguments.first)
     arms = [_arm(text, device=arguments.device) for text in arguments.arm]
-    recipe, canvas = decoding(arguments, [_model_and_adapter(arm.model) for arm in arms])
+    recipe, canvas = decoding(arguments, [_parts(text)[1:] for text in arguments.arm])
     if recipe.intervention is not None:
         raise ConfigError(
             f"{arguments.recipe}: intervention: the probe disturbs by --rates and --kinds; leave the block out"
@@ -171,17 +177,18 @@ def _arm(text: str, *, device: str | None) -> "Arm":
     from slackdlm.models.loading import load_model
     from slackdlm.studies.probe_plan import Arm
 
-    name, equals, model = text.partition("=")
-    path, adapter = _model_and_adapter(model)
-    if not (name and equals and path) or adapter == "":
-        raise ConfigError(f"--arm: expected NAME=MODEL or NAME=MODEL+ADAPTER, got {text!r}")
+    name, path, adapter = _parts(text)
 
     def load() -> "LoadedModel":
         return load_model(path, adapter=adapter, device=device)
 
-    return Arm(name, model, load)
+    return Arm(name, path if adapter is None else f"{path}+{adapter}", load)
 
 
-def _model_and_adapter(model: str) -> tuple[str, str | None]:
+def _parts(text: str) -> tuple[str, str, str | None]:
+    """Name, model and adapter of one --arm."""
+    name, equals, model = text.partition("=")
     path, plus, adapter = model.partition("+")
-    return path, adapter if plus else None
+    if not (name and equals and path) or (plus and not adapter):
+        raise ConfigError(f"--arm: expected NAME=MODEL or NAME=MODEL+ADAPTER, got {text!r}")
+    return name, path, adapter if plus else None

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slackdlm.cli.commands import Commands
+from slackdlm.cli.inputs import check_files, check_model
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
 from slackdlm.terminal import printable
@@ -41,6 +42,8 @@ def add_surface_form(commands: Commands) -> None:
 
 
 def _surface_form(arguments: argparse.Namespace) -> None:
+    check_files(*arguments.files)
+    check_model(arguments.tokenizer)
     check_output_file("--output", arguments.output, *arguments.files)
     from slackdlm.evaluation.surface_form import gold_texts, has_canvases
     from slackdlm.studies.surface_form import answers_tokenizer, survey

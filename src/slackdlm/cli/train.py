@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
+from slackdlm.cli.inputs import check_model, refuse_beside
 from slackdlm.errors import ConfigError
 from slackdlm.terminal import printable
 
@@ -41,9 +42,7 @@ def add_train(commands: Commands) -> None:
         "--plan", action="store_true", help="print what the run needs in memory, and stop"
     )
     parser.add_argument("--memory", type=float, metavar="GB", help="--plan: what each GPU has")
-    parser.add_argument(
-        "--processes", type=int, default=1, help="--plan: number of GPUs (default: 1)"
-    )
+    parser.add_argument("--processes", type=int, help="--plan: number of GPUs (default: 1)")
     parser.add_argument(
         "--sharded", action="store_true", help="--plan: weights divided over them (FSDP2, ZeRO-3)"
     )
@@ -52,9 +51,16 @@ def add_train(commands: Commands) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from slackdlm.training.config import load_recipe
+    from slackdlm.training.rows import check_there
+
+    _check_flags(arguments)
+    recipe = load_recipe(arguments.recipe, arguments.set)
+    check_model(recipe.model.path, recipe.model.adapter)
+    for data in (recipe.data.train, recipe.data.eval):
+        if data is not None and not arguments.plan:
+            check_there(data)
     from slackdlm.training.run import train
 
-    recipe = load_recipe(arguments.recipe, arguments.set)
     if arguments.plan:
         _print_plan(recipe, arguments)
         return
@@ -77,6 +83,26 @@ def _train(arguments: argparse.Namespace) -> None:
         table.add_row(name, "–" if value is None else f"{value:.4g}")
     console.print(table)
     console.print(Text(f"model: {result.output / 'model'}"))
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Refuse flags that would be ignored."""
+    if arguments.plan and arguments.show is not None:
+        raise ConfigError("--plan, --show: each prints something and stops; give one of them")
+    if not arguments.plan:
+        refuse_beside(
+            "without --plan",
+            ("--memory", arguments.memory),
+            ("--processes", arguments.processes),
+            ("--sharded", arguments.sharded),
+        )
+    if arguments.plan or arguments.show is not None:
+        refuse_beside(
+            "beside --plan" if arguments.plan else "beside --show",
+            ("--output", arguments.output),
+            ("--resume", arguments.resume),
+            ("--quiet", arguments.quiet),
+        )
 
 
 _STYLES = {
@@ -114,16 +140,16 @@ def _print_samples(recipe: "Recipe", count: int) -> None:
 def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
     from slackdlm.training.plan import largest_micro_batch, plan_memory
 
-    if arguments.processes < 1:
-        raise ConfigError(f"--processes: expected at least 1, got {arguments.processes}")
+    processes = 1 if arguments.processes is None else int(arguments.processes)
+    if processes < 1:
+        raise ConfigError(f"--processes: expected at least 1, got {processes}")
     if arguments.memory is not None and not 0 < arguments.memory < float("inf"):
         raise ConfigError(f"--memory: expected gigabytes above 0, got {arguments.memory}")
-    processes: int = arguments.processes
     sharded: bool = arguments.sharded
     plan = plan_memory(recipe, num_processes=processes, sharded=sharded)
     table = Table(
         title=f"{recipe.name}: {plan.num_parameters:,} parameters, {plan.num_trainable:,} trained;"
-        f" {arguments.processes} processes x {plan.micro_batch_size} samples x"
+        f" {processes} processes x {plan.micro_batch_size} samples x"
         f" {plan.num_positions} positions",
         title_justify="left",
     )

@@ -94,8 +94,12 @@ def write_text(path: Path, text: str) -> None:
     """UTF-8 with line feeds; the file is replaced only when all of it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode("utf-8"))
-    part.replace(path)
+    try:
+        part.write_bytes(text.encode("utf-8"))
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def dump(value: object, *, ascii_only: bool = False, indent: int | None = None) -> str:

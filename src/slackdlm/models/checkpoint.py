@@ -5,11 +5,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 
 from slackdlm import strict_json
 from slackdlm.errors import CheckpointError, one_line
+from slackdlm.models.names import is_hub_id
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -37,24 +43,26 @@ def locate(name_or_path: str | Path, *, with_weights: bool = True) -> Path:
     Raises:
         CheckpointError: If there is no such folder and the hub does not have it either.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
+    if not is_hub_id(name_or_path):
+        return Path(name_or_path).expanduser()
     name = str(name_or_path)
-    is_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~"))
-    if is_path or name.count("/") != 1 or path.exists() or path.parent.is_dir():
-        raise CheckpointError(
-            f"{name_or_path}: expected a checkpoint folder, found none; "
-            "give an existing folder or a hub id such as GSAI-ML/LLaDA-8B-Instruct"
-        )
     patterns = [p for p in _DOWNLOADED if with_weights or not p.endswith(".safetensors")]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise CheckpointError(
-            f"{name}: no such folder, and the hub did not give it: {error}; "
-            "check the name, the network and HF_HUB_OFFLINE"
+            f"{name}: there is no such folder, and the hub did not give it ({_hub_fault(error)}); "
+            "check the name and the network, or give a folder"
         ) from error
+
+
+def _hub_fault(error: Exception) -> str:
+    """Why the hub gave nothing, in a few words; its own messages are many lines long."""
+    if isinstance(error, RepositoryNotFoundError):
+        return "it has no such repository, or a token is needed for it: HF_TOKEN"
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        return "it cannot be reached, or HF_HUB_OFFLINE is set, and nothing is in the local cache"
+    return f"{type(error).__name__}: {one_line(error, longest=120)}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -68,8 +68,12 @@ def write_report(results: Results, folder: Path) -> Path:
 def write_file(file: Path, content: bytes) -> None:
     """The old file or the whole new one, whenever the process dies."""
     draft = file.with_name(f".{file.name}.draft")
-    draft.write_bytes(content)
-    draft.replace(file)
+    try:
+        draft.write_bytes(content)
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def figures(results: Results) -> Iterator[Plot]:

@@ -6,6 +6,9 @@ from typing import Literal
 from slackdlm.errors import ConfigError
 from slackdlm.parsing import at_least
 
+SMALLEST_VOCABULARY = {"byte_bpe": 263, "word": 12}
+"""The special tokens, and 256 bytes or the unknown word, the roles' names and one word."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FromScratchConfig:
@@ -27,9 +30,16 @@ class FromScratchConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "mlp_hidden_size"):
             at_least(getattr(self, name), 1, path=f"model.from_scratch.{name}")
-        if self.d_model % self.n_heads:
+        if self.d_model % (2 * self.n_heads):
             raise ConfigError(
-                f"model.from_scratch.n_heads: {self.n_heads} does not divide d_model {self.d_model}"
+                f"model.from_scratch.d_model: expected an even multiple of n_heads = {self.n_heads},"
+                f" got {self.d_model}"
+            )
+        least = SMALLEST_VOCABULARY[self.tokenizer_kind]
+        if self.vocab_size < least:
+            raise ConfigError(
+                f"model.from_scratch.vocab_size: {self.tokenizer_kind} needs at least {least}, special"
+                f" tokens included, got {self.vocab_size}"
             )
 
 

@@ -60,11 +60,26 @@ def read_rows(
             name, where=f"{name}[{split}]", name=subset, split=split, streaming=streaming
         )
     else:
-        raise DataError(
-            f"{path}: there is no such data file; give a .jsonl or .parquet file, a folder or a hub"
-            " name (owner/name)"
-        )
+        raise DataError(_no_such_data(path))
     return islice(rows, limit)
+
+
+def check_there(name_or_path: str | Path) -> None:
+    """Raise unless there is such a file or folder, or it has the form of a hub name.
+
+    Raises:
+        DataError: As :func:`read_rows` would.
+    """
+    path = Path(name_or_path).expanduser()
+    if not path.exists() and not _is_hub_name(name_or_path):
+        raise DataError(_no_such_data(path))
+
+
+def _no_such_data(path: Path) -> str:
+    return (
+        f"{path}: there is no such data file; give a .jsonl or .parquet file, a folder or a hub"
+        " name (owner/name)"
+    )
 
 
 def _is_hub_name(name: str | Path) -> bool:
