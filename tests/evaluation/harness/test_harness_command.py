@@ -20,13 +20,6 @@ def model(speaker, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_inventory(monkeypatch):
-    """lm-eval asks pip for all packages after every run, which takes seconds."""
-    if importlib.util.find_spec("lm_eval") is not None:
-        monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-
-
 @pytest.fixture
 def wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")

@@ -124,16 +124,31 @@ def test_the_first_questions_and_examples_are_those_asked_for(speaker, gsm8k_tas
     assert result.document["chat"] is True
 
 
-def test_simple_evaluate_takes_the_adapter_as_it_is(speaker, gsm8k_task):
-    lm = HarnessLM(speaker, CONFIG)
+@pytest.mark.usefixtures("stub_hub")
+@pytest.mark.parametrize(
+    ("file", "num_fewshot"),
+    [
+        ("gsm8k/gsm8k.yaml", 1),
+        ("gpqa/zeroshot/gpqa_main_zeroshot.yaml", None),
+        ("mmlu/default/mmlu_anatomy.yaml", None),
+    ],
+)
+def test_simple_evaluate_takes_the_adapter_and_asks_the_same(speaker, file, num_fewshot):
+    name = str(SHIPPED / file)
+    lm = HarnessLM(speaker, CONFIG, mc_samples=1)
     found = lm_eval.simple_evaluate(
-        model=lm,
-        tasks=["toy_gsm8k"],
-        task_manager=Tasks(["toy_gsm8k"], [gsm8k_task]),
-        bootstrap_iters=0,
+        model=lm, tasks=[name], num_fewshot=num_fewshot, task_manager=Tasks([name]), limit=3
     )
-    assert found["results"]["toy_gsm8k"]["exact_match,strict-match"] == 0
     assert found["config"]["identity"]["sha256"] == lm.model_identity["sha256"]
+    result = run_harness(lm, Tasks([name]), num_fewshot=num_fewshot, limit=3)
+    (task,) = found["results"]
+    theirs = found["results"][task]
+    assert all(theirs[f"{s.metric},{s.filter}"] == s.value for s in result.scores)
+    ours, theirs = result.document["questions"][task], found["samples"][task]
+    assert [q["arguments"] for q in ours] == [
+        json.loads(json.dumps(s["arguments"])) for s in theirs
+    ]
+    assert result.scores[0].num_fewshot == (num_fewshot or 0)
 
 
 def test_multiple_choice_picks_the_likeliest_choice(speaker, write_task, rows):

@@ -1,12 +1,16 @@
-"""What does a model score on lm-eval's tasks? ``simple_evaluate`` with our errors, and its results as plain data."""
+"""What does a model score on lm-eval's tasks? lm-eval's ``evaluate`` with our errors, and its results as plain data."""
 
 import math
+import random
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import lm_eval
+import numpy as np
+import torch
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.harness.adapter import HarnessLM
@@ -66,14 +70,19 @@ def run_harness(
         DataError: If a task's data cannot be had, or a request does not fit the model.
     """
     check_settings(num_fewshot=num_fewshot, limit=limit, chat=chat, system=system)
-    evaluate: Any = lm_eval.simple_evaluate  # its decorator loses the parameters
+    _seed_tasks()
+    loaded = tasks.load(tasks.names)
+    for task in loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        if own is None or (num_fewshot is not None and own != 0):
+            task.set_config(key="num_fewshot", value=num_fewshot or 0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    # As simple_evaluate does, which also asks git and pip about the machine, in seconds and with their complaints.
+    evaluate: Any = lm_eval.evaluate  # its decorator loses the parameters
     found = evaluate(
-        model=lm,
-        tasks=tasks.names,
-        num_fewshot=num_fewshot,
+        lm=lm,
+        task_dict=loaded,
         limit=limit,
-        batch_size=lm.config.batch_size,
-        task_manager=tasks,
         system_instruction=system,
         apply_chat_template=chat,
         fewshot_as_multiturn=chat,
@@ -83,7 +92,15 @@ def run_harness(
     if found is None:
         raise ConfigError("harness: run it in one process; this one is not the first of its group")
     results = cast("Row", found)
-    return HarnessResult(_scores(results), _document(lm, results, chat=chat, system=system))
+    run = {"chat": chat, "system": system, "limit": limit, "num_fewshot": num_fewshot}
+    return HarnessResult(_scores(results), _document(lm, results, run))
+
+
+def _seed_tasks() -> None:
+    """Seed the global generators, which tasks such as GPQA shuffle with, as lm-eval does."""
+    random.seed(DEFAULT_RANDOM_SEED)
+    np.random.seed(DEFAULT_OTHER_SEED)  # noqa: NPY002
+    torch.manual_seed(DEFAULT_OTHER_SEED)
 
 
 def check_settings(
@@ -138,18 +155,13 @@ def _number(value: object) -> float | None:
     return float(value)
 
 
-def _document(lm: HarnessLM, results: Row, *, chat: bool, system: str | None) -> Row:
-    config = results["config"]
+def _document(lm: HarnessLM, results: Row, run: Row) -> Row:
     return {
         "format": "slackdlm harness 1",
         "lm_eval": version("lm_eval"),
         "model": lm.get_model_info(),
-        "chat": chat,
-        "system": system,
-        "limit": config["limit"],
-        "seeds": {
-            k: config[k] for k in ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
-        },
+        **run,
+        "seeds": {"random": DEFAULT_RANDOM_SEED, "numpy, torch, examples": DEFAULT_OTHER_SEED},
         "unused_generation_kwargs": dict(sorted(lm.unused.items())),
         "scores": [vars(score) for score in _scores(results)],
         "versions": results.get("versions"),
