@@ -2,15 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slackdlm.sampling.strategies import (
     STRATEGIES,
     entropy,
     entropy_bound,
+    gumbel_argmax,
     low_confidence,
     margin,
     scheduled,
@@ -156,3 +158,44 @@ def test_spaced_cells_of_fewer_are_those_taken_first_of_more(seed, spacing):
     whole = spaced(scores, 12, spacing=spacing)
     assert torch.equal(whole.sort(dim=1).values, torch.arange(12).expand(2, 12))
     assert torch.equal(spaced(scores, 5, spacing=spacing), whole[:, :5])
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**32),
+    scale=st.sampled_from([0.0, 0.01, 1.0, 5.0, 100.0, 1e4]),
+    temperature=st.sampled_from([1e-6, 0.1, 1.0, 3.0, 100.0]),
+    rows=st.integers(1, 4),
+    size=st.integers(1, 400),
+)
+def test_the_gumbel_argmax_is_that_of_its_formula(
+    seed: int, scale: float, temperature: float, rows: int, size: int
+) -> None:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    logits = (scale * rng.standard_normal((rows, size))).astype(np.float32)
+    logits[rng.random((rows, size)) < 0.1] = -np.inf
+    logits[:, rng.integers(size)] = 0.0
+    uniforms = rng.random((rows, size))
+    uniforms[rng.random((rows, size)) < 0.05] = 0.0
+    uniforms[rng.random((rows, size)) < 0.05] = 1 - 2.0**-53
+    noise = -np.log(-np.log(np.maximum(uniforms, np.finfo(np.float64).tiny)))
+    expected = (logits.astype(np.float64) + temperature * noise).argmax(axis=1)
+    found = gumbel_argmax(
+        torch.from_numpy(logits), torch.from_numpy(uniforms), temperature=temperature
+    )
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_row_that_is_not_a_number_keeps_a_token() -> None:
+    logits = torch.tensor([[torch.nan] * 30, [0.0] * 29 + [50.0]])
+    uniforms = torch.full((2, 30), 0.5, dtype=torch.float64)
+    assert gumbel_argmax(logits, uniforms, temperature=1.0).tolist() == [0, 29]
+
+
+def test_an_unlikely_token_wins_by_its_noise_and_the_first_of_two_equal_ones_wins() -> None:
+    logits = torch.full((2, 100), -50.0)
+    uniforms = torch.full((2, 100), 0.5, dtype=torch.float64)
+    logits[0, [40, 60]] = torch.tensor([0.0, -4.0])
+    uniforms[0, 60] = 1 - math.exp(-4.5)  # its noise is 4.5, that of 40 is 0.37
+    logits[1, [7, 3]] = 2.0
+    assert gumbel_argmax(logits, uniforms, temperature=1.0).tolist() == [60, 3]
