@@ -1,8 +1,8 @@
 """Does the CUDA path hold on real hardware, and what does it cost at the size of LLaDA-8B? Random weights, no download.
 
-Run by gpu_check.sh, in four parts: the kernel against float64, the losses, training steps, decoding. Prints one line
-per figure and writes a CSV per part; exits 1 if a correctness check fails. Not yet run on a GPU; ``--rehearse`` runs
-every line of it on a CPU at toy size, where the figures mean nothing.
+Run by gpu_check.sh, in four parts, each in a process of its own: the kernel against float64, the losses, decoding,
+training steps. Prints one line per figure and writes a CSV per part; exits 1 if a correctness check fails. Not yet
+run on a GPU; ``--rehearse`` runs every line of it on a CPU at toy size, where the figures mean nothing.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, cpu
@@ -34,12 +35,23 @@ from slackdlm.objectives.bench import (
     bench_loss,
     write_rows,
 )
+from slackdlm.sampling import bench as decode_bench
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import CanvasSpec, TrainStream, collate
 
 MASK_ID, SLACK_ID = 1001, 1000
 GRADIENT_TOLERANCE = 1e-5
+PARTS = ("lattice", "loss", "decoding", "training")
+# One token a step: 128 passes of each prompt.
+DECODED = (
+    "published",
+    "exact",
+    "dual cache",
+    "exact, batch of 8",
+    "published, temperature 1",
+    "exact, temperature 1",
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class Scale:
     model: LLaDAConfig
     prompt_length: int
     canvas_length: int
+    decoded_length: int
+    """Canvas of the decoding part; blocks are a quarter of it."""
     repeats: int
 
 
@@ -66,6 +80,7 @@ LLADA_8B = Scale(
     model=LLaDAConfig(),
     prompt_length=512,
     canvas_length=1536,
+    decoded_length=128,
     repeats=10,
 )
 REHEARSAL = Scale(
@@ -83,6 +98,7 @@ REHEARSAL = Scale(
     ),
     prompt_length=8,
     canvas_length=24,
+    decoded_length=8,
     repeats=2,
 )
 
@@ -225,6 +241,36 @@ def random_model(scale: Scale) -> LoadedModel:
     )
 
 
+def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
+    """LLaDA's algorithm as published and ours, one prompt and eight, greedy and sampled."""
+    size = decode_bench.Size(
+        prompt_length=scale.prompt_length,
+        canvas_length=scale.decoded_length,
+        block_length=scale.decoded_length // 4,
+        hidden_size=scale.model.d_model,
+        num_layers=scale.model.n_layers,
+        vocab_size=scale.model.vocab_size,
+        sharpness=1.0,
+    )
+    rows: list[decode_bench.Row] = []
+    for row in decode_bench.bench_decode(
+        size,
+        cases={name: decode_bench.CASES[name] for name in DECODED},
+        loaded=loaded,
+        repeats=2,
+        device=scale.device,
+        dtype=scale.dtype,
+        note="random weights",
+    ):
+        rows.append(row)
+        decode_bench.write_rows(rows, output / "decode_gpu.csv")
+        print(
+            f"{row.provider}: {row.p50_ms} ms, {row.tokens_per_second} tokens/s, "
+            f"{row.peak_extra_mib} MiB, same tokens {row.same_tokens}",
+            flush=True,
+        )
+
+
 def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
     """Steps of LoRA on one sequence: fused CE, fused slack-CTC, and a plain loop with all logits."""
     adapted = new_adapter(loaded, rank=16, alpha=32, dropout=0.0)
@@ -234,6 +280,8 @@ def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
     recompute = "activation_checkpointing_enable"
     getattr(network, recompute, network.gradient_checkpointing_enable)()
     network.enable_input_require_grads()
+    # Autocast around the forward pass, as the Trainer has it: else the adapter multiplies in float32.
+    network = Accelerator(mixed_precision="bf16", cpu=scale.device == "cpu").prepare_model(network)
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     low, high = 8, loaded.mask_id
@@ -336,11 +384,19 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the CSVs")
     parser.add_argument("--rehearse", action="store_true", help="on a CPU at toy size")
+    parser.add_argument("--part", choices=PARTS, action="append", help="default: all, in order")
     arguments = parser.parse_args()
     chosen = REHEARSAL if arguments.rehearse else LLADA_8B
+    parts = arguments.part or PARTS
     arguments.output.mkdir(parents=True, exist_ok=True)
-    print(hardware(chosen.device), "torch", torch.__version__)
-    is_correct = check_correctness(chosen, arguments.output)
-    check_losses(chosen, arguments.output)
-    check_training(random_model(chosen), chosen, arguments.output)
+    print(hardware(chosen.device), "torch", torch.__version__, *parts, flush=True)
+    is_correct = "lattice" not in parts or check_correctness(chosen, arguments.output)
+    if "loss" in parts:
+        check_losses(chosen, arguments.output)
+    if "decoding" in parts or "training" in parts:
+        model = random_model(chosen)
+        if "decoding" in parts:
+            check_decoding(model, chosen, arguments.output)
+        if "training" in parts:  # last: it changes the model
+            check_training(model, chosen, arguments.output)
     sys.exit(0 if is_correct else 1)

@@ -27,4 +27,22 @@ def test_the_gpu_check_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
         "ce_fused",
         "slack_ctc_fused",
     }
+    assert [row["provider"] for row in rows["decode_gpu"]][:2] == ["published", "exact"]
     assert {row["mode"] for row in rows["loss_gpu"]} == {"forward", "backward", "both"}
+
+
+def test_parts_run_alone_and_the_failed_ones_are_named(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$5" "$4"\n[ "$5" != loss ]\n', encoding="utf-8")
+    python.chmod(0o755)
+    script = str(ROOT / "benchmarks" / "gpu_check.sh")
+    done = subprocess.run(
+        ["sh", script, "out", "lattice", "loss", "training"],
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout.split() == ["lattice", "--part", "loss", "--part", "training", "--part"]
+    assert done.stderr == "failed or too slow: loss\n"

@@ -194,6 +194,7 @@ def bench_decode(
     size: Size,
     *,
     cases: dict[str, Case] | None = None,
+    loaded: LoadedModel | None = None,
     repeats: int = 3,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -204,6 +205,7 @@ def bench_decode(
     Args:
         size: Model, prompts and canvas.
         cases: What is timed, by name; None: ``CASES``.
+        loaded: A model of this size where it is to run, as on ``device``; None: a random one, made on the CPU.
         repeats: Timed runs, at least 2, after one that is not.
         device: Where to run.
         dtype: Of the weights.
@@ -217,7 +219,8 @@ def bench_decode(
     """
     check_benchmark(repeats=repeats, device=device)
     cases = CASES if cases is None else cases
-    loaded = make_model(size, device=device, dtype=dtype)
+    if loaded is None:
+        loaded = make_model(size, device=device, dtype=dtype)
     runs: dict[str, list[_Run]] = {name: [] for name in cases}
     for _ in range(repeats + 1):
         for name, case in cases.items():
