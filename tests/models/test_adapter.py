@@ -104,6 +104,14 @@ def test_the_seed_alone_decides_the_new_weights(published: Path) -> None:
     assert not torch.equal(first.get_parameter(name), other.get_parameter(name))
 
 
+def test_several_gpus_draw_no_warning(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    assert adapted_layers(adapt(published))
+
+
 def test_alpha_over_rank_scales_the_update(published: Path) -> None:
     loaded = adapt(published, rank=4, alpha=6.0)
     layer = loaded.model.get_submodule("base_model.model.model.transformer.blocks.0.q_proj")

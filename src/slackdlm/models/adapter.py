@@ -140,8 +140,9 @@ def new_adapter(
         trainable_token_indices=_vocabulary_rows(model, loaded.slack_id) if train_slack else None,
         base_model_name_or_path=model.name_or_path or None,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    # PEFT draws on the CPU; forking all generators warns on machines with several GPUs.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         adapted = PeftModel(model, config)
     use_token_rows(adapted)
     adapted.eval()
