@@ -13,6 +13,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding
+from slackdlm.cli.inputs import check_model, check_recipe
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
 from slackdlm.terminal import printable
@@ -66,18 +67,20 @@ def add_harness(commands: Commands) -> None:
 def _harness(arguments: argparse.Namespace) -> None:
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError('harness: needs lm-eval; pip install "slackdlm[harness]"')
+    check_model(arguments.model, arguments.adapter)
+    check_recipe(arguments.recipe)
     # lm-eval counts prompts with bars and logs every setting; ours shows what takes time. Read at import.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     for name in ("lm_eval", "datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    check_output_file("--output", arguments.output)
+    check_output_file("--output", arguments.output, arguments.recipe)
     journal_file = arguments.journal
     if journal_file is None and arguments.output is not None:
         journal_file = arguments.output.with_name(arguments.output.name + ".sqlite")
     if journal_file is not None and journal_file == arguments.output:
         raise ConfigError(f"--journal {journal_file}: is the --output too; give two files")
-    check_output_file("--journal", journal_file)
+    check_output_file("--journal", journal_file, arguments.recipe)
     how = decoding(arguments, [(arguments.model, arguments.adapter)], gen_length=_GEN_LENGTH)
     if arguments.mc_samples < 1:
         raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")

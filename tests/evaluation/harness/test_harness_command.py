@@ -95,6 +95,14 @@ def test_what_is_wrong_is_said_in_one_line(
     assert not (tmp_path / "a").exists()
 
 
+def test_a_missing_model_is_named_before_the_tasks_are_read(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    assert run(tmp_path / "nowhere", "--tasks", "gsm8k") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert run(tmp_path, "--tasks", "gsm8k", "--recipe", tmp_path / "none.yaml") == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
 def test_without_lm_eval_it_says_what_to_install(capsys, monkeypatch, model):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert run(model, "--tasks", "gsm8k") == 2
