@@ -247,6 +247,12 @@ def test_a_missing_model_is_an_error_and_no_traceback(
 ) -> None:
     assert run("generate", tmp_path / "nothing", "--prompt", "x", "--canvas-length", 8) == 2
     assert capsys.readouterr().err.startswith("error:")
+    (tmp_path / "q.jsonl").write_text('{"prompt": "x"}\n')
+    asked = ["--output", tmp_path / "out" / "a.jsonl", "--canvas-length", 8]
+    (tmp_path / "empty").mkdir()
+    assert run("answer", tmp_path / "empty", "--questions", tmp_path / "q.jsonl", *asked) == 2
+    assert run("generate", tmp_path / "empty", "--input", tmp_path / "q.jsonl", *asked) == 2
+    assert list(tmp_path.glob("out/*")) == [], "nothing is left of a run that never began"
 
 
 def test_model_text_cannot_drive_the_terminal() -> None:
@@ -313,6 +319,8 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
         (["--power", "--questions", 500], "give both"),
         ([], "give judgment files"),
         ([judgments, "--style-control"], "give --answers"),
+        (["--style-control", judgments], "there is no covariate"),
+        ([judgments, "--style-control", "bold", "bold"], "bold is named twice"),
         ([judgments, "--alpha", 2], "alpha"),
         ([judgments, "--resamples", 1], "num_resamples"),
         ([tmp_path / "none.jsonl"], "no such file"),
@@ -320,6 +328,33 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
     ):
         assert run("compare", *flags) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_compare_shows_scales_style_and_the_judge_in_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(__file__).parent / "data"
+    assert run("compare", data / "mt_bench" / "judgments.jsonl", "--resamples", 200) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "n counts questions: each has two turns" in shown
+    assert "judgments scored;" in shown
+    grades = tmp_path / "wb.json"
+    grades.write_text(json.dumps([{"session_id": "s", "score": "7", "model_test": "m"}]))
+    assert run("compare", grades, "--resamples", 200) == 0
+    assert "(grade − 5) × 20: from −80 to 100" in " ".join(capsys.readouterr().out.split())
+    games = data / "arena_hard" / "v0.1_judgments.jsonl"
+    rows = [json.loads(line) for line in games.read_text().splitlines()]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(
+        "".join(
+            json.dumps({"id": row["question_id"], "turn": 1, "system": system, "text": text}) + "\n"
+            for n, row in enumerate(rows)
+            for system, text in ((row["model"], "a b " * (n % 3 + 1)), ("baseline", "**a** b c"))
+        )
+    )
+    flags = ["--answers", answers, "--style-control", "length", "--resamples", 200]
+    assert run("compare", games, *flags) == 0
+    assert "At equal style" in " ".join(capsys.readouterr().out.split())
 
 
 def test_surface_form_honours_a_ratio_above_two_and_reads_messages(

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+Reply = Callable[[Sequence[dict[str, str]]], str | dict[str, Any]]
+"""Messages -> the text, or the fields of the choice."""
 FAULTS = (
     "429",
     "500",
@@ -50,7 +52,7 @@ class JudgeServer(ThreadingHTTPServer):
         *,
         forever: bool = False,
         retry_after: str = "0.05",
-        reply: Callable[[Sequence[dict[str, str]]], str] | None = None,
+        reply: Reply | None = None,
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply = reply or _verdict
@@ -134,19 +136,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def _completion(text: str | None) -> dict[str, Any]:
+def _completion(said: str | dict[str, Any] | None) -> dict[str, Any]:
+    choice: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": said},
+    }
     return {
         "id": "x",
         "object": "chat.completion",
         "created": 0,
         "model": "served",
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "stop",
-                "message": {"role": "assistant", "content": text},
-            }
-        ],
+        "choices": [choice | said if isinstance(said, dict) else choice],
         "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
     }
 
@@ -156,7 +157,7 @@ def serving(
     *faults: str,
     forever: bool = False,
     retry_after: str = "0.05",
-    reply: Callable[[Sequence[dict[str, str]]], str] | None = None,
+    reply: Reply | None = None,
 ) -> Generator[JudgeServer]:
     """A server in a thread; its faults come in order to every prompt, once or ``forever``."""
     server = JudgeServer(faults, forever=forever, retry_after=retry_after, reply=reply)

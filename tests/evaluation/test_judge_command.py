@@ -106,6 +106,10 @@ def test_the_toy_judge_needs_no_model(files: list[object], tmp_path: Path) -> No
         ),
         (["--judge", "toy", "--benchmark", "arena"], "unknown 'arena'; use one of arena-hard"),
         (["--judge", "toy", "--max-calls", "-1"], "--max-calls: expected at least 0"),
+        (["--judge", "toy", "--concurrency", "0"], "--concurrency: expected more than 0, got 0"),
+        (["--judge", "toy", "--max-tokens", "-1"], "--max-tokens: expected more than 0, got -1"),
+        (["--judge", "toy", "--timeout", "nan"], "--timeout: expected more than 0, got nan"),
+        (["--judge", "toy", "--max-missing", "5"], "--max-missing: expected a share, got 5"),
         (["--judge", "toy", "--output", "/dev/null/x"], "cannot be written"),
         (["--judge", "toy", "--baseline", "missing.jsonl"], "there is no such file"),
     ],
@@ -117,6 +121,25 @@ def test_what_cannot_be_judged_is_one_clear_error(
     error = " ".join(capsys.readouterr().err.split())
     assert error.startswith("error:")
     assert message in error
+
+
+def test_only_a_judge_that_may_say_something_else_is_to_be_asked_again(
+    files: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*files, "--judge", "toy") == 0
+    (tmp_path / "judgments.jsonl").rename(tmp_path / "recorded.jsonl")
+    one, *_ = (tmp_path / "recorded.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "recorded.jsonl").write_text(one)
+    capsys.readouterr()
+    assert run(*files, "--judge", "replay", "--recorded", tmp_path / "recorded.jsonl") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "5 of 6 judgments are missing" in error
+    assert "a replay says only what was recorded" in error
+    assert "again" not in error.split("recorded: ")[1]
+    with serving("unparsable", forever=True) as server:
+        judge = ["--judge", "openai", "--judge-model", "m", "--base-url", server.url]
+        assert run(*files, *judge) == 2
+    assert "run it again to try those again" in " ".join(capsys.readouterr().err.split())
 
 
 def test_too_many_missing_judgments_are_an_error_and_stay_in_the_file(
@@ -135,6 +158,7 @@ def test_too_many_missing_judgments_are_an_error_and_stay_in_the_file(
 # --- random and mutated inputs ---
 
 WORDS = st.sampled_from(
+    'm "M" {"token":"m","log_probs":{"m":-0.5}} '
     '[[A>>B]] [[B>A]] [A=B] [[A>=B]] [[7]] [[11]] [[1e9]] [[-3]] [[٣]] [[A]] <think> </think> "score": "7" '
     '{"choice": "A+"} {"score": {"a": [1]}} {"score": true} [[ ]] NaN Infinity \x00 \u2028 \ud800 é'.split(
         " "
@@ -157,8 +181,10 @@ def test_any_reply_is_a_score_on_the_scale_or_is_said_to_be_none(
     if protocol.num_shown == 2:
         assert sum(scores) == 1
         assert all(0 <= score <= 1 for score in scores)
-        label = verdict if name == "mt-bench-pairs" else str(verdict)
-        assert label.upper() in reply.upper()
+        if name.startswith("alpaca-eval"):
+            assert "m" in reply.lower()
+            return
+        assert str(verdict).upper() in reply.upper()
     elif prompt is None:
         # Never a number that the reply does not hold.
         assert f"{verdict:g}".lstrip("-") in reply or str(int(verdict)) in reply

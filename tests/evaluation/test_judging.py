@@ -371,7 +371,7 @@ def test_wildbench_judges_empty_answers_by_itself(tmp_path: Path) -> None:
     ("ours", "base", "message"),
     [
         (answers("ours"), None, "give the baseline's answers"),
-        (answers("ours"), answers("ours"), "both called 'ours'"),
+        (answers("ours"), answers("ours"), "both called 'ours'.*another --name"),
         (answers("ours"), answers("a") + answers("b"), "expected one system, got 'a', 'b'"),
         (answers("ours") * 2, answers("base"), "answers question 'q0' twice"),
         ([Answer("other", "ours", ("x",))], answers("base"), "none of them is to one of the 3"),

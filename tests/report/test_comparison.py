@@ -2,6 +2,8 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 from slackdlm.evaluation.compare import compare
 from slackdlm.evaluation.comparison import Settings
@@ -76,8 +78,12 @@ def test_cells_show_units_signs_and_what_is_missing(comparison):
 
 
 def test_nothing_is_read_as_markup_in_the_terminal(comparison):
-    tables = rich_tables(comparison)
+    shown = rich_tables(comparison)
+    tables = [one for one in shown if isinstance(one, Table)]
     assert len(tables) == 2
+    texts = [one.plain for one in shown if isinstance(one, Text)]
+    assert len(texts) > len(comparison.judges)
+    assert not [text for text in texts if "\x1b" in text]
     assert "<script>" in str(tables[0].columns[0]._cells[0])
     assert "\x1b" not in str(tables[0].columns[0]._cells[0])
 

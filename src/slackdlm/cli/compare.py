@@ -32,13 +32,19 @@ def add_compare(commands: Commands) -> None:
         "--style-control",
         nargs="*",
         metavar="COVARIATE",
-        help="length, headers, lists, bold; without a name: all",
+        help="length, headers, lists, bold; without a name: all. Give judgment files before it",
     )
     parser.add_argument(
         "--criteria",
         type=Path,
         metavar="FOLDER",
         help="data folder of your copy of Creative-Writing-Bench, to read its run files by",
+    )
+    parser.add_argument(
+        "--gamed",
+        type=Path,
+        metavar="FILE",
+        help="AlpacaEval's df_gamed.csv, for its length-controlled win rate as published",
     )
     parser.add_argument("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
     parser.add_argument("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
@@ -62,7 +68,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.compare import compare
     from slackdlm.evaluation.comparison import Settings
     from slackdlm.evaluation.judgment_files import read_judgment_file
-    from slackdlm.evaluation.statistics.style_control import COVARIATES
+    from slackdlm.evaluation.statistics.length_control import read_gamed
+    from slackdlm.evaluation.statistics.style_control import COVARIATES, check_covariates
     from slackdlm.report.comparison import cells, power_table, rich_tables, write_comparison
 
     console = Console()
@@ -74,9 +81,10 @@ def _compare(arguments: argparse.Namespace) -> None:
             )
         console.print(power_table([("planned", num_questions, spread)], alpha=arguments.alpha))
         return
+    wanted = arguments.style_control
+    check_covariates(wanted or ())
     if not arguments.judgments:
         raise ConfigError("compare: give judgment files, or --power --questions N --spread S")
-    wanted = arguments.style_control
     if wanted is not None and not arguments.answers:
         raise ConfigError("--style-control: the answers are needed too; give --answers FILE ...")
     settings = Settings(
@@ -99,6 +107,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         settings=settings,
         style=None if style is None else style.metadata,
         lengths=None if style is None else style.lengths,
+        gamed=None if arguments.gamed is None else read_gamed(arguments.gamed),
     )
     for warning in found.warnings:
         console.print(Text("warning: ", style="bold yellow") + printable(warning))

@@ -18,6 +18,13 @@ _INTERVENTION = {"intervention": "kind", "rate": "rate", "direction": "direction
 """Flag -> key of the recipe's block."""
 
 
+QUESTIONS_HELP = (
+    "question file: a path, hf://datasets/OWNER/NAME[@REVISION]/FILE, or arena-hard-v2.0, arena-hard-v0.1, mt-bench "
+    "or alpaca-eval from the hub"
+)
+"""Of every flag that takes questions."""
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Which model."""
     parser.add_argument("model", help="model folder or hub id")

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import (
+    QUESTIONS_HELP,
     add_decoding,
     add_intervention,
     add_model,
@@ -39,7 +40,7 @@ def add_generate(commands: Commands) -> None:
     add_model(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", help="one user text")
-    source.add_argument("--input", type=Path, help="JSONL of questions")
+    source.add_argument("--input", help="JSONL of questions: a path or hf://datasets/...")
     parser.add_argument("--column", help="column of the question (default: prompt)")
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
@@ -54,8 +55,11 @@ def add_generate(commands: Commands) -> None:
 def _generate(arguments: argparse.Namespace) -> None:
     check_model(arguments.model, arguments.adapter)
     check_recipe(arguments.recipe)
-    check_files(arguments.input)
     from slackdlm.evaluation.answers import check_first, read_questions
+    from slackdlm.evaluation.question_source import question_file
+
+    file = None if arguments.input is None else question_file(arguments.input)
+    check_files(file)
 
     check_first(arguments.first)
     if arguments.input is None:
@@ -64,7 +68,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         )
     from rich.progress import track
 
-    from slackdlm.evaluation.answering import journal_folder
+    from slackdlm.evaluation.answering import check_output
     from slackdlm.models.loading import load_model
     from slackdlm.report.page import write_replay
     from slackdlm.sampling.frames import frames
@@ -72,10 +76,8 @@ def _generate(arguments: argparse.Namespace) -> None:
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
     config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
-    if arguments.input is not None:
-        questions = read_questions(
-            arguments.input, column=arguments.column or "prompt", first=arguments.first
-        )
+    if file is not None:
+        questions = read_questions(file, column=arguments.column or "prompt", first=arguments.first)
         prompts = [[dict(message) for message in question.messages] for question in questions]
     else:
         text = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
@@ -90,12 +92,12 @@ def _generate(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         if arguments.replay is not None:
             raise ConfigError("generate: --replay shows printed answers; leave --output out")
-        check_output_file("--output", arguments.output, arguments.input)
-        journal_folder(arguments.output)
+        check_output_file("--output", arguments.output, file)
+        check_output(arguments.output)
     if arguments.replay is not None:
         if arguments.replay.suffix not in (".html", ".htm"):
             raise ConfigError(f"--replay {arguments.replay}: expected a name that ends in .html")
-        check_output_file("--replay", arguments.replay, arguments.input)
+        check_output_file("--replay", arguments.replay, file)
     loaded = load_model(arguments.model, adapter=arguments.adapter)
     console = Console()
     Console(stderr=True).print(Text(chosen.canvas, style="dim"))
@@ -138,7 +140,7 @@ def add_answer(commands: Commands) -> None:
         "answers its share, and the last to finish writes the output.",
     )
     add_model(parser)
-    parser.add_argument("--questions", type=Path, required=True, help="question file")
+    parser.add_argument("--questions", required=True, help=QUESTIONS_HELP)
     parser.add_argument(
         "--benchmark",
         choices=["arena-hard", "mt-bench", "wildbench", "creative-writing", "alpaca-eval"],
@@ -160,10 +162,13 @@ def add_answer(commands: Commands) -> None:
 def _answer(arguments: argparse.Namespace) -> None:
     check_model(arguments.model, arguments.adapter)
     check_recipe(arguments.recipe)
-    check_files(arguments.questions)
+    from slackdlm.evaluation.question_source import question_file
+
+    file = question_file(arguments.questions)
+    check_files(file)
     import torch
 
-    from slackdlm.evaluation.answering import journal_folder, shard_from_environment
+    from slackdlm.evaluation.answering import check_output, shard_from_environment
     from slackdlm.evaluation.answers import check_first, read_benchmark_questions
     from slackdlm.models.loading import load_model
 
@@ -172,10 +177,10 @@ def _answer(arguments: argparse.Namespace) -> None:
     check_first(arguments.first)
     shard = shard_from_environment()
     questions = read_benchmark_questions(
-        arguments.questions, arguments.benchmark, column=arguments.column, first=arguments.first
+        file, arguments.benchmark, column=arguments.column, first=arguments.first
     )
-    check_output_file("--output", arguments.output, arguments.questions)
-    journal_folder(arguments.output)
+    check_output_file("--output", arguments.output, file)
+    check_output(arguments.output)
     device = arguments.device
     if device is None and torch.cuda.is_available():
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
+from slackdlm.cli.decoding import QUESTIONS_HELP
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
 
@@ -25,7 +26,7 @@ def add_judge(commands: Commands) -> None:
     )
     add = parser.add_argument
     add("--benchmark", required=True, help="protocol: arena-hard, mt-bench, wildbench, pairs, ...")
-    add("--questions", type=Path, required=True, help="the benchmark's question file")
+    add("--questions", required=True, help=QUESTIONS_HELP)
     add("--references", type=Path, help="MT-Bench's reference answers")
     add(
         "--judge-prompt",
@@ -85,10 +86,11 @@ def _judge(arguments: argparse.Namespace) -> None:
         judge_files,
     )
     from slackdlm.evaluation.judging import Budget
+    from slackdlm.evaluation.question_source import question_file
 
     files = JudgingFiles(
         benchmark=arguments.benchmark,
-        questions=arguments.questions,
+        questions=question_file(arguments.questions),
         answers=arguments.answers,
         output=arguments.output,
         baseline=arguments.baseline,
@@ -165,6 +167,13 @@ def _judge(arguments: argparse.Namespace) -> None:
 
 def judge_of(arguments: argparse.Namespace) -> "Judge":
     """The judge that the flags name."""
+    for flag in ("concurrency", "max_tokens", "timeout"):
+        if not getattr(arguments, flag) > 0:
+            raise ConfigError(
+                f"--{flag.replace('_', '-')}: expected more than 0, got {getattr(arguments, flag):g}"
+            )
+    if not 0 <= arguments.max_missing <= 1:
+        raise ConfigError(f"--max-missing: expected a share, got {arguments.max_missing:g}")
     if arguments.judge == "toy":
         from slackdlm.evaluation.judges import ExactJudge
         from slackdlm.studies.toy_judge import compare

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
-from slackdlm.cli.decoding import add_decoding, decoding
+from slackdlm.cli.decoding import QUESTIONS_HELP, add_decoding, decoding
 from slackdlm.cli.inputs import check_files, check_model, check_recipe
 from slackdlm.cli.judge import add_judge_choice, judge_of
 from slackdlm.cli.outputs import check_output_folder
@@ -39,7 +39,7 @@ def add_probe(commands: Commands) -> None:
         metavar="NAME=MODEL[+ADAPTER]",
         help="a model under study; several: the first is what the others are contrasted with",
     )
-    add("--questions", type=Path, required=True, help="the benchmark's question file")
+    add("--questions", required=True, help=QUESTIONS_HELP)
     add("--references", type=Path, help="MT-Bench's reference answers")
     add(
         "--benchmark",
@@ -64,7 +64,10 @@ def add_probe(commands: Commands) -> None:
 
 def _probe(arguments: argparse.Namespace) -> None:
     check_recipe(arguments.recipe)
-    check_files(arguments.questions, arguments.references)
+    from slackdlm.evaluation.question_source import question_file
+
+    file = question_file(arguments.questions)
+    check_files(file, arguments.references)
     for text in arguments.arm:
         _, path, adapter = _parts(text)
         check_model(path, adapter)
@@ -94,7 +97,7 @@ def _probe(arguments: argparse.Namespace) -> None:
     )
     judge, console = judge_of(arguments), Console()
     budget = Budget(arguments.max_calls, arguments.max_usd)
-    questions = protocol.read_questions(arguments.questions, arguments.references)
+    questions = protocol.read_questions(file, arguments.references)
     questions = questions[: arguments.first]
     names = [arm.name for arm in arms]
     console.print(Text(canvas, style="dim"))

@@ -88,7 +88,14 @@ def shard_from_environment(environment: Mapping[str, str] = os.environ) -> Shard
 
 
 def journal_folder(output: Path) -> Path:
-    """Where the answers to an output are journalled; made here.
+    """Where the answers to an output are journalled; made here. Errors as in :func:`check_output`."""
+    folder = check_output(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_output(output: Path) -> Path:
+    """Where the answers to an output would be journalled; leaves nothing behind but the folder they both lie in.
 
     Raises:
         ConfigError: If the output could not be written in the end, or is a file that no journal stands for.
@@ -101,8 +108,8 @@ def journal_folder(output: Path) -> Path:
             raise FileExistsError(
                 None, f"it exists and {folder.name} beside it, which made it, does not"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.probe"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        probe = (folder if folder.exists() else output.parent) / f".{os.getpid()}.probe"
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -39,6 +39,7 @@ from slackdlm.evaluation.statistics import (
     weighted_win_rate,
     win_rate,
 )
+from slackdlm.evaluation.statistics.length_control import Gamed, length_controlled_win_rate
 
 POINTS = Scale(0.0, 1.0, 0.0, 100.0)
 """Points of a game are shown in per cent."""
@@ -50,6 +51,7 @@ def compare(
     settings: Settings | None = None,
     style: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
     lengths: Mapping[tuple[str, str], int] | None = None,
+    gamed: Gamed | None = None,
 ) -> Comparison:
     """Every win rate, mean and paired difference that the judgments allow.
 
@@ -58,6 +60,7 @@ def compare(
         settings: How; default `Settings`.
         style: (question id, system) -> style metadata, for ``settings.covariates``.
         lengths: (question id, system) -> length of the answer, for the judge's length bias.
+        gamed: For AlpacaEval's length-controlled win rate; without it its minimal variant is given.
 
     Raises:
         DataError: If there is no judgment, or a group holds a judgment twice.
@@ -69,7 +72,7 @@ def compare(
     reports: list[JudgeReport] = []
     for group in _groups(judgments):
         if group.games:
-            lines += _game_lines(group, settings)
+            lines += _game_lines(group, settings, gamed)
         else:
             lines += _grade_lines(group, settings)
         reports.append(judge_report(group, settings, style=style, lengths=lengths))
@@ -113,7 +116,7 @@ def _groups(judgments: Sequence[Game | Grade]) -> list[Group]:
     ]
 
 
-def _game_lines(group: Group, settings: Settings) -> list[Line]:
+def _game_lines(group: Group, settings: Settings, gamed: Gamed | None) -> list[Line]:
     pairs: dict[tuple[str, str], list[Game]] = {}
     for game in group.games:
         pairs.setdefault((game.a, game.b), []).append(game)
@@ -138,7 +141,7 @@ def _game_lines(group: Group, settings: Settings) -> list[Line]:
             _line(
                 group, "win rate", system, rival, POINTS, own.scores, estimate, null_bounds(own),
                 settings, unit="%", test="sign flips", p_value=rate.p_value,
-                published=_published(group, games, settings),
+                published=_published(group, games, settings, gamed),
             )
         )  # fmt: skip
     for (system, rival), (other, same) in combinations(pairs, 2):
@@ -289,9 +292,11 @@ def _line(
     )  # fmt: skip
 
 
-def _published(group: Group, games: Sequence[Game], settings: Settings) -> dict[str, float | None]:
-    if group.base == "alpaca-eval":
-        return {"leaderboard's win rate": alpaca_win_rate(games).win_rate}
+def _published(
+    group: Group, games: Sequence[Game], settings: Settings, gamed: Gamed | None
+) -> dict[str, float | None]:
+    if group.base.startswith("alpaca-eval"):
+        return _alpaca(games, settings, gamed)
     if not group.base.startswith("arena-hard"):
         return {}
     rate = weighted_win_rate(
@@ -300,8 +305,24 @@ def _published(group: Group, games: Sequence[Game], settings: Settings) -> dict[
         num_resamples=settings.num_resamples,
         confidence=settings.confidence,
     )
-    ends = {"Arena-Hard's weighted mean": rate.value, "its low": rate.low, "its high": rate.high}
-    return {name: None if value is None else 100 * value for name, value in ends.items()}
+    return _per_cent("Arena-Hard's weighted mean", rate)
+
+
+def _alpaca(
+    games: Sequence[Game], settings: Settings, gamed: Gamed | None
+) -> dict[str, float | None]:
+    found = {"leaderboard's win rate": alpaca_win_rate(games).win_rate}
+    told = all({"output_1", "output_2"} <= g.extra.keys() for g in games if g.score is not None)
+    if gamed is None and not told:
+        return found
+    controlled = length_controlled_win_rate(games, gamed=gamed, confidence=settings.confidence)
+    kind = "" if gamed is not None else ", minimal variant without instruction difficulty"
+    return found | _per_cent(f"length-controlled win rate{kind}", controlled.estimate)
+
+
+def _per_cent(name: str, estimate: Estimate) -> dict[str, float | None]:
+    ends = {name: estimate.value, "its low": estimate.low, "its high": estimate.high}
+    return {key: None if value is None else 100 * value for key, value in ends.items()}
 
 
 def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:

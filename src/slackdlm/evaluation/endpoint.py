@@ -14,7 +14,16 @@ from urllib.parse import urlsplit
 import openai
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.evaluation.jsonl import as_object, get_list, get_object, parse
+from slackdlm.evaluation.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
+from slackdlm.evaluation.jsonl import (
+    Row,
+    as_object,
+    get_list,
+    get_number,
+    get_object,
+    get_text,
+    parse,
+)
 from slackdlm.evaluation.judges import Call, CallFailed, Reply, estimate_tokens, strip_thoughts
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -113,13 +122,13 @@ class EndpointJudge:
 
     def worst_usd(self, call: Call) -> float | None:
         """Twice the guessed prompt and the longest reply."""
-        return self._usd(2 * estimate_tokens(call.messages), self.config.max_tokens)
+        return self._usd(2 * estimate_tokens(call.messages), self._max_tokens(call))
 
     def reply(self, call: Call) -> Reply:
         """One request, tried again by the client as the server asks."""
         try:
             answer = self._client.chat.completions.with_raw_response.create(**self._request(call))
-            return self._read(answer.http_response.text)
+            return self._read(answer.http_response.text, first_token=call.first_token)
         except (
             openai.AuthenticationError,
             openai.PermissionDeniedError,
@@ -149,8 +158,10 @@ class EndpointJudge:
                 {k: turn[k].encode("utf-8", "replace").decode() for k in ("role", "content")}
                 for turn in call.messages
             ],
-            config.token_limit: config.max_tokens,
+            config.token_limit: self._max_tokens(call),
         }
+        if call.first_token:
+            request |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
         for name in ("temperature", "top_p", "seed"):
             if getattr(config, name) is not None:
                 request[name] = getattr(config, name)
@@ -158,23 +169,53 @@ class EndpointJudge:
             request["extra_body"] = dict(config.extra_body)
         return request
 
-    def _read(self, body: str) -> Reply:
+    def _max_tokens(self, call: Call) -> int:
+        return 1 if call.first_token else self.config.max_tokens
+
+    def _read(self, body: str, *, first_token: bool) -> Reply:
         """The reply in a response; DataError if it is not of that form."""
         where = "the endpoint's response"
         row = as_object(parse(body, where=where), where=where)
         choices = get_list(row, "choices", where=where)
         if not choices:
             raise DataError(f"{where}: expected a choice, got none")
-        message = get_object(as_object(choices[0], where=where), "message", where=where)
+        choice = as_object(choices[0], where=where)
+        message = get_object(choice, "message", where=where)
         content = message.get("content")
         # No content is what a refusal looks like: a reply without a verdict.
         if content is not None and not isinstance(content, str):
             raise DataError(f"{where}: expected a text in 'content', got {type(content).__name__}")
         usage = row.get("usage")
         prompt, completion = (_count(usage, key) for key in ("prompt_tokens", "completion_tokens"))
-        text = self._blank(strip_thoughts(content or ""))
+        text = self._first_token(choice) if first_token else strip_thoughts(content or "")
+        text = self._blank(text)
         usd = None if prompt is None or completion is None else self._usd(prompt, completion)
         return Reply(text, prompt, completion, usd)
+
+    def _first_token(self, choice: Row) -> str:
+        """The first token of a choice and the likeliest ones; ConfigError if the endpoint does not tell them."""
+        where = "the endpoint's 'logprobs'"
+        if choice.get("logprobs") is None:
+            raise ConfigError(
+                f"judge: {self.config.base_url} gives no log-probabilities with {self.name!a}; use an endpoint that "
+                "does, or --benchmark alpaca-eval-unweighted"
+            )
+        told = get_list(get_object(choice, "logprobs", where=where), "content", where=where)
+        if not told:
+            raise DataError(f"{where}: expected a token, got none")
+        first = as_object(told[0], where=where)
+        likeliest = [
+            as_object(one, where=where) for one in get_list(first, "top_logprobs", where=where)
+        ]
+        return write_first_token(
+            FirstToken(
+                get_text(first, "token", where=where),
+                {
+                    get_text(one, "token", where=where): get_number(one, "logprob", where=where)
+                    for one in likeliest
+                },
+            )
+        )
 
     def _usd(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         if self.config.usd_per_million is None:

@@ -215,7 +215,8 @@ def _explained(path: Path) -> Generator[None]:
         yield
     except sqlite3.DatabaseError as error:
         raise DataError(
-            f"{path}: not a readable and writable journal ({error}); choose another file, or delete it to start again"
+            f"{path}: not a readable and writable journal ({error}); choose another file. If this one held paid "
+            f"replies keep it: 'sqlite3 {path} .recover' shows what can still be read"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: the journal cannot be opened ({error})") from error

@@ -135,8 +135,18 @@ def check_missing(judged: Judged, *, max_missing: float) -> None:
         raise DataError(
             f"judge: {missing} of {counts.num_total} judgments are missing, more than {max_missing:.1%} "
             f"({counts.num_failed} failed, {counts.num_unparsable} without a verdict, "
-            f"{counts.num_out_of_range} off the scale{told}); run it again to try those again"
+            f"{counts.num_out_of_range} off the scale{told}); {_way_on(judged)}"
         )
+
+
+def _way_on(judged: Judged) -> str:
+    """What helps against missing judgments: asking again only where a reply may be another."""
+    settings = judged.judgments[0].judge_identity["settings"]
+    if settings["kind"] == "replay":
+        return "a replay says only what was recorded: record those too, or ask another --judge"
+    if settings["kind"] == "endpoint":
+        return "run it again to try those again, or accept them with a higher --max-missing"
+    return "this judge says the same again: ask another --judge, or accept them with a higher --max-missing"
 
 
 def _check_writable(file: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from slackdlm.errors import DataError
+from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.journal import content_hash
 from slackdlm.evaluation.judgments import Game, Grade, Messages
@@ -23,6 +23,8 @@ class Call(NamedTuple):
     """The turns of each answer in the order shown: two answers to compare, or one to grade."""
     order: int
     """0, or 1 for the game with the answers swapped."""
+    first_token: bool = False
+    """Whether the reply is its first token, with the probabilities of the likeliest ones (`first_token`)."""
 
 
 class Reply(NamedTuple):
@@ -116,6 +118,10 @@ class ExactJudge:
 
     def reply(self, call: Call) -> Reply:
         """What the function says; a text it cannot read is a failed call."""
+        if call.first_token:
+            raise ConfigError(
+                f"judge {self.name}: says words, not probabilities of tokens; use --benchmark alpaca-eval-unweighted"
+            )
         try:
             return Reply(self._function(call.question, call.answers), 0, 0, 0.0)
         except DataError as error:

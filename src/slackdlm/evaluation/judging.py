@@ -443,7 +443,8 @@ def _baseline(
     ((name, answered),) = found.items()
     if name in by_system:
         raise DataError(
-            f"the baseline and the system judged are both called {name!a}; give one another name"
+            f"the baseline and the system judged are both called {name!a}; if they are two systems, answer one again "
+            "with another --name (nothing is decoded again), or rename it in its file"
         )
     return name, answered
 
@@ -472,7 +473,7 @@ def _plan(
     if decided is not None:
         return nothing._replace(decided=decided)
     messages = protocol.messages(question, turns, turn)
-    call = Call(messages, question, tuple(turns), order)
+    call = Call(messages, question, tuple(turns), order, protocol.first_token)
     item = {
         "question": question.id,
         "messages": content_hash([dict(message) for message in messages]),
@@ -515,4 +516,5 @@ def _judgment(
         return protocol.finish_grade(grade, item.question, item.answers[0])
     shown_verdict = None if verdict is None else str(verdict)
     a, b = item.systems
-    return Game(a=a, b=b, order=item.order, verdict=shown_verdict, **shared)
+    game = Game(a=a, b=b, order=item.order, verdict=shown_verdict, **shared)
+    return protocol.finish_game(game, item.question, item.answers)

@@ -36,6 +36,15 @@ SCALES: dict[str, Scale] = {
     "creative-writing": Scale(creative_writing.LOWEST, creative_writing.HIGHEST, 0.0, 5.0),
 }
 """Benchmark -> scale of its grades; WildBench is shown as ``(grade - 5) * 20``, Creative-Writing-Bench times five."""
+READING: dict[str, str] = {
+    "mt-bench": "Grades are 1 to 10. n counts questions: each has two turns, its score is the mean of both and missing "
+    "unless both are scored; FastChat averages the turns it could parse",
+    "wildbench": "Grades of 1 to 10 are shown as WB-Score, (grade − 5) × 20: from −80 to 100",
+    "creative-writing": "A piece's grade is the mean of its criteria (0 to 20, negative ones turned round), shown "
+    "times five. n counts prompts: a prompt's score is the mean of its iterations, missing unless all are scored",
+    "alpaca-eval": "Points are the judge's probabilities of preferring an answer",
+}
+"""Benchmark -> what its figures and n mean."""
 
 
 def read_judgment_file(path: Path, *, criteria: Criteria | None = None) -> Sequence[Game | Grade]:

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.evaluation.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
 from slackdlm.evaluation.journal import content_hash
 from slackdlm.evaluation.judges import Call, CallFailed, Reply, strip_thoughts
 from slackdlm.evaluation.judgments import Messages
@@ -93,6 +94,8 @@ class LocalJudge:
                 f"the judge's {room}",
                 again=False,
             )
+        if call.first_token:
+            return Reply(self._first_token(ids), len(ids), 1, 0.0)
         sampling: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
             sampling = {
@@ -114,6 +117,16 @@ class LocalJudge:
         said = output[0, len(ids) :]
         text = str(self.tokenizer.decode(said, skip_special_tokens=True))
         return Reply(strip_thoughts(text), len(ids), len(said), 0.0)
+
+    def _first_token(self, ids: list[int]) -> str:
+        """The likeliest first token, whatever the temperature, and the next few."""
+        logits = self.model(torch.tensor([ids], device=self.model.device)).logits[0, -1]
+        top = logits.float().log_softmax(-1).topk(min(NUM_ALTERNATIVES, logits.shape[-1]))
+        tokens = [str(self.tokenizer.decode([int(i)])) for i in top.indices]
+        log_probs: dict[str, float] = {}
+        for token, value in zip(tokens, top.values.tolist(), strict=True):
+            log_probs.setdefault(token, value)
+        return write_first_token(FirstToken(tokens[0], log_probs))
 
     def encode(self, messages: Messages) -> list[int]:
         """The ids of a prompt, whose contents are text alone: what spells a special token in them is none."""

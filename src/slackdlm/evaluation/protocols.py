@@ -7,7 +7,13 @@ from typing import Any, Literal, get_args
 
 from slackdlm.errors import ConfigError
 from slackdlm.evaluation.answers import read_questions
-from slackdlm.evaluation.benchmarks import arena_hard, creative_writing, mt_bench, wildbench
+from slackdlm.evaluation.benchmarks import (
+    alpaca_eval,
+    arena_hard,
+    creative_writing,
+    mt_bench,
+    wildbench,
+)
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.judgments import Game, Grade, Messages
 
@@ -19,6 +25,8 @@ ProtocolName = Literal[
     "wildbench",
     "wildbench-pairs",
     "creative-writing",
+    "alpaca-eval",
+    "alpaca-eval-unweighted",
 ]
 Turns = tuple[str, ...]
 
@@ -50,6 +58,12 @@ class JudgingProtocol:
         grade
     )
     """Grade, question and answer, if any -> the grade as the benchmark's own file would give it."""
+    finish_game: Callable[[Game, Question, Sequence[Turns | None]], Game] = (
+        lambda game, question, answers: game
+    )
+    """The same of a game and the answers of its two systems."""
+    first_token: bool = False
+    """Whether a reply is its first token with the probabilities of the likeliest ones."""
     write_games: Callable[[Path, Sequence[Game]], None] | None = None
     """The benchmark's own file of comparisons."""
     write_grades: Callable[[Path, Sequence[Grade]], None] | None = None
@@ -81,7 +95,7 @@ def judging_protocol(name: str, *, judge_prompt: Path | None = None) -> JudgingP
         )
     if judge_prompt is not None:
         return _creative_writing(creative_writing.read_rubric(judge_prompt))
-    known = (_ARENA, _PAIRS, _MT, _MT_PAIRS, _WB, _WB_PAIRS)
+    known = (_ARENA, _PAIRS, _MT, _MT_PAIRS, _WB, _WB_PAIRS, _ALPACA, _ALPACA_UNWEIGHTED)
     return next(protocol for protocol in known if protocol.name == name)
 
 
@@ -185,6 +199,28 @@ _WB_PAIRS = replace(
     without_judge=lambda answers: wildbench.verdict_without_judge(*answers),
     write_grades=None,
     write_games=wildbench.write_pairs,
+)
+_ALPACA = replace(
+    _ARENA,
+    name="alpaca-eval",
+    read_questions=lambda path, references: alpaca_eval.read_questions(path),
+    messages=lambda question, answers, turn: alpaca_eval.judge_messages(
+        question, answers[0][0], answers[1][0]
+    ),
+    parse=alpaca_eval.parse_preference,
+    score=alpaca_eval.preference_score,
+    prompts_sha256=alpaca_eval.prompts_sha256,
+    finish_game=lambda game, question, answers: alpaca_eval.judged_game(
+        game, question, [turns and turns[0] for turns in answers]
+    ),
+    first_token=True,
+    write_games=alpaca_eval.write_judgments,
+)
+_ALPACA_UNWEIGHTED = replace(
+    _ALPACA,
+    name="alpaca-eval-unweighted",
+    parse=alpaca_eval.parse_choice,
+    first_token=False,
 )
 
 

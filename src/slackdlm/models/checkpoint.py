@@ -5,16 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 
 from slackdlm import strict_json
 from slackdlm.errors import CheckpointError, one_line
+from slackdlm.models.hub import HUB_ERRORS, hub_reason
 from slackdlm.models.names import is_hub_id
 
 _INDEX = "model.safetensors.index.json"
@@ -49,20 +44,11 @@ def locate(name_or_path: str | Path, *, with_weights: bool = True) -> Path:
     patterns = [p for p in _DOWNLOADED if with_weights or not p.endswith(".safetensors")]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except HUB_ERRORS as error:
         raise CheckpointError(
-            f"{name}: there is no such folder, and the hub did not give it ({_hub_fault(error)}); "
+            f"{name}: there is no such folder, and the hub did not give it ({hub_reason(error)}); "
             "check the name and the network, or give a folder"
         ) from error
-
-
-def _hub_fault(error: Exception) -> str:
-    """Why the hub gave nothing, in a few words; its own messages are many lines long."""
-    if isinstance(error, RepositoryNotFoundError):
-        return "it has no such repository, or a token is needed for it: HF_TOKEN"
-    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
-        return "it cannot be reached, or HF_HUB_OFFLINE is set, and nothing is in the local cache"
-    return f"{type(error).__name__}: {one_line(error, longest=120)}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.evaluation.comparison import Comparison, JudgeReport, Line
+from slackdlm.evaluation.judgment_files import READING
 from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
 from slackdlm.report.page import environment, style_sheet, write_file
 from slackdlm.report.results import drawable
@@ -148,7 +149,7 @@ def markdown(comparison: Comparison) -> str:
             shown = cells(line)
             out.append(_row([markdown_text(text) for text in _columns(shown)]))
         out.append("")
-        out += [f"* {markdown_text(text)}" for text in _published(lines)]
+        out += [f"* {markdown_text(text)}" for text in _remarks(lines)]
         out.append("")
     out += ["## The judges", ""]
     for report in comparison.judges:
@@ -191,7 +192,7 @@ def page(comparison: Comparison) -> str:
                 "judge": judge,
                 "rows": [cells(line) for line in lines],
                 "places": [_place(line) for line in lines],
-                "published": _published(lines),
+                "published": _remarks(lines),
             }
             for (benchmark, judge), lines in benchmarks(comparison).items()
         ],
@@ -202,9 +203,9 @@ def page(comparison: Comparison) -> str:
     )
 
 
-def rich_tables(comparison: Comparison) -> list[Table]:
-    """One table per benchmark for a terminal; no text is read as markup."""
-    found: list[Table] = []
+def rich_tables(comparison: Comparison) -> list[Table | Text]:
+    """One table per benchmark with its remarks, then the judges, for a terminal; no text is read as markup."""
+    found: list[Table | Text] = []
     for (benchmark, judge), lines in benchmarks(comparison).items():
         table = Table(title=Text(f"{benchmark}, judged by {judge}"), title_justify="left")
         for name in HEAD[:-1]:
@@ -213,7 +214,11 @@ def rich_tables(comparison: Comparison) -> list[Table]:
         for line in lines:
             shown = cells(line)
             table.add_row(*(Text(text) for text in _columns(shown)[:-1]))
-        found.append(table)
+        found += [table, *(Text(f"• {text}") for text in _remarks(lines))]
+    found += [
+        Text(f"• {_named(report)}: {' '.join(judge_sentences(report))}")
+        for report in comparison.judges
+    ]
     return found
 
 
@@ -323,8 +328,10 @@ def _interval(estimate: Estimate, digits: int) -> str:
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
 
 
-def _published(lines: Sequence[Line]) -> list[str]:
-    found: list[str] = []
+def _remarks(lines: Sequence[Line]) -> list[str]:
+    """How to read a benchmark's lines, and its own figures."""
+    reading = READING.get(lines[0].benchmark)
+    found = [] if reading is None else [reading]
     for line in lines:
         figures = [f"{name} {number(value, 2)}" for name, value in line.published.items()]
         if figures:

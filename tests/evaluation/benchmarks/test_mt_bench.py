@@ -170,9 +170,9 @@ def test_a_pair_is_shown_in_the_order_given():
 
 def test_mathematics_is_not_judged_without_its_reference():
     question = replace(QUESTION, category="math")
-    with pytest.raises(DataError, match="references="):
+    with pytest.raises(DataError, match="with --references"):
         judge_messages(question, ["a", "b"], turn=1)
-    with pytest.raises(DataError, match="references="):
+    with pytest.raises(DataError, match="with --references"):
         judge_messages(replace(question, reference=("only one",)), ["a", "b"], turn=2)
     shown = judge_messages(replace(question, reference=("r1", "r2")), ["a", "b"], turn=2)
     assert "r2" in shown[1]["content"]

@@ -140,9 +140,9 @@ def test_a_covariate_that_never_varies_changes_nothing():
 
 def test_bad_requests_are_one_error():
     games, style = study(num=5)
-    with pytest.raises(ConfigError, match="expected some of length"):
+    with pytest.raises(ConfigError, match="no covariate 'words'; use some of length"):
         style_control(games, style, covariates=["words"])
-    with pytest.raises(ConfigError, match="each once"):
+    with pytest.raises(ConfigError, match="bold is named twice"):
         style_control(games, style, covariates=["bold", "bold"])
     with pytest.raises(DataError, match="give both answer files"):
         style_control(games, {})

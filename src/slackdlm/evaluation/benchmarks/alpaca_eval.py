@@ -1,23 +1,29 @@
 """AlpacaEval 2: one comparison per instruction with a baseline, a preference between 1 (baseline) and 2.
 
-The order in which its judge saw the two outputs is not in the file, so its games say nothing about position. Its
-length-controlled win rate needs a regression over all published models and is not computed here.
+The order in which its judge saw the two outputs is not in the file, so its games say nothing about position. Its own
+judge sees one order, drawn at random; judging here asks both and averages them. The length-controlled win rate is
+`statistics.length_control`.
 
 References:
     Dubois et al., 2024 (arXiv 2404.04475); tatsu-lab/alpaca_eval at cd543a14. Its data are CC BY-NC 4.0.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Answer, Question, rest, unique, unique_questions
+from slackdlm.evaluation.first_token import read_first_token
 from slackdlm.evaluation.jsonl import Row, get_number, get_text, read_items, show, write_items
-from slackdlm.evaluation.judgments import Game
+from slackdlm.evaluation.judgments import Game, Messages
 
 
 @dataclass(frozen=True)
@@ -130,19 +136,95 @@ def read_judgments(path: Path) -> list[Game]:
 
 
 def write_judgments(path: Path, games: Sequence[Game]) -> None:
-    """Annotations as AlpacaEval reads them; its format needs the instruction and both outputs in ``extra``."""
-    rows: list[Row] = []
+    """Annotations as AlpacaEval reads them, one line per instruction and pair of systems.
+
+    Its format needs the instruction and both outputs in ``extra``; a game without an output has no line. Two games,
+    one in each order, become one preference: their mean, or null unless both are scored.
+    """
+    pairs: dict[tuple[str, str, str], list[Game]] = {}
     for game in games:
+        if not game.extra.get("error") or {"output_1", "output_2"} <= game.extra.keys():
+            pairs.setdefault((game.question_id, game.a, game.b), []).append(game)
+    rows: list[Row] = []
+    for pair in pairs.values():
+        game = pair[0]
         where = f"game {show(game.question_id)}"
-        extra = dict(game.extra)
+        extra = rest(dict(game.extra), "error")
         row: Row = {} if game.category is None else {"dataset": game.category}
         for key in ("instruction", "output_1", "output_2"):
             row[key] = get_text(extra, key, where=where)
         row |= {"generator_1": game.b, "generator_2": game.a}
         row["annotator"] = game.judge_identity.get("judge", "unknown")
-        row["preference"] = extra.get("preference", None if game.score is None else game.score + 1)
+        scores = [one.score for one in pair if one.score is not None]
+        preference = 1 + sum(scores) / len(scores) if len(scores) == len(pair) else None
+        row["preference"] = extra.get("preference", preference)
+        if game.reply is not None:
+            row["raw_completion"] = [one.reply for one in pair]
         rows.append(row | rest(extra, *row))
     write_items(path, rows)
+
+
+def judge_messages(question: Question, first: str, second: str) -> Messages:
+    """What the judge is sent, in both variants: which of ``m`` (shown first) and ``M`` is better?
+
+    As published but for texts that hold the template's own marks, which there cut the prompt short.
+    """
+    values = {"instruction": question.prompt, "output_1": first, "output_2": second}
+    places = re.compile("|".join(f"{{{name}}}" for name in values))
+    return tuple(
+        {"role": role, "content": places.sub(lambda found: values[found[0][1:-1]], content)}
+        for role, content in re.findall(
+            r"<\|im_start\|>(\w+)\n\s*(.*?)\s*<\|im_end\|>", _prompt(), re.S
+        )
+    )
+
+
+def parse_preference(reply: str) -> float | None:
+    """Probability of ``m``, the output shown first, among ``m`` and ``M``, from a reply's first token.
+
+    The published ``logprob_parser`` with ``is_binarize: false``: one of the two that is not among the likeliest
+    tokens counts as impossible; None where neither is.
+    """
+    said = read_first_token(reply)
+    if said is None:
+        return None
+    found = [said.log_probs.get(name, float("-inf")) for name in ("m", "M")]
+    if max(found) == float("-inf"):
+        return None
+    return (
+        float(expit(found[0] - found[1]))
+        if min(found) > float("-inf")
+        else float(found[0] > found[1])
+    )
+
+
+def parse_choice(reply: str) -> float | None:
+    """1 for a reply of ``m`` alone, 0 for ``M``, quotes and stops aside; None for any other."""
+    return {"m": 1.0, "M": 0.0}.get(reply.strip(" \t\r\n\"'`*."))
+
+
+def preference_score(first: float, order: int) -> float:
+    """Points of system ``a`` for a preference for the output shown first."""
+    return first if order == 0 else 1.0 - first
+
+
+def judged_game(game: Game, question: Question, answers: Sequence[str | None]) -> Game:
+    """A game of our judging with what AlpacaEval's files hold beside it."""
+    told: Row = {"instruction": question.prompt}
+    for name, text in zip(("output_2", "output_1"), answers, strict=True):
+        told |= {} if text is None else {name: text}
+    return replace(game, extra={**game.extra, **told})
+
+
+def prompts_sha256() -> str:
+    """Hash of the judge prompt: part of a judgment's identity."""
+    return hashlib.sha256(_prompt().encode()).hexdigest()
+
+
+@cache
+def _prompt() -> str:
+    file = resources.files("slackdlm.evaluation.benchmarks") / "prompts" / "alpaca_eval_clf.txt"
+    return file.read_text(encoding="utf-8")
 
 
 def published_win_rate(games: Sequence[Game]) -> PublishedWinRate:

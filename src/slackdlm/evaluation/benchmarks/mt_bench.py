@@ -413,7 +413,7 @@ def _reference_fields(question: Question, turn: int) -> dict[str, str]:
     if len(question.reference) < turn:
         raise DataError(
             f"question {show(question.id)}: category {question.category} is judged beside a reference answer, "
-            "and there is none; read the questions with references="
+            "and there is none; give FastChat's reference_answer/gpt-4.jsonl with --references"
         )
     return {f"ref_answer_{n}": text for n, text in enumerate(question.reference[:turn], start=1)}
 

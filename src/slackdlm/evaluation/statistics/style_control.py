@@ -68,11 +68,7 @@ def style_control(
         DataError: If an answer has no metadata.
     """
     check_confidence(confidence)
-    for name in covariates:
-        if name not in COVARIATES or list(covariates).count(name) > 1:
-            raise ConfigError(
-                f"covariates: expected some of {', '.join(COVARIATES)}, each once, got {', '.join(covariates)}"
-            )
+    check_covariates(covariates)
     systems = sorted(games)
     rows: list[tuple[int, str, float, int]] = []
     features: list[list[float]] = []
@@ -114,6 +110,18 @@ def style_control(
         for place, column in enumerate(chosen):
             effects[covariates[column]] = float(fitted.coefficients[len(systems) + place])
     return StyleControlled(estimates, effects, fitted is not None)
+
+
+def check_covariates(names: Sequence[str]) -> None:
+    """ConfigError unless all are covariates and none is named twice."""
+    for name in names:
+        if name not in COVARIATES:
+            raise ConfigError(
+                f"--style-control: there is no covariate {name!a}; use some of {', '.join(COVARIATES)}, or none for "
+                "all, and give judgment files before it"
+            )
+        if list(names).count(name) > 1:
+            raise ConfigError(f"--style-control: {name} is named twice; name each covariate once")
 
 
 def style_differences(
