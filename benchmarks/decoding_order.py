@@ -2,8 +2,8 @@
 
 Trains base, CE, CE on slack canvases and slack-CTC in a setting easier than the demo's: prompts name the number of
 sentences and two nouns, 0.8 M parameters, 3,000 steps of CE and 1,500 an arm, slack in the content, ratio up to 0.5.
-Decodes all of them with slack, ends, both or neither delayed, cells of a step apart or not, and judges exactly. With
-``--demo`` also the trained arms of a finished demo. Writes benchmarks/results/decoding_order.csv. An hour on 2 cores;
+Decodes the arms with slack, ends, both or neither delayed, cells of a step apart or not, and judges exactly. With
+``--demo`` also CE and slack-CTC of a finished demo. Writes benchmarks/results/decoding_order.csv. An hour on 2 cores;
 run again it finishes what is missing in FOLDER.
 """
 
@@ -67,6 +67,9 @@ SAME = {
     "slack and ends last, spaced": "ends last, spaced",
 }
 """What an order is for arms that know no slack: delaying it changes nothing for them."""
+UNSPACED = {
+    order: "plain" if order == "spaced" else order.removesuffix(", spaced") for order in ORDERS
+}
 METRICS = ("quality", "grammatical", "coverage", "words", "too_long", "slack_share")
 
 
@@ -169,10 +172,10 @@ def scores(jobs: Sequence[Decoding]) -> dict[tuple[Any, ...], dict[str, np.ndarr
 
 
 def summary(jobs: Sequence[Decoding]) -> list[dict[str, Any]]:
-    """One row per cell: means, intervals over questions (they speak about these models), and two paired differences.
+    """One row per cell: means, intervals over questions (they speak about these models), and paired differences.
 
     ``minus_ce``: to matched CE in the same order, delayed slack apart, which it has none of; ``minus_plain``: to the
-    same models in the plain order.
+    same models in the plain order; ``minus_unspaced``: to the same order with cells anywhere.
     """
     rng = np.random.Generator(np.random.PCG64(0))
     table = scores(jobs)
@@ -193,15 +196,14 @@ def summary(jobs: Sequence[Decoding]) -> list[dict[str, Any]]:
         rivals = {
             "minus_ce": (*where, "ce", SAME.get(order, order)),
             "minus_plain": (*where, arm, "plain"),
+            "minus_unspaced": (*where, arm, UNSPACED[order]),
         }
         for name, other in rivals.items():
-            for metric in ("quality", "grammatical"):
-                difference = mean_interval(
-                    average_over_seeds(found[metric] - table[other][metric]), rng=rng
-                )
-                for end in ("value", "low", "high"):
-                    value = None if other == cell else rounded(getattr(difference, end))
-                    row[f"{metric}_{name}" + ("" if end == "value" else f"_{end}")] = value
+            paired = average_over_seeds(found["quality"] - table[other]["quality"])
+            difference = mean_interval(paired, rng=rng)
+            for end in ("value", "low", "high"):
+                value = None if other == cell else rounded(getattr(difference, end))
+                row[f"quality_{name}" + ("" if end == "value" else f"_{end}")] = value
         row["num_questions"] = found["quality"].shape[1]
         row["num_training_seeds"] = found["quality"].shape[0]
         rows.append(row)
@@ -214,7 +216,7 @@ def rounded(value: float | None) -> float | None:
 
 
 def trained(folder: Path, *, num_seeds: int, num_nouns: int) -> list[Decoding]:
-    """Train what is missing; the decodings that follow."""
+    """Train what is missing; the decodings of the arms."""
     write_tasks(folder / "tasks", num_nouns=num_nouns)
     arms = paper_arms(PLAN.slack_ratio, slack_region=PLAN.slack_region)
     bases = [Run(PLAN, folder, BASE, seed) for seed in range(num_seeds)]
@@ -243,7 +245,7 @@ def trained(folder: Path, *, num_seeds: int, num_nouns: int) -> list[Decoding]:
             run.arm.name,
             run.seed,
         )
-        for run in [*bases, *runs]
+        for run in runs
     ]
 
 
@@ -254,7 +256,7 @@ def is_finished(run: Run) -> bool:
 
 
 def of_demo(demo: Path, folder: Path) -> list[Decoding]:
-    """The trained arms of a finished demo, on its canvas, questions, temperatures and steps."""
+    """CE and slack-CTC of a finished demo, on its canvas, questions, temperatures and steps."""
     plan = json.loads((demo / "plan.json").read_text(encoding="utf-8"))
     known = {key: tuple(plan[key]) for key in ("temperatures", "steps")}
     own = replace(PLAN, canvas_length=plan["canvas_length"], **known)
@@ -269,7 +271,7 @@ def of_demo(demo: Path, folder: Path) -> list[Decoding]:
             int(model.parts[-3].removeprefix("seed-")),
         )
         for model in sorted(demo.glob("seed-*/*/model"))
-        if model.parts[-2] in ("ce", *WITH_SLACK)
+        if model.parts[-2] in ("ce", "slack_ctc")
     ]
 
 
