@@ -146,7 +146,9 @@ def main() -> None:
             "",
         ]
     )
-    (ROOT / "docs" / "faults.md").write_text(text, encoding="utf-8")
+    page = ROOT / "docs" / "faults.md"
+    _, mark, others = page.read_text(encoding="utf-8").partition("<!-- made by benchmarks/fuzz.py")
+    page.write_text(f"{text}\n{mark}{others}" if mark else text, encoding="utf-8")
     print(text)
 
 

@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hostile_commands import attempt_command, commands, write_inputs
 from hostile_kinds import RECIPE, as_jsonl, result_kinds
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from slackdlm.cli import main
 from slackdlm.models.loading import save_model
@@ -202,3 +206,18 @@ def test_an_interrupted_training_says_so_on_one_line(recipe, tmp_path):
     assert b"Traceback" not in err
     assert json.loads((output / "run.json").read_text())["status"] == "running"
     assert not (output / "model").exists()
+
+
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_flags_end_in_success_or_one_message(data, hostile):
+    attempt_command(data.draw(commands(hostile)))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Iterator[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("commands")
+    before = Path.cwd()
+    os.chdir(folder)
+    yield write_inputs(folder)
+    os.chdir(before)

@@ -132,3 +132,14 @@ def test_settings_that_no_command_changes_are_shown_with_the_others(toy):
     _, shown = talk(toy, ["/settings"], settings)
     assert "/shift 0.5 swap" in shown
     assert "set at the start: remasking threshold, bound 0.9, direction left" in shown
+
+
+def test_a_conversation_that_is_too_long_is_told_how_to_go_on(toy):
+    settings = ChatSettings(SamplerConfig(canvas_length=60, steps=2))
+    conversation, shown = talk(toy, [PROMPTS[0]] * 8, settings)
+    assert "error: " in shown
+    assert "/reset forgets the earlier turns and makes room" in shown
+    assert conversation.messages
+    _, alone = talk(toy, ["notaword"])
+    assert "error: " in alone
+    assert "/reset" not in alone
