@@ -58,10 +58,13 @@ def _split(model: PeftModel) -> tuple[str, dict[str, Tensor]]:
     digest = hashlib.sha256(f"{config} {weights_sha256(adapter.items())}".encode()).hexdigest()
     base: dict[str, Tensor] = {}
     for key, tensor in model.state_dict().items():
-        if key.replace(f".{name}.", ".") in adapter or f"modules_to_save.{name}." in key:
+        named = f"{key}.".replace(f".{name}.", ".").removesuffix(".")
+        if named in adapter or f"modules_to_save.{name}." in key:
             continue
         plain = key.removeprefix("base_model.model.")
-        base[plain.replace(".base_layer.", ".").replace(".original_module.", ".")] = tensor
+        for wrapper in (".token_adapter.", ".base_layer.", ".original_module."):
+            plain = plain.replace(wrapper, ".")
+        base[plain] = tensor
     return digest, base
 
 
