@@ -1,4 +1,11 @@
-from slackdlm.training.progress import evaluation_line
+from pathlib import Path
+
+from arms import short
+
+from slackdlm.models.adapter import new_adapter
+from slackdlm.models.loading import LoadedModel
+from slackdlm.training.progress import evaluation_line, opening_line
+from slackdlm.training.trainer import training_arguments
 
 
 def test_an_evaluation_is_one_line_and_what_is_missing_is_left_out() -> None:
@@ -12,4 +19,16 @@ def test_an_evaluation_is_one_line_and_what_is_missing_is_left_out() -> None:
     }
     assert evaluation_line(40, figures | slack) == (
         f"{plain}; slack 12.5% expected, 20.0% drawn, alignment entropy 0.31 nats"
+    )
+
+
+def test_the_opening_line_says_what_is_trained_and_how_a_step_is_split(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    adapted = new_adapter(loaded, rank=2, alpha=4, dropout=0).model
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in adapted.parameters())
+    arguments = training_arguments(short(micro_batch_size=2), folder=tmp_path, evaluate=False)
+    assert opening_line(adapted, arguments) == (
+        f"{trained:,} of {total:,} weights trained on cpu; 8 samples a step = 1 process x 4 passes x 2"
     )

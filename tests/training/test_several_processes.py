@@ -1,14 +1,23 @@
 """How a step is split over processes and accumulation changes nothing but rounding."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from accelerate import DistributedType
 from safetensors.torch import load_file
 from several_processes import RUNS, plain_steps, train_here
+from test_run import undo
 from torch import Tensor
 from two_processes import run_in_two_processes
+
+from slackdlm.errors import ConfigError
+from slackdlm.training.config import load_recipe
+from slackdlm.training.processes import check_sharding
+from slackdlm.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +68,44 @@ def test_sharded_weights_take_the_same_steps(two_processes: Path) -> None:
     sharded = load_file(two_processes / "fsdp.safetensors")
     for name, value in plain_steps(rank=0, num_processes=1).items():
         torch.testing.assert_close(sharded[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_the_command_resumes_in_two_processes_what_one_has_begun(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data.jsonl"
+    rows = [{"prompt": f"w{i % 7}", "response": f"w{i % 7} w{i % 5} w{i % 3}"} for i in range(30)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shape = {"vocab_size": 48, "d_model": 16, "n_layers": 1, "n_heads": 2, "mlp_hidden_size": 16}
+    blocks = {
+        "model": {"from_scratch": {"tokenizer_kind": "word", **shape}},
+        "data": {"train": str(data), "max_prompt_length": 16, "canvas_length": 12},
+        "objective": {"kind": "slack_ctc", "slack_ratio": [0, 0.5]},
+        "training": {"steps": 6, "batch_size": 8, "save_every": 2, "keep_checkpoints": 9}
+        | {"eval_every": 3, "eval_samples": 6},
+    }
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(blocks))
+    train(load_recipe(recipe), output=tmp_path / "one", progress=False)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    undo(tmp_path / "two", step=2)
+    printed = run_in_two_processes(
+        *("-m", "slackdlm.cli", "train", str(recipe), "--resume", "--quiet"),
+        *("--output", str(tmp_path / "two")),
+    )
+    assert printed.count("recipe: 6 steps") == 1
+    one, two = curves(tmp_path / "one"), curves(tmp_path / "two")
+    for key, values in one.items():
+        torch.testing.assert_close(two[key], values, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("engine", "name"), [("FSDP", "FSDP"), ("DEEPSPEED", "DEEPSPEED")])
+def test_a_launcher_that_was_to_divide_the_weights_and_does_not_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, engine: str, name: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+    check_sharding(DistributedType[name])
+    with pytest.raises(
+        ConfigError, match=f"asks for {name}, but it has set up MULTI_CPU; on a CPU"
+    ):
+        check_sharding(DistributedType.MULTI_CPU)

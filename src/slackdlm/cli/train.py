@@ -51,7 +51,9 @@ def add_train(commands: Commands) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from slackdlm.training.config import load_recipe
+    from slackdlm.training.processes import this_process
     from slackdlm.training.rows import check_there
+    from slackdlm.training.run import train
 
     _check_flags(arguments)
     recipe = load_recipe(arguments.recipe, arguments.set)
@@ -59,8 +61,6 @@ def _train(arguments: argparse.Namespace) -> None:
     for data in (recipe.data.train, recipe.data.eval):
         if data is not None and not arguments.plan:
             check_there(data)
-    from slackdlm.training.run import train
-
     if arguments.plan:
         _print_plan(recipe, arguments)
         return
@@ -69,6 +69,8 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     output = arguments.output or Path("runs") / recipe.name
     result = train(recipe, output=output, resume=arguments.resume, progress=not arguments.quiet)
+    if not this_process().is_main_process:
+        return
     console = Console()
     table = Table(
         title=f"{recipe.name}: {result.steps} steps", title_justify="left", show_header=False

@@ -10,8 +10,6 @@ References:
 """
 
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import cache
 from inspect import signature
 from typing import Any, cast
@@ -24,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError
 from slackdlm.models.llada import LLaDAOutput
-from slackdlm.models.loaded import head_weight
+from slackdlm.models.loaded import forward_replaced, head_weight
 
 # What published checkpoints hold beside the masked language model, and a buffer of old versions.
 _UNUSED = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|\.position_ids$")
@@ -73,7 +71,7 @@ class EncoderProtocol:
         if "position_ids" in signature(super().forward).parameters:  # pyright: ignore
             settings["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0) + _first_position(this)
         head = this.get_output_embeddings()
-        with _skipped(head):
+        with forward_replaced(head, _itself):  # the logits are not computed
             hidden: Tensor = super().forward(input_ids=input_ids, **settings).logits  # pyright: ignore
         scores = head(hidden) if logits else None
         if getattr(head, "original_module", head).bias is not None:  # PEFT's wrapper hides it
@@ -205,21 +203,6 @@ def _flat_mask(
             "attention_mask: a row is all zeros; each row needs at least one token to attend to"
         )
     return (mask != 0).long()
-
-
-@contextmanager
-def _skipped(head: nn.Module) -> Generator[None]:
-    """While it lasts, the output layer returns its input: the logits are not computed."""
-    instance: dict[str, Any] = vars(head)
-    before = instance.get("forward")  # a hook of accelerate's, if there is one
-    instance["forward"] = _itself
-    try:
-        yield
-    finally:
-        if before is None:
-            del instance["forward"]
-        else:
-            instance["forward"] = before
 
 
 def _itself(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:

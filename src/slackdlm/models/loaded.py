@@ -1,6 +1,7 @@
 """What is a loaded model? The network, its tokenizer, the ids that have a meaning, and the head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float
 from peft import PeftModel
 from peft.tuners.trainable_tokens import TrainableTokensLayer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from slackdlm.models.training_record import TrainingRecord
@@ -71,6 +72,21 @@ def output_layer(model: PreTrainedModel | PeftModel, *, slack_id: int) -> Output
             row = _with_bias(base, rows, rows=[slack_id])[0]
             return OutputLayer(_with_bias(base, base.weight), row)
     return OutputLayer(head_weight(model), None)
+
+
+@contextmanager
+def forward_replaced(module: nn.Module, function: Callable[..., Any]) -> Generator[None]:
+    """While it lasts, calling the module calls the function, its hooks around it as ever."""
+    instance: dict[str, Any] = vars(module)
+    before = instance.get("forward")  # a hook of accelerate's, if there is one
+    instance["forward"] = function
+    try:
+        yield
+    finally:
+        if before is None:
+            del instance["forward"]
+        else:
+            instance["forward"] = before
 
 
 def _with_bias(

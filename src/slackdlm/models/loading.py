@@ -164,6 +164,7 @@ def save_model(
     *,
     dtype: torch.dtype | str | None = None,
     max_shard_size: int | str = "5GB",
+    state_dict: dict[str, Any] | None = None,
 ) -> None:
     """Write weights, ``config.json`` and tokenizer in the published layout, for ``load_model``.
 
@@ -172,6 +173,7 @@ def save_model(
         folder: Made if it is not there.
         dtype: Type of the weights in the files, as for ``load_model``. None: as they are.
         max_shard_size: A checkpoint that is larger becomes several files and their index.
+        state_dict: All weights, where an engine has divided those of the model over processes.
 
     Raises:
         ConfigError: If the model carries an adapter: those are saved on their own; or if it is
@@ -186,7 +188,7 @@ def save_model(
     model = loaded.model
     if getattr(model, "is_quantized", False):
         raise ConfigError("save_model: the model is quantised; save its adapter alone")
-    state: dict[str, Any] = model.state_dict()
+    state: dict[str, Any] = model.state_dict() if state_dict is None else state_dict
     if target is not None:
         # Tied weights are one tensor, and stay one.
         cast = {v.data_ptr(): v.to(target) for v in state.values() if v.is_floating_point()}

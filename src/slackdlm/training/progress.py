@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
@@ -23,6 +24,16 @@ class ProgressCallback(TrainerCallback):
     def __init__(self, bar: Progress, *, total: int) -> None:
         self.bar = bar
         self.task = bar.add_task("train", total=total, figures="")
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Say what is about to be done."""
+        self.bar.console.print(Text(opening_line(kwargs["model"], args)))
 
     def on_log(
         self,
@@ -56,6 +67,20 @@ def evaluation_line(step: int, figures: dict[str, float]) -> str:
             f" alignment entropy {figures['eval_alignment_entropy']:.3g} nats"
         )
     return line
+
+
+def opening_line(model: nn.Module, arguments: TrainingArguments) -> str:
+    """What is trained by whom: weights, and how a step's samples are split."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    processes, passes = arguments.world_size, arguments.gradient_accumulation_steps
+    samples = arguments.per_device_train_batch_size
+    return (
+        f"{trained:,} of {total:,} weights trained on {arguments.device};"
+        f" {processes * passes * samples} samples a step = {processes}"
+        f" {'process' if processes == 1 else 'processes'} x"
+        f" {passes} {'pass' if passes == 1 else 'passes'} x {samples}"
+    )
 
 
 @contextmanager

@@ -266,11 +266,8 @@ def _save_weights(
     with quiet_transformers():
         if isinstance(loaded.model, PeftModel):
             loaded.model.save_pretrained(str(draft), state_dict=state)
-        elif state is None:
-            save_model(loaded, draft)
         else:
-            loaded.model.save_pretrained(str(draft), state_dict=state)
-            loaded.tokenizer.save_pretrained(str(draft))
+            save_model(loaded, draft, state_dict=state)
     if loaded.record is not None:
         write_record(loaded.record, draft)
     draft.rename(folder)

@@ -1,6 +1,6 @@
 """What is the loss of a batch? The network's forward pass with the objective inside it."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from slackdlm.models.loaded import OutputLayer, output_layer
+from slackdlm.models.loaded import OutputLayer, forward_replaced, output_layer
 from slackdlm.objectives.alignment import Alignment, alignment_of
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.training.stream import CanvasSpec
@@ -26,9 +26,10 @@ def sample_losses(
 ) -> Float[Tensor, " B"]:
     """Weighted loss of each sample of a batch: ``loss_b / (p_b * length)``, nats per position.
 
-    The output layer works inside the forward pass of ``model``, on the hidden states: wrappers that
-    gather sharded weights, free them again and reduce gradients do so around a forward pass, and a
-    weight used after it would be gone (FSDP, ZeRO-3) or counted as unused (DDP).
+    The loss is computed inside the forward passes of ``model`` and of its output layer, in place of
+    the logits: engines that gather sharded weights, free them again and reduce gradients do so around
+    the forward pass of the module that owns them, and a weight used elsewhere would be in pieces
+    (FSDP, ZeRO-3) or counted as unused (DDP).
 
     Args:
         model: The network, or what a distributed engine wrapped around it.
@@ -41,11 +42,10 @@ def sample_losses(
         One loss per sample.
     """
 
-    def loss_of(output: Any) -> Float[Tensor, " B"]:
-        hidden = _canvas_states(output, batch, bf16=bf16)
+    def loss_of(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, " B"]:
         return _losses(hidden, output_layer(network, slack_id=spec.slack_id), batch, spec)
 
-    with _in_forward(network, loss_of):
+    with _in_output_layer(network, loss_of, batch, bf16=bf16):
         return model(batch["input_ids"], batch["attention_mask"], logits=False)
 
 
@@ -59,8 +59,7 @@ def evaluated_samples(
 ) -> tuple[Float[Tensor, " B"], Alignment]:
     """:func:`sample_losses`, and what the model makes of the slack, in one forward pass."""
 
-    def both(output: Any) -> tuple[Float[Tensor, " B"], Alignment]:
-        hidden = _canvas_states(output, batch, bf16=bf16)
+    def both(hidden: Float[Tensor, "B L D"]) -> tuple[Float[Tensor, " B"], Alignment]:
         head = output_layer(network, slack_id=spec.slack_id)
         alignment = alignment_of(
             hidden,
@@ -75,13 +74,8 @@ def evaluated_samples(
         )
         return _losses(hidden, head, batch, spec), alignment
 
-    with _in_forward(network, both):
+    with _in_output_layer(network, both, batch, bf16=bf16):
         return network(batch["input_ids"], batch["attention_mask"], logits=False)
-
-
-def _canvas_states(output: Any, batch: dict[str, Tensor], *, bf16: bool) -> Float[Tensor, "B L D"]:
-    hidden: Tensor = output.last_hidden_state[:, -batch["noisy"].shape[1] :]
-    return hidden.to(torch.bfloat16) if bf16 else hidden
 
 
 def _losses(
@@ -108,9 +102,23 @@ def _losses(
 
 
 @contextmanager
-def _in_forward(network: nn.Module, function: Any) -> Generator[None]:
-    """While it lasts, the network returns ``function`` of its output."""
-    handle = network.register_forward_hook(lambda *call: function(call[-1]), prepend=True)
+def _in_output_layer(
+    network: nn.Module,
+    function: Callable[[Float[Tensor, "B L D"]], Any],
+    batch: dict[str, Tensor],
+    *,
+    bf16: bool,
+) -> Generator[None]:
+    """While it lasts, the network returns ``function`` of the canvas' hidden states."""
+    parts: Any = network
+    head: nn.Module = parts.get_output_embeddings()
+
+    def through_head(*call: Any) -> Any:
+        hidden: Tensor = call[-1].last_hidden_state[:, -batch["noisy"].shape[1] :]
+        with forward_replaced(head, function):
+            return head(hidden.to(torch.bfloat16) if bf16 else hidden)
+
+    handle = network.register_forward_hook(through_head, prepend=True)
     try:
         yield
     finally:

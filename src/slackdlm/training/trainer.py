@@ -29,7 +29,7 @@ from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
 from slackdlm.training.divergence import LossCurve
 from slackdlm.training.evaluation_bound import evaluation_bound, metrics_of
-from slackdlm.training.processes import on_cpu, this_process
+from slackdlm.training.processes import check_sharding, on_cpu, this_process
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import EvalStream, TrainStream, collate
 
@@ -138,6 +138,7 @@ class SlackTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
+        check_sharding(self.accelerator.distributed_type)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
         return SequentialSampler(self.train_stream)
