@@ -51,9 +51,7 @@ def add_train(commands: Commands) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from slackdlm.training.config import load_recipe
-    from slackdlm.training.processes import this_process
     from slackdlm.training.rows import check_there
-    from slackdlm.training.run import train
 
     _check_flags(arguments)
     recipe = load_recipe(arguments.recipe, arguments.set)
@@ -61,6 +59,9 @@ def _train(arguments: argparse.Namespace) -> None:
     for data in (recipe.data.train, recipe.data.eval):
         if data is not None and not arguments.plan:
             check_there(data)
+    from slackdlm.training.processes import this_process
+    from slackdlm.training.run import train
+
     if arguments.plan:
         _print_plan(recipe, arguments)
         return
