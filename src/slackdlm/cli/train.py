@@ -158,6 +158,7 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
     )
     table.add_column("per process")
     table.add_column("GB", justify="right")
+    out = ("largest layer out of 4 bits, for a moment", plan.dequantised)
     for name, value in (
         ("weights", plan.weights),
         ("gradients", plan.gradients),
@@ -165,6 +166,7 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
         ("optimizer's step, for a moment", plan.update),
         ("activations", plan.activations),
         ("loss buffers", plan.loss_buffers),
+        *([out] if plan.dequantised else []),
         ("peak: not all of these at the same time", plan.peak),
     ):
         table.add_row(name, f"{value / 1e9:.3f}")

@@ -34,7 +34,8 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """The model with an adapter on it, frozen and not merged.
 
     Args:
-        model: The model the adapter was trained on; changed in place.
+        model: The model the adapter was trained on; changed in place. On the meta device the adapter
+            is too, and only the headers of its weights are read.
         folder: Holds ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises:
@@ -46,7 +47,8 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder}: expected {_WEIGHTS}, found none (pickled adapters are never loaded); "
             "save the adapter again with save_pretrained"
         )
-    read_headers(folder / _WEIGHTS)
+    infos = read_headers(folder / _WEIGHTS)
+    on_meta = model.device.type == "meta"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unknown keys, which are refused below
@@ -55,8 +57,11 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         if unknown:
             raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
         config.inference_mode = True
-        weights = load_peft_weights(str(folder), device="cpu")
-        with torch.random.fork_rng(devices=[]):
+        if on_meta:
+            weights = {k: torch.empty(info.shape, device="meta") for k, info in infos.items()}
+        else:
+            weights = load_peft_weights(str(folder), device="cpu")
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
             # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
             adapted = PeftModel(model, config)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()

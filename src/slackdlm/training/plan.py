@@ -6,24 +6,18 @@ The rest is arithmetic. The allocator's own overhead is left out.
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from slackdlm.errors import ConfigError
-from slackdlm.models.adapter import new_adapter
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
-from slackdlm.models.loading import load_model
 from slackdlm.objectives.vocabulary_pass import default_chunk_size
 from slackdlm.training.config import Recipe
-
-Network = PreTrainedModel | PeftModel
+from slackdlm.training.plan_network import Network, dequantised, empty_network, weight_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +44,8 @@ class MemoryPlan:
     """What the forward pass keeps for the backward pass."""
     loss_buffers: int
     """A chunk of logits, the lattice, and the gradients of hidden states and output layer."""
+    dequantised: int
+    """The largest 4-bit layer as it is multiplied with, for a moment in each pass."""
     gradients_kept: bool
     """Whether gradients are there during the forward pass already: with accumulation."""
 
@@ -57,7 +53,8 @@ class MemoryPlan:
     def peak(self) -> int:
         """The most that is held at a time: at the loss, or at the optimizer's step."""
         lasting = self.weights + self.optimizer
-        at_loss = self.activations + self.loss_buffers
+        # Layers come out of their 4 bits in the backward pass, when the logits are gone.
+        at_loss = self.activations + max(self.loss_buffers, self.dequantised)
         if self.gradients_kept:
             at_loss += self.gradients
         return lasting + max(at_loss, self.gradients + self.update)
@@ -93,9 +90,11 @@ def plan_memory(
         The plan, for the longest prompts and canvases.
 
     Raises:
-        ConfigError: If the recipe or its model is wrong, or the batch does not split evenly.
-        CheckpointError: If the model's configuration cannot be read.
+        ConfigError: If the recipe or its model is wrong, the batch does not split evenly, or 4-bit
+            weights are to be sharded.
+        CheckpointError: If the model's configuration cannot be read, or its adapter does not fit.
     """
+    _check_sharded(recipe, sharded=sharded)
     training = recipe.training
     if micro_batch_size is None:
         accumulation = training.num_accumulation(num_processes=num_processes)
@@ -123,7 +122,7 @@ def _plan(
     parameters = list(network.parameters())
     trained = [p for p in parameters if p.requires_grad]
     share = num_processes if sharded else 1
-    weights, gradients = _bytes(parameters) // share, _bytes(trained) // share
+    weights, gradients = weight_bytes(network) // share, sum(map(_nbytes, trained)) // share
     optimizer = 2 * gradients
     # Whole lists of weights at a time on a GPU, one by one on a CPU.
     update = gradients if torch.cuda.is_available() else 2 * max(map(_nbytes, trained))
@@ -142,6 +141,7 @@ def _plan(
         update=update,
         activations=activations,
         loss_buffers=_loss_buffers(network, recipe, num_samples=micro_batch_size),
+        dequantised=dequantised(network),
         gradients_kept=recipe.training.batch_size > micro_batch_size * num_processes,
     )
 
@@ -160,6 +160,7 @@ def largest_micro_batch(
     Returns:
         The size; None if not even one sample fits.
     """
+    _check_sharded(recipe, sharded=sharded)
     per_process = recipe.training.batch_size // num_processes
     network = empty_network(recipe)
     one, two = (_activations(recipe, network, num_samples=size, sharded=sharded) for size in (1, 2))
@@ -177,32 +178,6 @@ def largest_micro_batch(
         if plan.peak <= memory:
             return size
     return None
-
-
-def empty_network(recipe: Recipe) -> Network:
-    """The network of a recipe on the meta device: shapes and types, no numbers."""
-    model = recipe.model
-    if model.from_scratch is None:
-        if model.quantization is not None:
-            raise ConfigError("--plan: model.quantization is not planned for; leave it out")
-        loaded = load_model(str(model.path), dtype=model.dtype, device="meta")
-        if model.adapter is not None:
-            raise ConfigError("--plan: give model.lora as the adapter was made, not model.adapter")
-        if model.lora is not None:
-            with torch.device("meta"):  # else the adapter's weights are drawn
-                loaded = new_adapter(loaded, **asdict(model.lora))
-        return loaded.model
-    shape = model.from_scratch
-    config = LLaDAConfig(
-        vocab_size=shape.vocab_size,
-        d_model=shape.d_model,
-        n_layers=shape.n_layers,
-        n_heads=shape.n_heads,
-        mlp_hidden_size=shape.mlp_hidden_size,
-        max_sequence_length=recipe.data.max_prompt_length + recipe.data.canvas_length,
-    )
-    with torch.device("meta"):
-        return LLaDAModelLM(config)
 
 
 def kept_activations(network: Network, *, num_samples: int, num_positions: int, bf16: bool) -> Kept:
@@ -324,8 +299,11 @@ def _gathered(network: Network, *, element_size: int) -> int:
     return element_size * (rest + 2 * max(sizes, default=0))
 
 
-def _bytes(tensors: list[nn.Parameter]) -> int:
-    return sum(map(_nbytes, tensors))
+def _check_sharded(recipe: Recipe, *, sharded: bool) -> None:
+    if sharded and recipe.model.quantization is not None:
+        raise ConfigError(
+            "--sharded: 4-bit weights (model.quantization) lie whole on every process; leave one out"
+        )
 
 
 def _nbytes(tensor: Tensor) -> int:
