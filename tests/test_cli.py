@@ -330,6 +330,18 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
         assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_compare_of_judgments_without_any_score_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from slackdlm.evaluation.judgments import Game, write_judgments
+
+    file = tmp_path / "j.jsonl"
+    game = Game("q", "a", "b", 0, None, None, "failed", None, {"judge": "m"})
+    write_judgments(file, [game])
+    assert run("compare", file, "--resamples", 200) == 2
+    assert "no judgment has a score" in capsys.readouterr().err
+
+
 def test_compare_shows_scales_style_and_the_judge_in_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

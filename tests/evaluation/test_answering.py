@@ -223,6 +223,13 @@ def test_a_bad_question_file_is_one_clear_error(
         read_questions(file)
 
 
+@pytest.mark.parametrize("key", ["id", "question_id", "uid"])
+def test_a_question_keeps_its_id_by_any_of_its_names(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({key: "q7", "prompt": "x"}) + '\n{"prompt": "y"}\n')
+    assert [question.id for question in read_questions(file)] == ["q7", "1"]
+
+
 def test_fewer_than_one_question_cannot_be_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--first: expected at least 1, got 0"):
         read_questions(tmp_path / "any", first=0)

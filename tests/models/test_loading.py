@@ -394,6 +394,17 @@ def adapter(published: Path, tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
+def test_keys_of_other_peft_versions_that_ask_for_nothing_do_no_harm(
+    published: Path, adapter: Path
+) -> None:
+    file = adapter / "adapter_config.json"
+    edit_json(file, merge_weights=False, some_future_key=None)
+    load_model(published, adapter=adapter)
+    edit_json(file, some_future_key=1)
+    with pytest.raises(CheckpointError, match="unknown keys some_future_key"):
+        load_model(published, adapter=adapter)
+
+
 def test_an_adapter_changes_the_logits_as_its_merged_weights_do(
     published: Path, adapter: Path
 ) -> None:

@@ -13,6 +13,7 @@ from encoder_checkpoints import write_encoder
 from safetensors.torch import load_file
 from torch import nn
 
+from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loaded import LoadedModel, head_weight, output_layer
@@ -118,6 +119,12 @@ def test_rows_survive_saving_loading_and_merging(checkpoint: Path, tmp_path: Pat
     save_model(replace(again, model=merged), tmp_path / "merged")
     whole = load_model(tmp_path / "merged")
     torch.testing.assert_close(whole.model(ids).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_base_s_hash_does_not_know_of_an_adapter(checkpoint: Path) -> None:
+    adapted = model_identity(adapt(checkpoint))
+    assert adapted["sha256"] == model_identity(load_model(checkpoint))["sha256"]
+    assert adapted["adapter_sha256"] is not None
 
 
 def test_gradients_are_those_of_the_whole_matrices(published: Path) -> None:

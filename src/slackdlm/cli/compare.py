@@ -9,7 +9,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.outputs import check_output_folder
-from slackdlm.errors import ConfigError
+from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def add_compare(commands: Commands) -> None:
         "--gamed",
         type=Path,
         metavar="FILE",
-        help="AlpacaEval's df_gamed.csv, for its length-controlled win rate as published",
+        help="AlpacaEval's df_gamed.csv, for its length-controlled win rate as published; expects judgments in the "
+        "order of the published questions",
     )
     parser.add_argument("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
     parser.add_argument("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
@@ -98,12 +99,13 @@ def _compare(arguments: argparse.Namespace) -> None:
     if arguments.answers:
         style = style_of([a for file in arguments.answers for a in read_answer_file(file)])
     criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
+    judgments = [
+        judgment
+        for file in arguments.judgments
+        for judgment in read_judgment_file(file, criteria=criteria)
+    ]
     found = compare(
-        [
-            judgment
-            for file in arguments.judgments
-            for judgment in read_judgment_file(file, criteria=criteria)
-        ],
+        judgments,
         settings=settings,
         style=None if style is None else style.metadata,
         lengths=None if style is None else style.lengths,
@@ -118,3 +120,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         console.print(power_table(told, alpha=settings.alpha))
     if arguments.output is not None:
         console.print(Text(f"report: {write_comparison(found, arguments.output)}"))
+    if all(judgment.score is None for judgment in judgments):
+        raise DataError(
+            "compare: no judgment has a score; run the judge again, or look at its errors"
+        )

@@ -86,6 +86,7 @@ def _harness(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")
     from contextlib import ExitStack
 
+    import torch
     from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
     from slackdlm.evaluation.harness.adapter import HarnessLM
@@ -107,8 +108,11 @@ def _harness(arguments: argparse.Namespace) -> None:
             Text("warning: ", style="bold yellow")
             + Text("code that the model writes is run on this machine, with your rights")
         )
+    device = arguments.device
+    if device is None and torch.cuda.is_available():
+        device = "cuda"
     loaded = load_model(
-        arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=arguments.device
+        arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=device
     )
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:

@@ -46,7 +46,12 @@ def add_judge(commands: Commands) -> None:
 def add_judge_choice(parser: argparse.ArgumentParser) -> None:
     """Which judge, and how much it may be asked."""
     add = parser.add_argument
-    add("--judge", choices=["openai", "local", "replay", "toy"], required=True)
+    add(
+        "--judge",
+        choices=["openai", "local", "replay", "toy"],
+        required=True,
+        help="an endpoint, a model on this machine, recorded judgments, or the exact judge of the demo's toy language",
+    )
     add("--judge-model", help="its name at the endpoint, a folder or a hub id")
     add("--recorded", type=Path, help="judgments that a replay repeats")
     add("--base-url", help="of any OpenAI-compatible endpoint (default: OpenAI's)")

@@ -36,8 +36,8 @@ def read_questions(
     """Questions of any JSONL file.
 
     Args:
-        path: One object a line, with ``messages`` or the named column, and optionally ``id`` and ``category``.
-            Without an ``id`` it is the line's number, counted from 0.
+        path: One object a line, with ``messages`` or the named column, and optionally ``category`` and ``id``,
+            ``question_id`` or ``uid``. Without one of them the id is the line's number, counted from 0.
         column: Column of the question's text where there are no ``messages``.
         first: How many to read; all if not given.
 
@@ -58,9 +58,10 @@ def read_questions(
         if not messages or not all(message["content"].strip() for message in messages):
             raise DataError(f"{where}: expected a question with words in every turn, got none")
         number = int(where.rpartition(":")[2]) - 1
+        name = next((name for name in ("id", "question_id", "uid") if name in row), None)
         questions.append(
             Question(
-                id=get_id(row, "id", where=where) if "id" in row else str(number),
+                id=str(number) if name is None else get_id(row, name, where=where),
                 category=get_text(row, "category", where=where) if "category" in row else None,
                 messages=messages,
             )

@@ -146,6 +146,8 @@ class EndpointJudge:
         except openai.APIStatusError as error:
             again = error.status_code >= 500 or error.status_code in (408, 409)
             raise CallFailed(self._safe(error), again=again) from None
+        except openai.APIConnectionError as error:
+            raise CallFailed(f"{self._safe(error)} ({self.config.base_url})", again=True) from None
         except (openai.OpenAIError, DataError, UnicodeError) as error:
             raise CallFailed(self._safe(error), again=True) from None
 

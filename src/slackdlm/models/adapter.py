@@ -53,7 +53,9 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unknown keys, which are refused below
             config = PeftConfig.from_pretrained(str(folder))
-        unknown = sorted(given.keys() - vars(config).keys() - _DROPPED)
+        # What is None or False asks for nothing; other versions of PEFT write more such keys.
+        asking = {key for key, value in given.items() if value is not None and value is not False}
+        unknown = sorted(asking - vars(config).keys() - _DROPPED)
         if unknown:
             raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
         config.inference_mode = True

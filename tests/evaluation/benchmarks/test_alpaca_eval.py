@@ -64,6 +64,18 @@ def test_the_leaderboard_line(tmp_path):
         published_win_rate([*games, replace(games[0], a="other")])
 
 
+def test_the_leaderboard_line_counts_questions_and_none_with_an_order_missing(tmp_path):
+    (game,) = read_judgments(put(tmp_path / "in.json", annotations(1)))
+    orders = [("a", 1.0), ("a", 0.5), ("b", 0.0), ("b", None), ("c", 0.25), ("c", 0.25)]
+    games = [
+        replace(game, question_id=q, score=s, status="failed" if s is None else "ok")
+        for q, s in orders
+    ]
+    found = published_win_rate(games)
+    assert found.win_rate == pytest.approx(100 * (0.75 + 0.25) / 2)
+    assert (found.num_wins, found.num_draws, found.num_scored, found.num_total) == (1, 0, 2, 3)
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [

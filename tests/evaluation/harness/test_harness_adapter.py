@@ -76,6 +76,20 @@ def test_repeats_are_draws_of_their_own_and_greedy_ones_are_not(speaker):
     assert first == second
 
 
+def test_a_task_s_answers_do_not_depend_on_the_tasks_beside_it(speaker):
+    lm = HarnessLM(speaker, CONFIG)
+    one, other = (
+        [
+            Instance("generate_until", {}, (text, {"until": []}), 0, metadata=(task, i, 1))
+            for i, text in enumerate(CONTEXTS[:2])
+        ]
+        for task in ("one", "other")
+    )
+    assert [request.task_name for request in other] == ["other", "other"]
+    alone = lm.generate_until(other)
+    assert lm.generate_until([*one, *other])[2:] == alone
+
+
 def test_answers_are_cut_at_stop_texts_and_lengths(speaker):
     lm = HarnessLM(speaker, CONFIG)
     (whole,) = lm.generate_until(generations(CONTEXTS[:1]))

@@ -228,10 +228,19 @@ def _prompt() -> str:
 
 
 def published_win_rate(games: Sequence[Game]) -> PublishedWinRate:
-    """The leaderboard's win rate of one system; DataError if the games are of several."""
+    """The leaderboard's win rate of one system over its questions; DataError if the games are of several.
+
+    A question judged in both orders has the mean of both; one that lacks either counts as not scored, as in
+    `write_judgments`.
+    """
     if len({(game.a, game.b) for game in games}) > 1:
         raise DataError("published_win_rate: expected the games of one system against one baseline")
-    scores = np.array([game.score for game in games if game.score is not None], dtype=np.float64)
+    told: dict[str, list[float]] = {}
+    for game in games:
+        score = np.nan if game.score is None else game.score
+        told.setdefault(game.question_id, []).append(score)
+    means = np.array([np.mean(orders) for orders in told.values()], dtype=np.float64)
+    scores = means[~np.isnan(means)]
     error = 100 * float(scores.std(ddof=1)) / np.sqrt(scores.size) if scores.size > 1 else None
     return PublishedWinRate(
         win_rate=100 * float(scores.mean()) if scores.size else None,
@@ -239,5 +248,5 @@ def published_win_rate(games: Sequence[Game]) -> PublishedWinRate:
         num_wins=int((scores > 0.5).sum()),
         num_draws=int((scores == 0.5).sum()),
         num_scored=scores.size,
-        num_total=len(games),
+        num_total=len(told),
     )

@@ -148,12 +148,12 @@ class HarnessLM(LM):
             text: encode_context(self.loaded.tokenizer, text)
             for text in dict.fromkeys(text for text, _ in pairs)
         }
-        # The same question again (``repeats``) is another draw.
-        seen: Counter[str] = Counter()
+        # The same question again in one task (``repeats``) is another draw.
+        seen: Counter[tuple[str | None, str]] = Counter()
         asked: list[_Asked] = []
-        for text, _ in pairs:
-            item = {"context": text, "repeat": seen[text]}
-            seen[text] += 1
+        for request, (text, _) in zip(requests, pairs, strict=True):
+            item = {"context": text, "repeat": seen[request.task_name, text]}
+            seen[request.task_name, text] += 1
             key = item_key(self.generation_identity, item)
             asked.append(_Asked(key, encoded[text], [], _seed(item)))
         found = self._answer("generations", asked, self._generate, self.generation_identity)

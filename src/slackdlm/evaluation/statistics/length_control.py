@@ -98,13 +98,14 @@ def length_controlled_win_rate(
 
     Args:
         games: Of one pair of systems, with ``output_1`` (the baseline's) and ``output_2`` in ``extra``, as
-            `alpaca_eval.read_judgments` gives them; with ``gamed`` all its instructions in the file's order.
+            `alpaca_eval.read_judgments` gives them; with ``gamed`` all its instructions in the order of
+            the published question file, which is not checked: the difficulties stand in that order.
         gamed: For the published variant; None: the minimal one.
         confidence: As everywhere.
 
     Raises:
-        DataError: If a scored game lacks an output, or the games are of several pairs or of other instructions than
-            ``gamed``.
+        DataError: If a scored game lacks an output, or the games are of several pairs, or of another number of
+            instructions than ``gamed``.
     """
     check_confidence(confidence)
     variant: Variant = "length_controlled_minimal" if gamed is None else "length_controlled_v1"
