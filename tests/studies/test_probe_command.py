@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -59,10 +60,21 @@ def test_running_again_changes_no_file(folder, capsys):
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_a_dry_run_asks_nothing(folder, capsys):
-    assert run(folder, "--dry-run", arms=("ce",), output="dry") == 0
-    assert "32 calls" in capsys.readouterr().out  # 2 kinds, 2 rates, 4 questions, 2 orders
-    assert not (folder / "dry" / "judgments").exists()
+def test_a_dry_run_decodes_and_asks_nothing(folder, capsys):
+    assert run(folder, "--dry-run", "--seeds", "2", arms=("ce",), output="dry") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    # 4 questions under 4 conditions with 2 seeds, and once undisturbed; each judged in 2 orders
+    assert "36 answers to decode, then at most 64 calls" in shown
+    assert not (folder / "dry").exists()
+    tokens = []
+    for length in ("12", "112"):
+        assert run(folder, "--dry-run", "--canvas-length", length, output="dry") == 0
+        found = re.search(
+            r"64 calls with about (\d+) prompt", " ".join(capsys.readouterr().out.split())
+        )
+        assert found is not None
+        tokens.append(int(found[1]))
+    assert tokens[1] - tokens[0] == 64 * 2 * 100  # calls, answers, tokens
 
 
 def test_games_that_are_missing_end_with_an_error_behind_the_report(folder, capsys):

@@ -77,13 +77,14 @@ def _probe(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.protocols import judging_protocol
     from slackdlm.report.probe import HEAD, cells, sentences, write_probe
     from slackdlm.studies import probe
-    from slackdlm.studies.probe_plan import ProbePlan
+    from slackdlm.studies.probe_plan import ProbePlan, check_arms
     from slackdlm.studies.probe_result import probe_result
 
     protocol = judging_protocol(arguments.benchmark)
     probe.check_protocol(protocol)
     check_first(arguments.first)
     arms = [_arm(text, device=arguments.device) for text in arguments.arm]
+    check_arms(arms)
     recipe, canvas = decoding(arguments, [_parts(text)[1:] for text in arguments.arm])
     if recipe.intervention is not None:
         raise ConfigError(
@@ -101,6 +102,15 @@ def _probe(arguments: argparse.Namespace) -> None:
     questions = questions[: arguments.first]
     names = [arm.name for arm in arms]
     console.print(Text(canvas, style="dim"))
+    if arguments.dry_run:
+        most = probe.dry_run_probe(protocol, judge, questions, len(names), plan)
+        cost = "not known" if most.worst_usd is None else f"at most about {most.worst_usd:.2f} USD"
+        num_answers = probe.num_decodings(plan) * len(questions) * len(names)
+        console.print(
+            f"{num_answers} answers to decode, then at most {most.num_calls} calls with about {most.prompt_tokens} "
+            f"prompt tokens where answers fill their canvas, cost {cost}; nothing was decoded or asked"
+        )
+        return
     check_output_folder("--output", arguments.output)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -115,9 +125,6 @@ def _probe(arguments: argparse.Namespace) -> None:
             on_answers=lambda arm, count: progress.advance(bars[arm], count),
         )
         num_calls = probe.num_calls(protocol, judge, questions, names, plan, arguments.output)
-        if arguments.dry_run:
-            console.print(f"{num_calls} calls, those already judged included; nothing was asked")
-            return
         bar = progress.add_task("judgments", total=num_calls)
         runs = probe.judge_probe(
             protocol,

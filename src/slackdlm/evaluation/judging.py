@@ -386,11 +386,11 @@ class DryRun(NamedTuple):
     """If every prompt were twice the guess and every reply of full length; ``None``: no prices."""
 
 
-def dry_run(judge: Judge, planned: Sequence[Planned], *, journal: Path) -> DryRun:
-    """Count what a run would ask, and ask nothing."""
+def dry_run(judge: Judge, planned: Sequence[Planned], *, journal: Path | None = None) -> DryRun:
+    """Count what a run would ask, and ask nothing; without a journal nothing is done yet."""
     calls = list({item.key: item for item in planned if item.call is not None}.values())
     missing = calls
-    if journal.exists():
+    if journal is not None and journal.exists():
         with Journal(journal) as opened:
             missing = [item for item in calls if not opened.is_done(item.key)]
     asked = [item.call for item in missing if item.call is not None]

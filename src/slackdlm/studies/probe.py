@@ -18,7 +18,14 @@ from slackdlm.evaluation.answers import read_answers, read_turns
 from slackdlm.evaluation.benchmarks.items import Answer, Question
 from slackdlm.evaluation.journal import content_hash
 from slackdlm.evaluation.judges import Judge
-from slackdlm.evaluation.judging import Budget, Judged, judge_answers, plan_judgments
+from slackdlm.evaluation.judging import (
+    Budget,
+    DryRun,
+    Judged,
+    dry_run,
+    judge_answers,
+    plan_judgments,
+)
 from slackdlm.evaluation.judgments import Game, write_judgments
 from slackdlm.evaluation.protocols import JudgingProtocol
 from slackdlm.models.loaded import LoadedModel
@@ -141,6 +148,37 @@ def num_calls(
         for arm in arms
         for answers, baseline in _pairings(arm, plan, output)
         for item in plan_judgments(protocol, judge, questions, answers, baseline)
+    )
+
+
+def dry_run_probe(
+    protocol: JudgingProtocol,
+    judge: Judge,
+    questions: Sequence[Question],
+    num_arms: int,
+    plan: ProbePlan,
+) -> DryRun:
+    """The most that a new probe would ask, before anything is decoded: every answer fills its canvas, and no two agree.
+
+    A token of an answer is taken for four bytes, as everywhere where tokens are guessed.
+    """
+
+    def stand_in(system: str, letter: str) -> list[Answer]:
+        text = 4 * plan.sampler.canvas_length * letter
+        return [Answer(q.id, system, (text,) * (1 + len(q.later_turns))) for q in questions]
+
+    planned = plan_judgments(
+        protocol, judge, questions, stand_in("disturbed", "a"), stand_in("undisturbed", "b")
+    )
+    once = dry_run(judge, planned)
+    times = num_arms * plan.num_seeds * len(plan.conditions())
+    return DryRun(
+        num_judgments=times * once.num_judgments,
+        num_done=0,
+        num_without_call=times * once.num_without_call,
+        num_calls=times * once.num_calls,
+        prompt_tokens=times * once.prompt_tokens,
+        worst_usd=None if once.worst_usd is None else times * once.worst_usd,
     )
 
 
