@@ -94,15 +94,17 @@ def test_samples_show_the_canvas_beside_the_text(folder, plan):
 def test_finished_stages_add_no_seconds_when_the_demo_runs_again(folder, plan):
     from slackdlm.studies.demo import run_demo
 
+    last = "judge, statistics, report"
     before = json.loads((folder / "seconds.json").read_text())
+    # As if the last stage had taken 11 days: done again, its time is replaced and not added to.
+    (folder / "seconds.json").write_text(json.dumps({**before, last: 1e6}))
     run_demo(plan, output=folder, quick=True)
     after = json.loads((folder / "seconds.json").read_text())
-    last = "judge, statistics, report"
     assert before.keys() == after.keys()
     assert {k: v for k, v in after.items() if k != last} == {
         k: v for k, v in before.items() if k != last
     }
-    assert after[last] < 1.9 * before[last]
+    assert after[last] < 1e6
 
 
 def test_a_folder_of_another_plan_is_refused(folder, plan):
