@@ -191,11 +191,11 @@ class Decoding:
             return in_place(proposal, exempt_ids=self.exempt_ids)
         # A row draws in its own steps alone and for the whole canvas, so that batch-mates change nothing.
         length, most = self.config.canvas_length, proposal.positions.shape[1]
-        masked_share = (self.on_host == self.loaded.mask_id).mean(axis=1).tolist()
         draws = np.ones((len(free), most, 3))
         for row in np.nonzero(free.any(axis=1))[0].tolist():
             drawn = self.shift_noise[row].random((length, 3))[:most]
-            if self.intervention.acts(masked_share[row]):
+            num_masked = int(np.count_nonzero(self.on_host[row] == self.loaded.mask_id))
+            if self.intervention.acts(num_masked / length):
                 draws[row] = drawn
         return self.intervention.place(
             proposal,
