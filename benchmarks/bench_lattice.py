@@ -4,7 +4,6 @@ Three questions, a file each: how wrong are float32 gradients, what does the lat
 ``F.ctc_loss``, and how does its time grow with ``L`` and with ``K``? Minutes on an idle machine.
 """
 
-import csv
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, reference
 from slackdlm.lattice.band import gather_columns
-from slackdlm.measurement import hardware, spread
+from slackdlm.measurement import hardware, spread, write_csv
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
 
 RESULTS = Path(__file__).parent / "results"
@@ -190,10 +189,7 @@ def write(name: str, rows: Iterator[dict[str, object]], repeats: int | str) -> N
     for row in rows:
         print(name, *(f"{key}={value}" for key, value in row.items()), flush=True)
         done.append({**row, **machine})
-    with (RESULTS / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(done[0]))
-        writer.writeheader()
-        writer.writerows(done)
+    write_csv(RESULTS / f"{name}.csv", done)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ peak resident memory. Freed memory goes back to the system at once (MALLOC_MMAP_
 peak is that of the tensors.
 """
 
-import csv
 import dataclasses
 import gc
 import json
@@ -115,6 +114,8 @@ def main(output: Path) -> None:
     """All cases, each in its own process, into one CSV."""
     import torch
 
+    from slackdlm.measurement import write_csv
+
     rows = []
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     for case in CASES:
@@ -137,10 +138,7 @@ def main(output: Path) -> None:
             }
         )
         print(rows[-1]["case"], rows[-1]["planned_mib"], rows[-1]["measured_mib"], found)
-    with output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(output, rows)
 
 
 if __name__ == "__main__":

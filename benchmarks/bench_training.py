@@ -4,7 +4,6 @@ Random weights and texts at the size of recipes/tiny-gsm8k.yaml, and the same wi
 turns. A minute on an idle machine; writes benchmarks/results/training_cpu.csv.
 """
 
-import csv
 import statistics
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from slackdlm.measurement import hardware, spread
+from slackdlm.measurement import hardware, spread, write_csv
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses
@@ -86,7 +85,4 @@ if __name__ == "__main__":
                 }
             )
             print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
-    with (Path(__file__).parent / "results" / "training_cpu.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(Path(__file__).parent / "results" / "training_cpu.csv", rows)

@@ -8,7 +8,6 @@ run again it finishes what is missing in FOLDER.
 """
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ import torch
 from rich.console import Console
 
 from slackdlm.evaluation.statistics import average_over_seeds, mean_interval, over_training_runs
-from slackdlm.measurement import hardware
+from slackdlm.measurement import hardware, write_csv
 from slackdlm.models.loading import load_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.studies.demo import Run, train_run
@@ -306,8 +305,5 @@ if __name__ == "__main__":
     }
     rows = [row | machine for row in summary(jobs)]
     path = Path(__file__).parent / "results" / "decoding_order.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows)
     print("written to", path)

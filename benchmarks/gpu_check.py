@@ -6,7 +6,6 @@ run on a GPU; ``--rehearse`` runs every line of it on a CPU at toy size, where t
 """
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, cpu
 from slackdlm.lattice.band import clamp_columns, target_band
-from slackdlm.measurement import Spread, hardware, spread
+from slackdlm.measurement import Spread, hardware, spread, write_csv
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel
@@ -375,10 +374,7 @@ def write(rows: list[dict[str, object]], file: Path, scale: Scale) -> None:
     """All rows so far with the machine beside them; shows the last."""
     print(file.stem, *(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
     machine = {"hardware": hardware(scale.device), "torch_version": torch.__version__}
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [*rows[0], *machine])
-        writer.writeheader()
-        writer.writerows({**row, **machine} for row in rows)
+    write_csv(file, [{**row, **machine} for row in rows])
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ Prints a Markdown table per temperature and writes benchmarks/results/strategies
 """
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 
+from slackdlm.measurement import write_csv
 from slackdlm.models.loading import load_model
 from slackdlm.studies.strategy_comparison import compare, settings
 
@@ -63,8 +63,5 @@ if __name__ == "__main__":
         for label, cells in table.items():
             print(f"| {label} |", " | ".join(cells), "|")
     path = Path(__file__).parent / "results" / "strategies_demo.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows)
     print("\nwritten to", path)

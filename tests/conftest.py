@@ -1,6 +1,7 @@
 """What every test shares: hypothesis without deadlines, a switch for the shape checks."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -21,18 +22,22 @@ def unchecked_shapes() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def toy():
     """A random toy LLaDA over the toy language's words."""
-    from slackdlm.models.llada_config import LLaDAConfig
-    from slackdlm.models.loading import new_model
+    from toy_models import random_llada
+
     from slackdlm.models.tokenizer import train_tokenizer
     from slackdlm.studies.toy_language import vocabulary
 
     tokenizer = train_tokenizer([" ".join(vocabulary())], vocab_size=256, kind="word")
-    config = LLaDAConfig(
-        vocab_size=len(tokenizer),
-        d_model=32,
-        n_layers=2,
-        n_heads=2,
-        mlp_hidden_size=64,
-        max_sequence_length=128,
+    return random_llada(
+        tokenizer, d_model=32, n_layers=2, mlp_hidden_size=64, max_length=128, seed=3
     )
-    return new_model(config, tokenizer, generator_seed=3)
+
+
+@pytest.fixture(scope="session")
+def toy_folder(toy, tmp_path_factory) -> Path:
+    """The same, saved."""
+    from slackdlm.models.loading import save_model
+
+    folder = tmp_path_factory.mktemp("toy") / "model"
+    save_model(toy, folder)
+    return folder

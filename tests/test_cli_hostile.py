@@ -17,17 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slackdlm.cli import main
-from slackdlm.models.loading import save_model
 from slackdlm.training.model_config import SMALLEST_VOCABULARY
 
 SOURCE = Path(__file__).parents[1] / "src"
 
 
-@pytest.fixture(scope="module")
-def model(toy, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("hostile") / "model"
-    save_model(toy, folder)
-    return folder
+@pytest.fixture
+def model(toy_folder: Path) -> Path:
+    return toy_folder
 
 
 @pytest.fixture

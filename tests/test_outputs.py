@@ -4,15 +4,12 @@ from pathlib import Path
 import pytest
 
 from slackdlm.cli import main
-from slackdlm.models.loading import save_model
 from slackdlm.studies.toy_language import write_tasks
 
 
-@pytest.fixture(scope="module")
-def model(toy, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("outputs") / "model"
-    save_model(toy, folder)
-    return folder
+@pytest.fixture
+def model(toy_folder: Path) -> Path:
+    return toy_folder
 
 
 @pytest.fixture

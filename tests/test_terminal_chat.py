@@ -57,7 +57,7 @@ def test_the_second_turn_sees_the_first(toy):
 def test_commands_change_one_setting(line: str, key: str, value: object):
     changed = apply_command(line, SETTINGS)
     assert getattr(changed.sampler, key) == value
-    assert changed.rate == SETTINGS.rate
+    assert changed.asked == SETTINGS.asked
 
 
 def test_shift_takes_a_rate_and_a_kind():

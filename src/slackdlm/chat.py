@@ -10,13 +10,8 @@ from rich.text import Text
 
 from slackdlm.errors import ConfigError, DataError, SlackDLMError
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.sampling.intervention import (
-    Direction,
-    InterventionKind,
-    Phase,
-    ShiftIntervention,
-)
-from slackdlm.sampling.recipe import DecodingRecipe
+from slackdlm.sampling.intervention import InterventionKind, ShiftIntervention
+from slackdlm.sampling.recipe import DecodingRecipe, InterventionConfig
 from slackdlm.sampling.sampler import Generation, Sampler, SamplerConfig
 from slackdlm.terminal import printable
 
@@ -34,26 +29,21 @@ HELP = """\
 /reset              forget the conversation
 /quit               leave (or Ctrl-D); Ctrl-C stops an answer"""
 
+_UNDISTURBED = InterventionConfig(kind="shift", rate=0.0)
+
 
 @dataclass(frozen=True)
 class ChatSettings:
     """What ``/commands`` change."""
 
     sampler: SamplerConfig
-    rate: float = 0.0
-    """Share of content tokens that are disturbed; 0: none."""
-    kind: InterventionKind = "shift"
-    """How they are disturbed."""
-    direction: Direction = "both"
-    when: Phase = "always"
+    asked: InterventionConfig = _UNDISTURBED
+    """How answers are disturbed; at a rate of 0 they are not."""
 
     @staticmethod
     def of(recipe: DecodingRecipe) -> "ChatSettings":
         """What a chat begins with."""
-        asked = recipe.intervention
-        if asked is None:
-            return ChatSettings(recipe.sampler)
-        return ChatSettings(recipe.sampler, asked.rate, asked.kind, asked.direction, asked.when)
+        return ChatSettings(recipe.sampler, recipe.intervention or _UNDISTURBED)
 
     @property
     def intervention(self) -> ShiftIntervention | None:
@@ -62,15 +52,7 @@ class ChatSettings:
         Raises:
             ConfigError: If the rate is wrong.
         """
-        if self.rate == 0:
-            return None
-        return ShiftIntervention(
-            self.rate,
-            kind=self.kind,
-            direction=self.direction,
-            when=self.when,
-            seed=self.sampler.seed,
-        )
+        return None if self.asked.rate == 0 else self.asked.with_seed(self.sampler.seed)
 
 
 @dataclass
@@ -112,7 +94,8 @@ def apply_command(line: str, settings: ChatSettings) -> ChatSettings:
     """
     name, *values = line.split()
     if name == "/shift" and len(values) in (1, 2):
-        changed = replace(settings, rate=_number(float)(values[0]), kind=_kind(*values[1:]))
+        rate, kind = _number(float)(values[0]), _kind(*values[1:])
+        changed = replace(settings, asked=replace(settings.asked, rate=rate, kind=kind))
         _ = changed.intervention  # refuses a rate out of range
         return changed
     if name in _CHANGES and len(values) == 1:
@@ -171,7 +154,7 @@ def described(settings: ChatSettings) -> str:
             f"/temperature {sampler.temperature:g}",
             f"/delay-slack {'on' if sampler.delay_slack else 'off'}",
             f"/delay-end {'on' if sampler.delay_end else 'off'}",
-            f"/shift {settings.rate:g} {settings.kind}",
+            f"/shift {settings.asked.rate:g} {settings.asked.kind}",
             f"/seed {sampler.seed}",
         )
     )
@@ -182,8 +165,8 @@ def unchangeable(settings: ChatSettings) -> str:
     keys = {key for key, _ in _CHANGES.values()}
     given, default = asdict(settings.sampler), asdict(SamplerConfig(canvas_length=1))
     values = {key: value for key, value in given.items() if key not in keys | {"batch_size"}}
-    values |= {"direction": settings.direction, "when": settings.when}
-    default |= {"direction": "both", "when": "always"}
+    for name in ("direction", "when"):
+        values[name], default[name] = getattr(settings.asked, name), getattr(_UNDISTURBED, name)
     return ", ".join(f"{key} {value}" for key, value in values.items() if value != default[key])
 
 
@@ -261,6 +244,8 @@ def _turn(line: str, conversation: Conversation, console: Console) -> None:
 
         generation = conversation.answer(line, on_step=show)
     console.print(printable(generation.text), soft_wrap=True)
-    disturbed = f", {generation.num_displaced} displaced" if conversation.settings.rate else ""
+    disturbed = (
+        f", {generation.num_displaced} displaced" if conversation.settings.asked.rate else ""
+    )
     counted = f"{len(generation.tokens)} tokens in {generation.num_forwards} forwards{disturbed}"
     console.print(Text(counted, style="dim"))

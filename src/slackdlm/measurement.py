@@ -1,10 +1,11 @@
 """What did it cost? Clock and peak memory of a device, for benchmarks."""
 
+import csv
 import ctypes
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,14 @@ def check_benchmark(*, repeats: int, device: str) -> None:
         raise ConfigError(f"bench: unknown device {device!r}; use cpu or cuda")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"bench: torch {torch.__version__} finds no CUDA device for {device!r}")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """At least one row of figures as CSV, one column per key of the first; a missing number is an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def now(device: torch.device) -> float:

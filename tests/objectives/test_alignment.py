@@ -41,28 +41,17 @@ def test_it_equals_the_enumeration(seed: int) -> None:
     head = torch.randn(V, 5, generator=generator, dtype=torch.float64)
     canvases = [[MASK, 2, MASK, MASK, SLACK, MASK], [MASK, MASK, 1, MASK, MASK, MASK]]
     targets, lengths = [[1, 2, 2, 3], [1, 1]], [6, 4]
-    found = alignment_of(
-        hidden,
-        head,
+    batch = (
         torch.tensor(canvases),
         torch.tensor([targets[0], [*targets[1], 0, 0]]),
         torch.tensor(lengths),
         torch.tensor([4, 2]),
-        mask_id=MASK,
-        slack_id=SLACK,
     )
+    found = alignment_of(hidden, head, *batch, mask_id=MASK, slack_id=SLACK)
     elsewhere = head.clone()
     elsewhere[SLACK] = 9.0
     by_row = alignment_of(
-        hidden,
-        elsewhere,
-        torch.tensor(canvases),
-        torch.tensor([targets[0], [*targets[1], 0, 0]]),
-        torch.tensor(lengths),
-        torch.tensor([4, 2]),
-        mask_id=MASK,
-        slack_id=SLACK,
-        slack_row=head[SLACK],
+        hidden, elsewhere, *batch, mask_id=MASK, slack_id=SLACK, slack_row=head[SLACK]
     )
     torch.testing.assert_close(tuple(by_row), tuple(found))
     for row in range(2):

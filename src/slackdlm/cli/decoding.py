@@ -1,6 +1,7 @@
 """What every command that decodes takes: model, decoding, intervention."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -29,6 +30,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Which model."""
     parser.add_argument("model", help="model folder or hub id")
     parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
+
+
+def chosen_device(device: str | None) -> str | None:
+    """The device asked for, else this process's GPU; None: there is none, so the CPU."""
+    import torch
+
+    if device is not None or not torch.cuda.is_available():
+        return device
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,6 @@
 """``slackdlm generate``: decode prompts, and answer question files."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -17,6 +16,7 @@ from slackdlm.cli.decoding import (
     add_decoding,
     add_intervention,
     add_model,
+    chosen_device,
     decoding,
 )
 from slackdlm.cli.inputs import check_files, check_model, check_recipe, refuse_beside
@@ -166,8 +166,6 @@ def _answer(arguments: argparse.Namespace) -> None:
 
     file = question_file(arguments.questions)
     check_files(file)
-    import torch
-
     from slackdlm.evaluation.answering import check_output, shard_from_environment
     from slackdlm.evaluation.answers import check_first, read_benchmark_questions
     from slackdlm.models.loading import load_model
@@ -181,11 +179,11 @@ def _answer(arguments: argparse.Namespace) -> None:
     )
     check_output_file("--output", arguments.output, file)
     check_output(arguments.output)
-    device = arguments.device
-    if device is None and torch.cuda.is_available():
-        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
     loaded = load_model(
-        arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=device
+        arguments.model,
+        adapter=arguments.adapter,
+        dtype=arguments.dtype,
+        device=chosen_device(arguments.device),
     )
     if shard.rank == 0:
         Console(stderr=True).print(Text(chosen.canvas, style="dim"))

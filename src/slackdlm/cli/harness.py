@@ -12,7 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
-from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding
+from slackdlm.cli.decoding import (
+    add_decoding,
+    add_intervention,
+    add_model,
+    chosen_device,
+    decoding,
+)
 from slackdlm.cli.inputs import check_model, check_recipe
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
@@ -86,7 +92,6 @@ def _harness(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")
     from contextlib import ExitStack
 
-    import torch
     from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
     from slackdlm.evaluation.harness.adapter import HarnessLM
@@ -108,11 +113,11 @@ def _harness(arguments: argparse.Namespace) -> None:
             Text("warning: ", style="bold yellow")
             + Text("code that the model writes is run on this machine, with your rights")
         )
-    device = arguments.device
-    if device is None and torch.cuda.is_available():
-        device = "cuda"
     loaded = load_model(
-        arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, device=device
+        arguments.model,
+        adapter=arguments.adapter,
+        dtype=arguments.dtype,
+        device=chosen_device(arguments.device),
     )
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:

@@ -115,14 +115,10 @@ def _judge(arguments: argparse.Namespace) -> None:
     judge, console = judge_of(arguments), Console()
     if arguments.dry_run:
         counted = count_calls(files, judge)
-        cost = (
-            "not known"
-            if counted.worst_usd is None
-            else f"at most about {counted.worst_usd:.2f} USD"
-        )
         console.print(
             f"{counted.num_calls} calls of {counted.num_judgments} judgments ({counted.num_done} done, "
-            f"{counted.num_without_call} with nothing to ask), about {counted.prompt_tokens} prompt tokens, cost {cost}"
+            f"{counted.num_without_call} with nothing to ask), about {counted.prompt_tokens} prompt tokens, "
+            f"cost {counted.cost}"
         )
         return
     columns = (TextColumn("judgments"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -104,11 +104,10 @@ def _probe(arguments: argparse.Namespace) -> None:
     console.print(Text(canvas, style="dim"))
     if arguments.dry_run:
         most = probe.dry_run_probe(protocol, judge, questions, len(names), plan)
-        cost = "not known" if most.worst_usd is None else f"at most about {most.worst_usd:.2f} USD"
         num_answers = probe.num_decodings(plan) * len(questions) * len(names)
         console.print(
             f"{num_answers} answers to decode, then at most {most.num_calls} calls with about {most.prompt_tokens} "
-            f"prompt tokens where answers fill their canvas, cost {cost}; nothing was decoded or asked"
+            f"prompt tokens where answers fill their canvas, cost {most.cost}; nothing was decoded or asked"
         )
         return
     check_output_folder("--output", arguments.output)

@@ -59,9 +59,7 @@ def read_json(path: Path, *, what: str) -> object:
 
 def read_text(path: Path, *, what: str) -> str:
     """A UTF-8 file without its byte-order mark; DataError if it is missing or something else."""
-    if not path.is_file():
-        what_is_there = "it is a folder" if path.is_dir() else "there is no such file"
-        raise DataError(f"{path}: {what_is_there}; expected {what}")
+    _check_file(path, what=what)
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,11 +89,16 @@ def write_items(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 with line feeds; the file is replaced only when all of it is there."""
+    """UTF-8 with line feeds, as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Make the folder and write the file, which is replaced only when all of it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(text.encode("utf-8"))
+        part.write_bytes(content)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -183,10 +186,14 @@ def show(value: object) -> str:
     return f"{shown[:60]}{'…' if len(shown) > 60 else ''} ({kind})"
 
 
-def _read_parquet(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
+def _check_file(path: Path, *, what: str) -> None:
     if not path.is_file():
         what_is_there = "it is a folder" if path.is_dir() else "there is no such file"
         raise DataError(f"{path}: {what_is_there}; expected {what}")
+
+
+def _read_parquet(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
+    _check_file(path, what=what)
     from pyarrow import ArrowException, parquet
 
     try:

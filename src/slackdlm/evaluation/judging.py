@@ -385,6 +385,11 @@ class DryRun(NamedTuple):
     worst_usd: float | None
     """If every prompt were twice the guess and every reply of full length; ``None``: no prices."""
 
+    @property
+    def cost(self) -> str:
+        """``worst_usd`` in words."""
+        return "not known" if self.worst_usd is None else f"at most about {self.worst_usd:.2f} USD"
+
 
 def dry_run(judge: Judge, planned: Sequence[Planned], *, journal: Path | None = None) -> DryRun:
     """Count what a run would ask, and ask nothing; without a journal nothing is done yet."""

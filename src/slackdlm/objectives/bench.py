@@ -1,10 +1,9 @@
 """What do the losses cost? Ours, the plain pieces and ``F.ctc_loss`` on the same rows, in one go."""
 
-import csv
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from slackdlm.measurement import (
     peak_memory,
     reset_peak_memory,
     spread,
+    write_csv,
 )
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.objectives.masked_ce import masked_ce_loss
@@ -172,10 +172,7 @@ def bench_loss(
 
 def write_rows(rows: list[Row], path: Path) -> None:
     """Writes the rows as CSV, one column per field of `Row`; a missing number is an empty cell."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_csv(path, [asdict(row) for row in rows])
 
 
 def make_problem(size: Size, *, device: str, dtype: torch.dtype) -> Problem:

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from slackdlm.evaluation.comparison import Comparison, JudgeReport, Line
+from slackdlm.evaluation.jsonl import write_bytes
 from slackdlm.evaluation.judgment_files import READING
 from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
-from slackdlm.report.page import environment, style_sheet, write_file
+from slackdlm.report.page import environment, style_sheet
 from slackdlm.report.results import drawable
 from slackdlm.report.tables import MISSING, count, interval, markdown_text, number, p_text
 
@@ -50,7 +51,6 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 
     The same comparison gives the same bytes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "comparison.html": page(comparison),
         "comparison.md": markdown(comparison),
@@ -58,7 +58,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
         "comparison.json": json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n",
     }
     for name, text in texts.items():
-        write_file(folder / name, text.encode())
+        write_bytes(folder / name, text.encode())
     return folder / "comparison.html"
 
 

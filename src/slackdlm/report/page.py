@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from slackdlm.errors import DataError
+from slackdlm.evaluation.jsonl import write_bytes
 from slackdlm.report import plots, replay, tables
 from slackdlm.report.results import METRICS, Results, arm_labels, checked, clean, probed_panels
 from slackdlm.report.results import temperatures as all_temperatures
@@ -49,7 +50,7 @@ def write_report(results: Results, folder: Path) -> Path:
     images: list[dict[str, str]] = []
     for plot in figures(results):
         light, dark = plot.draw(plots.LIGHT), plot.draw(plots.DARK)
-        write_file(folder / "plots" / f"{plot.name}.png", plots.to_png(light))
+        write_bytes(folder / "plots" / f"{plot.name}.png", plots.to_png(light))
         images.append(
             {
                 "name": plot.name,
@@ -59,21 +60,10 @@ def write_report(results: Results, folder: Path) -> Path:
                 "dark": data_uri(plots.to_svg(dark)),
             }
         )
-    write_file(folder / "table.md", tables.markdown_table(results).encode())
+    write_bytes(folder / "table.md", tables.markdown_table(results).encode())
     page = folder / "report.html"
-    write_file(page, render(results, images).encode())
+    write_bytes(page, render(results, images).encode())
     return page
-
-
-def write_file(file: Path, content: bytes) -> None:
-    """The old file or the whole new one, whenever the process dies."""
-    draft = file.with_name(f".{file.name}.draft")
-    try:
-        draft.write_bytes(content)
-        draft.replace(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def figures(results: Results) -> Iterator[Plot]:
@@ -175,8 +165,7 @@ def write_replay(
             **_player(shown),
         )
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_file(file, page.encode())
+    write_bytes(file, page.encode())
 
 
 def environment() -> Environment:

@@ -7,8 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from slackdlm.evaluation.jsonl import write_bytes
 from slackdlm.report import plots
-from slackdlm.report.page import data_uri, environment, flatten, style_sheet, write_file
+from slackdlm.report.page import data_uri, environment, flatten, style_sheet
 from slackdlm.report.results import clean
 from slackdlm.report.tables import count, interval, markdown_text, number, p_text, percent
 
@@ -28,13 +29,12 @@ def write_probe(result: Mapping[str, Any], folder: Path) -> Path:
         result: The probe's result as nested dicts, with ``settings`` beside its own fields.
         folder: Made if missing; the same result gives the same bytes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     shown: dict[str, Any] = clean(dict(result))
     light, dark = (plots.probe_figure(shown, theme) for theme in (plots.LIGHT, plots.DARK))
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    write_file(folder / "probe.json", text.encode())
-    write_file(folder / "probe.png", plots.to_png(light))
-    write_file(folder / "probe.md", markdown(shown).encode())
+    write_bytes(folder / "probe.json", text.encode())
+    write_bytes(folder / "probe.png", plots.to_png(light))
+    write_bytes(folder / "probe.md", markdown(shown).encode())
     page = (
         environment()
         .get_template("probe.html.jinja")
@@ -50,7 +50,7 @@ def write_probe(result: Mapping[str, Any], folder: Path) -> Path:
             style=Markup(style_sheet()),  # ours
         )
     )
-    write_file(folder / "probe.html", page.encode())
+    write_bytes(folder / "probe.html", page.encode())
     return folder / "probe.html"
 
 

@@ -1,8 +1,7 @@
 """What does decoding cost? LLaDA's algorithm as published and ours, on the same weights and prompts, in one go."""
 
-import csv
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from slackdlm.measurement import (
     peak_memory,
     reset_peak_memory,
     spread,
+    write_csv,
 )
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, new_model
@@ -309,7 +309,4 @@ def _share_equal(found: Decoded, expected: Decoded) -> float:
 
 def write_rows(rows: list[Row], path: Path) -> None:
     """Writes the rows as CSV, one column per field of `Row`; a missing number is an empty cell."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_csv(path, [asdict(row) for row in rows])

@@ -29,6 +29,12 @@ class InterventionConfig:
     direction: Direction = "both"
     when: Phase = "always"
 
+    def with_seed(self, seed: int) -> ShiftIntervention:
+        """The intervention itself; ConfigError if the rate is out of range."""
+        return ShiftIntervention(
+            self.rate, kind=self.kind, direction=self.direction, when=self.when, seed=seed
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodingRecipe:
@@ -44,15 +50,7 @@ class DecodingRecipe:
     def disturbance(self) -> ShiftIntervention | None:
         """The intervention itself; None without one."""
         asked = self.intervention
-        if asked is None:
-            return None
-        return ShiftIntervention(
-            asked.rate,
-            kind=asked.kind,
-            direction=asked.direction,
-            when=asked.when,
-            seed=self.sampler.seed,
-        )
+        return None if asked is None else asked.with_seed(self.sampler.seed)
 
 
 def read_blocks(file: Path, overrides: list[str]) -> dict[str, Any]:

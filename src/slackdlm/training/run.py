@@ -266,10 +266,10 @@ def _save_weights(
     with quiet_transformers():
         if isinstance(loaded.model, PeftModel):
             loaded.model.save_pretrained(str(draft), state_dict=state)
+            if loaded.record is not None:
+                write_record(loaded.record, draft)
         else:
             save_model(loaded, draft, state_dict=state)
-    if loaded.record is not None:
-        write_record(loaded.record, draft)
     draft.rename(folder)
 
 

@@ -63,21 +63,15 @@ def mbpp_rows() -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def speaker():
     """A random toy LLaDA that can read and write any text."""
-    from slackdlm.models.llada_config import LLaDAConfig
-    from slackdlm.models.loading import new_model
+    from toy_models import random_llada
+
     from slackdlm.models.tokenizer import train_tokenizer
 
     texts = [text for row in gsm8k_rows() for text in row.values()]
     tokenizer = train_tokenizer(texts, vocab_size=300, kind="byte_bpe")
-    config = LLaDAConfig(
-        vocab_size=len(tokenizer),
-        d_model=32,
-        n_layers=1,
-        n_heads=2,
-        mlp_hidden_size=64,
-        max_sequence_length=512,
+    return random_llada(
+        tokenizer, d_model=32, n_layers=1, mlp_hidden_size=64, max_length=512, seed=5
     )
-    return new_model(config, tokenizer, generator_seed=5)
 
 
 @pytest.fixture

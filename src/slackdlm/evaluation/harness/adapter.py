@@ -18,8 +18,8 @@ from slackdlm.evaluation.harness.likelihood import (
     Target,
     are_greedy,
     check_lengths,
-    draw_masks,
     log_likelihood_bounds,
+    num_masks,
 )
 from slackdlm.evaluation.harness.requests import (
     encode_context,
@@ -214,10 +214,11 @@ class HarnessLM(LM):
         """Results by key: those of the journal, then those still to be worked out, recorded batch by batch."""
         unique = {a.key: a for a in asked}
         found: dict[str, Row] = {}
-        for key in unique if self.journal is not None else ():
-            entry = self.journal.get(key) if self.journal is not None else None
-            if entry is not None and entry.status == "ok":
-                found[key] = entry.payload
+        if self.journal is not None:
+            for key in unique:
+                entry = self.journal.get(key)
+                if entry is not None and entry.status == "ok":
+                    found[key] = entry.payload
         # Alike lengths together: less padding.
         pending = sorted(
             (a for a in unique.values() if a.key not in found),
@@ -240,8 +241,8 @@ class HarnessLM(LM):
         """Requests worked out together, so that about ``batch_size`` canvases fill a batch."""
         if kind == "generations" or not first.target_ids:
             return self.config.batch_size
-        masks = len(draw_masks(len(first.target_ids), self.mc_samples, first.seed).weights)
-        return max(1, self.config.batch_size // masks)
+        most = num_masks(len(first.target_ids), self.mc_samples)
+        return max(1, self.config.batch_size // most)
 
     def _check_lengths(self, kind: str, pending: Sequence[_Asked]) -> None:
         """All of them before the first is worked out: hours later is too late."""

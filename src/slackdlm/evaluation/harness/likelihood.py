@@ -82,7 +82,7 @@ def draw_masks(length: int, num_samples: int, seed: int) -> Masks:
             (systematic sampling). If there are no more masks than draws, all of them come with their exact shares.
         seed: Of offset and places.
     """
-    if length < 63 and 2**length - 1 <= num_samples:
+    if 2**length - 1 <= num_samples:
         numbers = np.arange(1, 2**length)
         is_masked = (numbers[:, None] >> np.arange(length)) % 2 == 1
         sizes = is_masked.sum(axis=1).tolist()
@@ -95,6 +95,11 @@ def draw_masks(length: int, num_samples: int, seed: int) -> Masks:
     is_masked, which = np.unique(drawn, axis=0, return_inverse=True)
     shares = np.bincount(which.ravel(), minlength=len(is_masked)) / num_samples
     return Masks(is_masked, shares * length / is_masked.sum(axis=1))
+
+
+def num_masks(length: int, num_samples: int) -> int:
+    """Most masks that :func:`draw_masks` gives a target of ``length`` tokens: draws that fall together count once."""
+    return min(2**length - 1, num_samples)
 
 
 def log_likelihood_bounds(
