@@ -87,7 +87,9 @@ def test_a_task_s_answers_do_not_depend_on_the_tasks_beside_it(speaker):
     )
     assert [request.task_name for request in other] == ["other", "other"]
     alone = lm.generate_until(other)
-    assert lm.generate_until([*one, *other])[2:] == alone
+    *beside, again = lm.generate_until([*one, *other, other[0]])
+    assert beside[2:] == alone
+    assert again != alone[0], "the same question again in one task is another draw"
 
 
 def test_answers_are_cut_at_stop_texts_and_lengths(speaker):
