@@ -39,6 +39,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    with pytest.raises(SystemExit) as exit_:
+        run("--version")
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"slackdlm {version('slackdlm')}\n"
+
+
 def test_train_writes_model_log_and_record(trained: Path) -> None:
     record = json.loads((trained / "run" / "run.json").read_text())
     assert record["status"] == "finished"
@@ -258,12 +267,13 @@ def test_a_missing_model_is_an_error_and_no_traceback(
 def test_model_text_cannot_drive_the_terminal() -> None:
     from slackdlm.terminal import printable
 
-    shown = printable("\x1b[31mred[/bold]\x07 caf\u00e9\n\u202eevil").plain
+    shown = printable("\x1b[31mred[/bold]\x07 caf\u00e9\n\u202eevil 1\u00a0000 km").plain
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert "\u202e" not in shown
     assert "[/bold]" in shown
     assert "café\n" in shown
+    assert "1\u00a0000 km" in shown
 
 
 def test_surface_form_counts_what_each_map_changes(

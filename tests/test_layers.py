@@ -21,7 +21,7 @@ ALLOWED = {
     "training": {"errors", "parsing", "strict_json", "canvas", "models", "objectives"},
     "sampling": {"errors", "parsing", "collapse", "measurement", "models"},
     "evaluation": {"errors", "collapse", "models", "sampling", "strict_json"},
-    "report": {"errors", "evaluation"},
+    "report": {"errors", "evaluation", "terminal"},
     "chat": {"errors", "models", "sampling", "terminal"},
     "cli": {
         "parsing",

@@ -1,7 +1,4 @@
-import io
-
 import pytest
-from rich.console import Console
 
 from slackdlm.errors import DataError
 from slackdlm.report.results import checked, plain_rows, probed_panels, scored_range
@@ -15,7 +12,6 @@ from slackdlm.report.tables import (
     p_text,
     percent,
     plain_table,
-    rich_table,
     source_row,
     win_rows,
 )
@@ -121,16 +117,6 @@ def test_markdown_rows_keep_their_columns_under_hostile_labels(results):
     assert len(lines) == 2 + 8
     assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
     assert r"a\|b \<script\>\*x\*" in lines[2]
-
-
-def test_the_terminal_table_reads_no_markup(results):
-    results["arms"][0]["label"] = "[red]hot[/red]"
-    results["title"] = "[bold]t"
-    console = Console(file=io.StringIO(), width=200)
-    console.print(rich_table(results))
-    shown = console.file.getvalue()
-    assert "[red]hot[/red]" in shown
-    assert "[bold]t" in shown
 
 
 def test_panels_are_the_set_ups_that_were_probed(results):

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from rich.console import Console
 from rich.text import Text
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Fine-tune, decode, probe and evaluate masked diffusion language models "
         "with alignment-flexible supervision.",
     )
+    parser.add_argument("--version", action="version", version=f"slackdlm {version('slackdlm')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_demo(commands)
     add_train(commands)

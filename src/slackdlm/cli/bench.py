@@ -3,16 +3,12 @@
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
-
-if TYPE_CHECKING:
-    pass
+from slackdlm.terminal import table
 
 
 def add_bench(commands: Commands) -> None:
@@ -57,16 +53,14 @@ def _bench_decode(arguments: argparse.Namespace) -> None:
     with console.status("measuring; at V = 126,464 this takes minutes"):
         rows = list(bench_decode(size, repeats=arguments.repeats, device=arguments.device))
     write_rows(rows, arguments.output)
-    table = Table(title=f"{size}", title_justify="left")
-    for heading in ("algorithm", "p20 ms", "p50 ms", "p80 ms", "tokens/s", "forwards/token", "MiB"):
-        words = heading == "algorithm"
-        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
+    headings = ("algorithm", "p20 ms", "p50 ms", "p80 ms", "tokens/s", "forwards/token", "MiB")
+    lines: list[list[str]] = []
     for row in rows:
         figures = (row.p20_ms, row.p50_ms, row.p80_ms, row.tokens_per_second)
         shown = [f"{figure:.1f}" for figure in figures]
         extra = "–" if row.peak_extra_mib is None else f"{row.peak_extra_mib:.1f}"
-        table.add_row(row.provider, *shown, f"{row.forwards_per_token:.3f}", extra)
-    console.print(table)
+        lines.append([row.provider, *shown, f"{row.forwards_per_token:.3f}", extra])
+    console.print(table(f"{size}", headings, lines, words=("algorithm",), width=console.width))
     console.print(Text(f"written to {arguments.output}"))
 
 
@@ -84,13 +78,12 @@ def _bench_loss(arguments: argparse.Namespace) -> None:
     with console.status("measuring; at V = 126,464 this takes minutes"):
         rows = list(bench_loss(size, repeats=arguments.repeats, device=arguments.device))
     write_rows(rows, arguments.output)
-    table = Table(title=f"{size}", title_justify="left")
-    for heading in ("loss", "mode", "p20 ms", "p50 ms", "p80 ms", "CPU p50 ms", "extra MiB"):
-        words = heading in ("loss", "mode")
-        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
+    headings = ("loss", "mode", "p20 ms", "p50 ms", "p80 ms", "CPU p50 ms", "extra MiB")
+    lines: list[list[str]] = []
     for row in rows:
         figures = (row.p20_ms, row.p50_ms, row.p80_ms, row.cpu_p50_ms, row.peak_extra_mib)
         shown = ("–" if figure is None else f"{figure:.1f}" for figure in figures)
-        table.add_row(row.provider, row.mode, *shown)
-    console.print(table)
+        lines.append([row.provider, row.mode, *shown])
+    words = ("loss", "mode")
+    console.print(table(f"{size}", headings, lines, words=words, width=console.width))
     console.print(Text(f"written to {arguments.output}"))

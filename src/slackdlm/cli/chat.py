@@ -3,7 +3,6 @@
 import argparse
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -11,9 +10,6 @@ from rich.text import Text
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding
 from slackdlm.cli.inputs import check_model, check_recipe
-
-if TYPE_CHECKING:
-    pass
 
 GEN_LENGTH = 128
 

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -11,9 +10,6 @@ from slackdlm.cli.commands import Commands
 from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_compare(commands: Commands) -> None:
@@ -80,7 +76,8 @@ def _compare(arguments: argparse.Namespace) -> None:
             raise ConfigError(
                 "--questions and --spread plan a study: give both, with --power and without files"
             )
-        console.print(power_table([("planned", num_questions, spread)], alpha=arguments.alpha))
+        planned = [("planned", num_questions, spread)]
+        console.print(power_table(planned, alpha=arguments.alpha, width=console.width))
         return
     wanted = arguments.style_control
     check_covariates(wanted or ())
@@ -113,11 +110,11 @@ def _compare(arguments: argparse.Namespace) -> None:
     )
     for warning in found.warnings:
         console.print(Text("warning: ", style="bold yellow") + printable(warning))
-    for table in rich_tables(found):
+    for table in rich_tables(found, width=console.width):
         console.print(table)
     if arguments.power:
         told = [(cells(line).what, line.estimate.num_scored, line.spread) for line in found.lines]
-        console.print(power_table(told, alpha=settings.alpha))
+        console.print(power_table(told, alpha=settings.alpha, width=console.width))
     if arguments.output is not None:
         console.print(Text(f"report: {write_comparison(found, arguments.output)}"))
     if all(judgment.score is None for judgment in judgments):

@@ -43,82 +43,84 @@ def chosen_device(device: str | None) -> str | None:
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """How it decodes. A flag left out is None: the recipe decides, or the default of SamplerConfig."""
-    parser.add_argument(
+    group = parser.add_argument_group("decoding")
+    group.add_argument(
         "--recipe",
         type=Path,
         metavar="YAML",
         help="decoding settings from a file such as recipes/decode-slack.yaml; flags override it",
     )
-    parser.add_argument(
+    group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="override the recipe, e.g. sampler.steps=64",
     )
-    length = parser.add_mutually_exclusive_group()
+    length = group.add_mutually_exclusive_group()
     length.add_argument(
         "--gen-length",
         type=int,
         help="response tokens; the canvas has room for the slack the model was trained with too",
     )
     length.add_argument("--canvas-length", type=int, help="positions, slack and padding included")
-    parser.add_argument(
+    group.add_argument(
         "--steps", type=int, help="denoising steps (default: one per position, or by --bound)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--block-length", type=int, help="positions per block (default: the whole canvas)"
     )
-    parser.add_argument("--temperature", type=float, help="0 is greedy (default)")
-    parser.add_argument(
+    group.add_argument("--temperature", type=float, help="0 is greedy (default)")
+    group.add_argument(
         "--remasking",
         choices=["low_confidence", "random", "entropy", "margin", "threshold", "entropy_bound"],
         help="which cells are decoded next (default: low_confidence)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--bound", type=float, help="confidence of threshold, or nats of entropy_bound"
     )
-    parser.add_argument("--guidance", type=float, help="classifier-free guidance (default: none)")
+    group.add_argument("--guidance", type=float, help="classifier-free guidance (default: none)")
     for flag, what in (
         ("--forbid-end-of-text", "never propose the end of text"),
         ("--delay-end", "decode cells that propose an end last"),
         ("--delay-slack", "decode cells that propose <slack> last"),
         ("--early-stop", "rest once the text is settled; does not change it"),
     ):
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=what)
-    parser.add_argument(
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, help=what)
+    group.add_argument(
         "--spacing",
         type=int,
         help="decode cells of one step at least this far apart while there are enough (default: 1, anywhere)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--refill", type=int, help="further steps for the least certain slack (default: 0)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--cache",
         choices=["none", "prefix", "dual"],
         help="keep keys and values within a block; changes answers (default: none)",
     )
-    parser.add_argument("--seed", type=int, help="of the noise (default: 0)")
-    parser.add_argument(
+    group.add_argument("--seed", type=int, help="of the noise (default: 0)")
+    group.add_argument(
         "--batch-size", type=int, help="prompts decoded together (default: 32); changes no answer"
     )
 
 
 def add_intervention(parser: argparse.ArgumentParser) -> None:
     """What disturbs the decoding."""
-    parser.add_argument(
+    group = parser.add_argument_group("intervention")
+    group.add_argument(
         "--intervention",
         choices=["shift", "substitute", "drop", "swap"],
         help="disturb the decoding",
     )
-    parser.add_argument(
+    group.add_argument(
         "--direction", choices=["left", "right", "both"], help="of shift and swap (default: both)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--when", choices=["always", "early", "late"], help="phase it acts in (default: always)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--rate", type=float, help="share of content tokens the intervention touches"
     )
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -11,9 +10,6 @@ from rich.text import Text
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_demo(commands: Commands) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
@@ -22,7 +21,7 @@ from slackdlm.cli.decoding import (
 from slackdlm.cli.inputs import check_model, check_recipe
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
-from slackdlm.terminal import printable
+from slackdlm.terminal import printable, table
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.harness.run import HarnessResult, Score
@@ -147,23 +146,15 @@ def _harness(arguments: argparse.Namespace) -> None:
 
 
 def _show(console: Console, result: "HarnessResult", *, name: str, canvas: str) -> None:
-    table = Table(title=printable(f"{name}: lm-eval {result.document['lm_eval']}"))
-    table.title_justify = "left"
-    table.add_column("task", overflow="fold")
-    table.add_column("metric", overflow="fold")
-    for heading in ("value", "± stderr", "questions", "examples"):
-        table.add_column(heading, justify="right")
+    headings = ("task", "metric", "value", "± stderr", "questions", "examples")
+    rows: list[list[str]] = []
     for score in result.scores:
         read_by = "" if score.filter == "none" else f" by {score.filter}"
-        table.add_row(
-            printable(score.task),
-            printable(score.metric + read_by),
-            _figure(score.value),
-            _figure(score.stderr),
-            _questions(score),
-            "" if score.num_fewshot is None else str(score.num_fewshot),
-        )
-    console.print(table)
+        examples = "" if score.num_fewshot is None else str(score.num_fewshot)
+        figures = [_figure(score.value), _figure(score.stderr), _questions(score), examples]
+        rows.append([score.task, score.metric + read_by, *figures])
+    title, words = f"{name}: lm-eval {result.document['lm_eval']}", ("task", "metric")
+    console.print(table(title, headings, rows, words=words, width=console.width))
     console.print(Text(canvas))
     for what, count in result.document["unused_generation_kwargs"].items():
         console.print(Text(f"not as the task asks in {count} requests: ") + printable(what))

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import QUESTIONS_HELP
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
+from slackdlm.terminal import table
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.judges import Judge
@@ -45,7 +45,7 @@ def add_judge(commands: Commands) -> None:
 
 def add_judge_choice(parser: argparse.ArgumentParser) -> None:
     """Which judge, and how much it may be asked."""
-    add = parser.add_argument
+    add = parser.add_argument_group("judge").add_argument
     add(
         "--judge",
         choices=["openai", "local", "replay", "toy"],
@@ -143,7 +143,6 @@ def _judge(arguments: argparse.Namespace) -> None:
     finally:
         progress.stop()
     counts = judged.tally
-    table = Table(title=f"{files.benchmark}, judge {judge.name!a}", title_justify="left")
     headings = (
         "judgments",
         "scored",
@@ -154,14 +153,13 @@ def _judge(arguments: argparse.Namespace) -> None:
         "tokens",
         "USD",
     )
-    for heading in headings:
-        table.add_column(heading, justify="right")
     tokens = judged.prompt_tokens + judged.completion_tokens
     usd = "–" if judged.usd is None else f"{judged.usd:.4f}"
     figures = (counts.num_total, counts.num_scored, counts.num_failed, counts.num_unparsable)
     figures += (counts.num_out_of_range, judged.calls, tokens)
-    table.add_row(*map(str, figures), usd)
-    console.print(table)
+    title = f"{files.benchmark}, judge {judge.name}"
+    row = [*map(str, figures), usd]
+    console.print(table(title, headings, [row], width=console.width))
     console.print(Text(f"{judged.new_calls} new calls; judgments: {files.output}"))
     check_missing(judged, max_missing=arguments.max_missing)
 

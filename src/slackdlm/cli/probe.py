@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
@@ -16,7 +15,7 @@ from slackdlm.cli.inputs import check_files, check_model, check_recipe
 from slackdlm.cli.judge import add_judge_choice, judge_of
 from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.terminal import printable
+from slackdlm.terminal import printable, table
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.judgments import Game
@@ -159,13 +158,9 @@ def _probe(arguments: argparse.Namespace) -> None:
         "decoding seeds": plan.num_seeds,
     }
     page = write_probe({**result, "settings": settings}, arguments.output)
-    table = Table(title=Text(f"{arguments.benchmark}, judge {judge.name}"), title_justify="left")
-    for name in HEAD:
-        words = name in ("arm", "kind")
-        table.add_column(name, justify="left" if words else "right", overflow="fold")
-    for texts in cells(result):
-        table.add_row(*(printable(text) for text in texts))
-    console.print(table)
+    title = f"{arguments.benchmark}, judge {judge.name}"
+    words = ("arm", "kind")
+    console.print(table(title, HEAD, cells(result), words=words, width=console.width))
     for text in [*result["warnings"], *sentences(result)]:
         console.print(printable(f"• {text}"))
     calls = sum(run.new_calls for run in runs)

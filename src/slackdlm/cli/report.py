@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -10,9 +9,6 @@ from rich.text import Text
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_report(commands: Commands) -> None:

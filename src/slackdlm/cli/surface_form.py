@@ -4,19 +4,15 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.inputs import check_files, check_model
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
-from slackdlm.terminal import printable
-
-if TYPE_CHECKING:
-    pass
+from slackdlm.terminal import table
 
 
 def add_surface_form(commands: Commands) -> None:
@@ -61,25 +57,20 @@ def _surface_form(arguments: argparse.Namespace) -> None:
     if not 0 <= low <= high < 1000:
         raise ConfigError(f"--slack-ratio: expected 0 <= LOW <= HIGH < 1000, got {low} {high}")
     tokenizer, slack_id = answers_tokenizer(answers, arguments.tokenizer)
-    table = Table(
-        title=f"{len(answers)} answers: canvas, fill with the true path, collapse",
-        title_justify="left",
-    )
-    for heading in ("collapse", "answers changed", "final values changed", "examples", "dropped"):
-        table.add_column(heading)
+    title = f"{len(answers)} answers: canvas, fill with the true path, collapse"
+    headings = ("collapse", "answers changed", "final values changed", "examples", "dropped")
+    rows: list[list[str]] = []
     for mode in ("slack", "graves"):
         found = survey(
             answers, tokenizer, slack_id=slack_id, mode=mode, slack_ratio=(low, high), seed=arguments.seed
         )  # fmt: skip
         examples = ", ".join(f"{before} -> {after}" for before, after in found.examples)
-        table.add_row(
-            mode,
-            f"{found.num_changed} / {found.num_answers}",
-            f"{found.num_finals_changed} / {found.num_finals}",
-            printable(examples),
-            _kinds(found.dropped),
-        )
-    Console().print(table)
+        changed = f"{found.num_changed} / {found.num_answers}"
+        finals = f"{found.num_finals_changed} / {found.num_finals}"
+        rows.append([mode, changed, finals, examples, _kinds(found.dropped)])
+    console = Console()
+    words = ("collapse", "examples", "dropped")
+    console.print(table(title, headings, rows, words=words, width=console.width))
 
 
 def _surface_of_answers(arguments: argparse.Namespace) -> None:
@@ -101,22 +92,20 @@ def _surface_of_answers(arguments: argparse.Namespace) -> None:
         for file in arguments.files
         for answer in check_answers(file, decode, slack_id=loaded.slack_id, eos_ids=loaded.eos_ids)
     ]
-    table = Table(title=f"{len(found)} answered turns", title_justify="left")
-    for heading in ("system", "collapse", "changed", "merging would change", "merging would drop"):
-        table.add_column(heading, overflow="fold")
+    headings = ("system", "collapse", "changed", "merging would change", "merging would drop")
+    rows: list[list[str]] = []
     for system, mode in dict.fromkeys((one.system, one.collapse) for one in found):
         own = [one for one in found if (one.system, one.collapse) == (system, mode)]
         dropped: Counter[str] = Counter()
         for one in own:
             dropped.update(dict(one.dropped))
-        table.add_row(
-            printable(system),
-            printable(mode),
-            f"{sum(one.is_changed for one in own)} / {len(own)}",
-            f"{sum(one.would_change for one in own)} / {len(own)}",
-            _kinds(dropped),
-        )
-    Console().print(table)
+        changed = f"{sum(one.is_changed for one in own)} / {len(own)}"
+        merged = f"{sum(one.would_change for one in own)} / {len(own)}"
+        rows.append([system, mode, changed, merged, _kinds(dropped)])
+    console = Console()
+    title = f"{len(found)} answered turns"
+    words = ("system", "collapse", "merging would drop")
+    console.print(table(title, headings, rows, words=words, width=console.width))
     if arguments.output is not None:
         write_rows(arguments.output, (one._asdict() for one in found))
 

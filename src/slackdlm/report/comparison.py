@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from slackdlm.evaluation.comparison import Comparison, JudgeReport, Line
@@ -17,6 +17,7 @@ from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questio
 from slackdlm.report.page import environment, style_sheet
 from slackdlm.report.results import drawable
 from slackdlm.report.tables import MISSING, count, interval, markdown_text, number, p_text
+from slackdlm.terminal import table
 
 HEAD = (
     "comparison",
@@ -203,18 +204,14 @@ def page(comparison: Comparison) -> str:
     )
 
 
-def rich_tables(comparison: Comparison) -> list[Table | Text]:
-    """One table per benchmark with its remarks, then the judges, for a terminal; no text is read as markup."""
-    found: list[Table | Text] = []
+def rich_tables(comparison: Comparison, *, width: int) -> list[Group | Text]:
+    """One table per benchmark with its remarks, then the judges, for a terminal of this width."""
+    found: list[Group | Text] = []
     for (benchmark, judge), lines in benchmarks(comparison).items():
-        table = Table(title=Text(f"{benchmark}, judged by {judge}"), title_justify="left")
-        for name in HEAD[:-1]:
-            words = name in ("comparison", "verdict")
-            table.add_column(name, justify="left" if words else "right", overflow="fold")
-        for line in lines:
-            shown = cells(line)
-            table.add_row(*(Text(text) for text in _columns(shown)[:-1]))
-        found += [table, *(Text(f"• {text}") for text in _remarks(lines))]
+        rows = [_columns(cells(line))[:-1] for line in lines]
+        title, words = f"{benchmark}, judged by {judge}", ("comparison", "verdict")
+        found.append(table(title, HEAD[:-1], rows, words=words, width=width))
+        found += [Text(f"• {text}") for text in _remarks(lines)]
     found += [
         Text(f"• {_named(report)}: {' '.join(judge_sentences(report))}")
         for report in comparison.judges
@@ -222,26 +219,18 @@ def rich_tables(comparison: Comparison) -> list[Table | Text]:
     return found
 
 
-def power_table(rows: Sequence[tuple[str, int, float | None]], *, alpha: float) -> Table:
+def power_table(
+    rows: Sequence[tuple[str, int, float | None]], *, alpha: float, width: int
+) -> Group:
     """What so many questions of such a spread can show, and how many smaller effects need.
 
     Args:
         rows: What, questions, and standard deviation per question in the unit of the score; without one, left out.
         alpha: Two-sided level.
+        width: Of the terminal, in characters.
     """
-    table = Table(
-        title=Text(f"power: smallest true effect found at {alpha:g} with probability 0.8"),
-        title_justify="left",
-    )
-    for name in (
-        "what",
-        "questions",
-        "spread",
-        "effect",
-        "questions for half of it",
-        "for a fifth",
-    ):
-        table.add_column(name, justify="left" if name == "what" else "right", overflow="fold")
+    headings = ("what", "questions", "spread", "effect", "questions for half of it", "for a fifth")
+    lines: list[list[str]] = []
     for what, num_questions, spread in rows:
         if spread is None:
             continue
@@ -250,9 +239,10 @@ def power_table(rows: Sequence[tuple[str, int, float | None]], *, alpha: float) 
             count(questions_needed(spread, effect / part, alpha=alpha)) if effect > 0 else MISSING
             for part in (2, 5)
         ]
-        shown = [drawable(what), count(num_questions), number(spread), number(effect), *needed]
-        table.add_row(*(Text(text) for text in shown))
-    return table
+        figures = [count(num_questions), number(spread), number(effect), *needed]
+        lines.append([drawable(what), *figures])
+    title = f"power: smallest true effect found at {alpha:g} with probability 0.8"
+    return table(title, headings, lines, words=("what",), width=width)
 
 
 def latex_text(text: str) -> str:

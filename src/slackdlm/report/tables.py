@@ -4,9 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.table import Table
-from rich.text import Text
-
 from slackdlm.report.results import METRICS, Results, arm_labels, plain_rows, temperatures
 
 MISSING = "–"
@@ -208,22 +205,6 @@ def dose_rows(results: Results) -> list[dict[str, str]]:
             }
         )
     return rows
-
-
-def rich_table(results: Results) -> Table:
-    """The main table for a terminal; no text is read as markup."""
-    table = Table(title=Text(results["title"]), caption="95 % intervals, questions as the unit")
-    for name in ("temperature", "steps", "arm"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for name in columns_with_values(results):
-        table.add_column(METRICS[name][0], justify="right")
-    table.add_column("n", justify="right")
-    for group in plain_table(results):
-        for row in group.rows:
-            cells = [f"{entry.value} {entry.interval}".strip() for entry in row.entries]
-            words = [f"{group.temperature:g}", str(row.steps), row.label, *cells, row.scored]
-            table.add_row(*(Text(word) for word in words))
-    return table
 
 
 def markdown_table(results: Results) -> str:
