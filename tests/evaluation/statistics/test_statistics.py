@@ -357,6 +357,20 @@ def test_a_falling_score_is_seen_and_a_flat_one_is_not():
     assert flat.p_value > 0.05
 
 
+@pytest.mark.parametrize("level", [0.5, 1.0, 1 / 3])
+@pytest.mark.parametrize("doses", [[0, 0.05, 0.2], [0, 0.01, 0.02, 0.05, 0.1], [0, 0.07]])
+def test_scores_that_never_move_are_no_trend(level, doses):
+    doses = array(*doses)
+    found = dose_trend(np.full((doses.size, 16), level), doses, rng=rng(), num_resamples=FEW)
+    assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_scores_that_fall_and_rise_as_much_are_no_trend():
+    table = np.tile(array(1 / 3, 0.1, 1 / 3)[:, None], (1, 16))
+    found = dose_trend(table, array(0.1, 0.2, 0.3), rng=rng(), num_resamples=FEW)
+    assert (found.value, found.p_value) == (0, 1)
+
+
 def test_equal_doses_are_refused():
     with pytest.raises(DataError, match="distinct"):
         dose_trend(np.ones((2, 3)), array(0.1, 0.1), rng=rng())
