@@ -291,6 +291,18 @@ def test_surface_form_counts_what_each_map_changes(
     assert graves.count("8 / 8") == 2
 
 
+def test_surface_form_without_final_values_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gold.jsonl"
+    file.write_text("".join(json.dumps({"answer": f"it is {n}00"}) + "\n" for n in range(1, 9)))
+    assert run("surface-form", file) == 0
+    shown = capsys.readouterr().out
+    assert "0 / 0" not in shown
+    assert shown.count("none found") == 2
+    assert "No final value was found: GSM8K's answers end with one behind ####." in shown
+
+
 def test_bench_loss_prints_and_writes_every_provider(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

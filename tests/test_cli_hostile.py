@@ -146,12 +146,12 @@ def test_the_hub_out_of_reach_is_one_short_message(capsys, monkeypatch):
 def test_a_full_disk_is_one_message_and_leaves_no_half_of_a_file(
     capsys, monkeypatch, tmp_path, results
 ):
-    def full(self: Path, data: bytes) -> int:
-        self.touch()
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     message = error(capsys, "report", results, "--output", tmp_path / "out")
+    assert f"{tmp_path / 'out'}/" in message
     assert "No space left on device" in message
     assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == []
 

@@ -2,6 +2,7 @@
 
 import csv
 import ctypes
+import io
 import platform
 import statistics
 import time
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from slackdlm.atomic import write_text
 from slackdlm.errors import ConfigError
 
 
@@ -44,10 +46,11 @@ def check_benchmark(*, repeats: int, device: str) -> None:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """At least one row of figures as CSV, one column per key of the first; a missing number is an empty cell."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def now(device: torch.device) -> float:

@@ -53,8 +53,9 @@ class JudgeServer(ThreadingHTTPServer):
         forever: bool = False,
         retry_after: str = "0.05",
         reply: Reply | None = None,
+        port: int = 0,
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
         self.reply = reply or _verdict
         self.faults = list(faults)
         self.forever = forever

@@ -87,6 +87,27 @@ def test_preferences_are_probabilities_of_both_orders(
     assert {"leaderboard's win rate", name, "its low", "its high"} == figures[0][1].keys()
     shown = capsys.readouterr().out
     assert "length-controlled" in " ".join(shown.split())
+    gamed = [f"g,{0.2 + n / 20},{n},{(-1) ** n * 0.5},{n - 4}" for n in range(8)]
+    header = "model,preference,index,std_delta_len,instruction_difficulty"
+    (tmp_path / "df_gamed.csv").write_text("\n".join([header, *gamed]))
+    flags = [
+        "compare",
+        tmp_path / "j.jsonl",
+        "--resamples",
+        200,
+        "--gamed",
+        tmp_path / "df_gamed.csv",
+    ]
+    assert run(*flags, tmp_path / "questions.json") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "length-controlled win rate " in shown
+    assert "minimal variant" not in shown
+    told = json.loads((tmp_path / "questions.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps([*told[1:], {"instruction": "Other."}]))
+    assert run(*flags, tmp_path / "other.json") == 2
+    assert "1 judged instructions are not in the question file" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_without_probabilities_the_other_variant_is_named_and_never_taken(

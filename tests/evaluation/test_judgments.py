@@ -35,7 +35,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     grades = [GRADE, replace(GRADE, score=0.0, status="out_of_range", turn=2)]
     write_judgments(file, grades)
     assert read_grades(file) == grades
-    assert not file.with_name("judgments.jsonl.part").exists()
+    assert list(file.parent.iterdir()) == [file]
 
 
 @given(st.lists(st.tuples(texts, st.sampled_from([0, 1]), st.floats(0, 1)), min_size=1, max_size=4))

@@ -90,6 +90,11 @@ def test_games_that_are_missing_end_with_an_error_behind_the_report(folder, caps
         (("--arm", "x=m+"), "expected NAME=MODEL"),
         (("--benchmark", "arena"), "unknown 'arena'"),
         (("--benchmark", "mt-bench"), "grades single answers"),
+        (
+            ("--benchmark", "creative-writing"),
+            "creative-writing grades single answers; the probe compares each with the undisturbed one. Use a "
+            "benchmark of pairs",
+        ),
         (("--first", "0"), "--first: expected at least 1"),
         (("--rates", "0"), "rates must be above 0"),
         (("--kinds", "jump"), "unknown kind 'jump'"),

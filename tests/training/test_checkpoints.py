@@ -1,4 +1,3 @@
-import json
 import logging
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from slackdlm.training.checkpoints import (
     keep_newest,
     latest_complete,
     seal,
-    write_json,
 )
 
 
@@ -101,11 +99,3 @@ def test_a_discarded_checkpoint_is_gone(tmp_path: Path) -> None:
     discard(folder)
     discard(folder)
     assert not folder.exists()
-
-
-def test_json_is_replaced_whole(tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
-    write_json(file, {"a": 1})
-    with pytest.raises(ValueError, match="Out of range float values"):
-        write_json(file, {"a": float("nan")})
-    assert json.loads(file.read_text()) == {"a": 1}

@@ -38,10 +38,10 @@ def add_compare(commands: Commands) -> None:
     )
     parser.add_argument(
         "--gamed",
-        type=Path,
-        metavar="FILE",
-        help="AlpacaEval's df_gamed.csv, for its length-controlled win rate as published; expects judgments in the "
-        "order of the published questions",
+        nargs=2,
+        metavar=("CSV", "QUESTIONS"),
+        help="AlpacaEval's df_gamed.csv and its question file (a path or alpaca-eval), for its length-controlled win "
+        "rate as published",
     )
     parser.add_argument("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
     parser.add_argument("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
@@ -61,10 +61,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         check_output_folder("--output", arguments.output)
     from slackdlm.evaluation.answer_files import read_answer_file, style_of
+    from slackdlm.evaluation.benchmarks.alpaca_eval import read_questions
     from slackdlm.evaluation.benchmarks.creative_writing import read_criteria
     from slackdlm.evaluation.compare import compare
     from slackdlm.evaluation.comparison import Settings
     from slackdlm.evaluation.judgment_files import read_judgment_file
+    from slackdlm.evaluation.question_source import question_file
     from slackdlm.evaluation.statistics.length_control import read_gamed
     from slackdlm.evaluation.statistics.style_control import COVARIATES, check_covariates
     from slackdlm.report.comparison import cells, power_table, rich_tables, write_comparison
@@ -96,6 +98,11 @@ def _compare(arguments: argparse.Namespace) -> None:
     if arguments.answers:
         style = style_of([a for file in arguments.answers for a in read_answer_file(file)])
     criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
+    gamed = None
+    if arguments.gamed is not None:
+        table, questions = arguments.gamed
+        ids = [question.id for question in read_questions(question_file(questions))]
+        gamed = read_gamed(Path(table), question_ids=ids)
     judgments = [
         judgment
         for file in arguments.judgments
@@ -106,7 +113,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         settings=settings,
         style=None if style is None else style.metadata,
         lengths=None if style is None else style.lengths,
-        gamed=None if arguments.gamed is None else read_gamed(arguments.gamed),
+        gamed=gamed,
     )
     for warning in found.warnings:
         console.print(Text("warning: ", style="bold yellow") + printable(warning))

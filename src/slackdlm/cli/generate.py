@@ -26,6 +26,7 @@ from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.answering import Shard
+    from slackdlm.evaluation.answers import BenchmarkName
     from slackdlm.evaluation.benchmarks.items import Question
     from slackdlm.models.loaded import LoadedModel
     from slackdlm.sampling.intervention import ShiftIntervention
@@ -151,6 +152,9 @@ def add_answer(commands: Commands) -> None:
     )
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, required=True, help="answers.jsonl")
+    parser.add_argument(
+        "--export", type=Path, help="the answers in the format of the benchmark's own tools too"
+    )
     parser.add_argument("--name", help="name of this system in the file (default: the model's)")
     parser.add_argument("--device", help="default: the process's GPU, or the CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
@@ -173,11 +177,14 @@ def _answer(arguments: argparse.Namespace) -> None:
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
     config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
     check_first(arguments.first)
+    if arguments.benchmark is None:
+        refuse_beside("without --benchmark", ("--export", arguments.export))
     shard = shard_from_environment()
     questions = read_benchmark_questions(
         file, arguments.benchmark, column=arguments.column, first=arguments.first
     )
     check_output_file("--output", arguments.output, file)
+    check_output_file("--export", arguments.export, file, arguments.output)
     check_output(arguments.output)
     loaded = load_model(
         arguments.model,
@@ -188,7 +195,15 @@ def _answer(arguments: argparse.Namespace) -> None:
     if shard.rank == 0:
         Console(stderr=True).print(Text(chosen.canvas, style="dim"))
     _write_answers(
-        loaded, questions, config, disturbance, arguments.output, name=arguments.name, shard=shard
+        loaded,
+        questions,
+        config,
+        disturbance,
+        arguments.output,
+        name=arguments.name,
+        shard=shard,
+        benchmark=arguments.benchmark,
+        export=arguments.export,
     )
 
 
@@ -201,11 +216,14 @@ def _write_answers(
     *,
     name: str | None = None,
     shard: "Shard | None" = None,
+    benchmark: "BenchmarkName | None" = None,
+    export: Path | None = None,
 ) -> None:
     """Answer with a progress bar, then say what was written and what is missing."""
     from rich.progress import Progress
 
     from slackdlm.evaluation.answering import ALONE, answer_questions
+    from slackdlm.evaluation.answers import read_answers, write_benchmark_answers
 
     shard = shard or ALONE
     share = questions[shard.rank :: shard.world_size]
@@ -226,6 +244,9 @@ def _write_answers(
         Console().print(f"process {shard.rank} of {shard.world_size}: its share is done")
         return
     Console().print(Text(f"{answered.num_answers} answers: {answered.output}"))
+    if export is not None and benchmark is not None and answered.num_answers:
+        write_benchmark_answers(export, read_answers(output), questions, benchmark)
+        Console().print(Text(f"for {benchmark}'s own tools: {export}"))
     if answered.unanswered:
         first = answered.unanswered[0]
         raise DataError(

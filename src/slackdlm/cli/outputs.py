@@ -15,6 +15,10 @@ def check_output_file(flag: str, output: Path | None, *inputs: Path | None) -> N
         return
     if output.is_dir():
         raise ConfigError(f"{flag} {output}: is a folder; give a file")
+    if output.exists() and not output.is_file():
+        raise ConfigError(
+            f"{flag} {output}: is a device or a pipe; give a file that can be replaced"
+        )
     for given in inputs:
         if given is not None and given.exists() and output.exists() and output.samefile(given):
             raise ConfigError(

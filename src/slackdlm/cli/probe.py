@@ -73,14 +73,12 @@ def _probe(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.answers import check_first
     from slackdlm.evaluation.judging import Budget
     from slackdlm.evaluation.judgments import read_games
-    from slackdlm.evaluation.protocols import judging_protocol
     from slackdlm.report.probe import HEAD, cells, sentences, write_probe
     from slackdlm.studies import probe
     from slackdlm.studies.probe_plan import ProbePlan, check_arms
     from slackdlm.studies.probe_result import probe_result
 
-    protocol = judging_protocol(arguments.benchmark)
-    probe.check_protocol(protocol)
+    protocol = probe.pair_protocol(arguments.benchmark)
     check_first(arguments.first)
     arms = [_arm(text, device=arguments.device) for text in arguments.arm]
     check_arms(arms)

@@ -42,7 +42,7 @@ def _surface_form(arguments: argparse.Namespace) -> None:
     check_model(arguments.tokenizer)
     check_output_file("--output", arguments.output, *arguments.files)
     from slackdlm.evaluation.surface_form import gold_texts, has_canvases
-    from slackdlm.studies.surface_form import answers_tokenizer, survey
+    from slackdlm.studies.surface_form import answers_tokenizer, final_value, survey
 
     with_canvases = [has_canvases(file) for file in arguments.files]
     if any(with_canvases):
@@ -67,10 +67,13 @@ def _surface_form(arguments: argparse.Namespace) -> None:
         examples = ", ".join(f"{before} -> {after}" for before, after in found.examples)
         changed = f"{found.num_changed} / {found.num_answers}"
         finals = f"{found.num_finals_changed} / {found.num_finals}"
+        finals = finals if found.num_finals else "none found"
         rows.append([mode, changed, finals, examples, _kinds(found.dropped)])
     console = Console()
     words = ("collapse", "examples", "dropped")
     console.print(table(title, headings, rows, words=words, width=console.width))
+    if all(final_value(answer) is None for answer in answers):
+        console.print("No final value was found: GSM8K's answers end with one behind ####.")
 
 
 def _surface_of_answers(arguments: argparse.Namespace) -> None:

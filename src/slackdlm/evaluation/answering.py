@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.journal import Entry, Journal, item_key
-from slackdlm.evaluation.jsonl import Row, dump
+from slackdlm.evaluation.jsonl import Row, write_rows
 from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.loading import LoadedModel
 from slackdlm.sampling.intervention import ShiftIntervention
@@ -261,32 +261,23 @@ class _Run:
     def write(self, output: Path, journals: Sequence[Journal], *, system: str) -> Answered | None:
         """Merge all journals into the output; ``None`` if another process has yet to answer something."""
         unanswered: list[Unanswered] = []
-        num_answers = 0
-        part = output.with_name(f".{output.name}.{os.getpid()}.part")
-        try:
-            with part.open("w", encoding="utf-8", newline="\n") as stream:
-                for row, question in enumerate(self.questions):
-                    for turn in range(1, 2 + len(question.later_turns)):
-                        item = self.item(row, turn, journals)
-                        if item is None:
-                            error = "the turn before has no answer"
-                            unanswered.append(Unanswered(question.id, turn, error))
-                            continue
-                        entry = _find(item.key, journals)
-                        if entry is None:
-                            return None
-                        if entry.status == "failed":
-                            unanswered.append(Unanswered(question.id, turn, entry.payload["error"]))
-                            continue
-                        line = self._line(item, question, entry.payload, system=system)
-                        stream.write(dump(line) + "\n")
-                        num_answers += 1
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(output)
-        finally:
-            part.unlink(missing_ok=True)
-        return Answered(output, len(self.questions), num_answers, unanswered)
+        lines: list[Row] = []
+        for row, question in enumerate(self.questions):
+            for turn in range(1, 2 + len(question.later_turns)):
+                item = self.item(row, turn, journals)
+                if item is None:
+                    error = "the turn before has no answer"
+                    unanswered.append(Unanswered(question.id, turn, error))
+                    continue
+                entry = _find(item.key, journals)
+                if entry is None:
+                    return None
+                if entry.status == "failed":
+                    unanswered.append(Unanswered(question.id, turn, entry.payload["error"]))
+                else:
+                    lines.append(self._line(item, question, entry.payload, system=system))
+        write_rows(output, lines)
+        return Answered(output, len(self.questions), len(lines), unanswered)
 
     def _line(self, item: _Item, question: Question, payload: Row, *, system: str) -> Row:
         return {

@@ -1,5 +1,6 @@
 """Questions in, answers out: the files of our own format, one JSON object a line."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -88,6 +89,24 @@ def read_benchmark_questions(
         "alpaca-eval": alpaca_eval.read_questions,
     }[benchmark]
     return read(path)[:first]
+
+
+def write_benchmark_answers(
+    path: Path, answers: Sequence[Answer], questions: Sequence[Question], benchmark: BenchmarkName
+) -> None:
+    """Answers in the format that the benchmark's own tools read.
+
+    Arena-Hard's version is that of the questions. Its style metadata are left out: they count tokens by GPT-4o's
+    tokenizer.
+    """
+    if benchmark == "arena-hard":
+        old = questions[0].category == "arena-hard-v0.1"
+        arena_hard.write_answers(path, answers, version="v0.1" if old else "v2.0")
+    elif benchmark == "creative-writing":
+        creative_writing.write_answers(path, answers, questions)
+    else:
+        own = {"mt-bench": mt_bench, "wildbench": wildbench, "alpaca-eval": alpaca_eval}
+        own[benchmark].write_answers(path, answers)
 
 
 def check_first(first: int | None) -> None:

@@ -5,6 +5,7 @@ blanked.
 """
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,10 @@ from slackdlm.evaluation.judges import Call, CallFailed, Reply, estimate_tokens,
 OPENAI_URL = "https://api.openai.com/v1"
 LONGEST_WAIT = 900.0
 """Seconds of a Retry-After that are waited for."""
+CONNECT_SECONDS = 10.0
+"""Within which a connection must come about."""
+_NOT_REACHED = ("ConnectError", "ConnectTimeout", "ProxyError")
+"""Errors of httpx or httpx2, whichever the client is built on, that mean that no server was met."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +108,15 @@ class EndpointJudge:
                 raise ConfigError(
                     f"judge: the environment variable {config.key_variable} is not set; put the key there"
                 )
+        connect = min(CONNECT_SECONDS, config.timeout)
         self._client = openai.OpenAI(
             base_url=config.base_url,
             api_key=self._key or "none",
-            timeout=config.timeout,
+            timeout=openai.Timeout(config.timeout, connect=connect),
             max_retries=config.max_retries,
         )
+        self._contact_lock = threading.Lock()
+        self._contact: ConfigError | Literal["none", "made"] = "none"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -125,7 +133,11 @@ class EndpointJudge:
         return self._usd(2 * estimate_tokens(call.messages), self._max_tokens(call))
 
     def reply(self, call: Call) -> Reply:
-        """One request, tried again by the client as the server asks."""
+        """One request, tried again by the client as the server asks.
+
+        The first call of all finds out, within seconds and without a retry, whether there is a server at all.
+        """
+        self._make_contact()
         try:
             answer = self._client.chat.completions.with_raw_response.create(**self._request(call))
             return self._read(answer.http_response.text, first_token=call.first_token)
@@ -150,6 +162,24 @@ class EndpointJudge:
             raise CallFailed(f"{self._safe(error)} ({self.config.base_url})", again=True) from None
         except (openai.OpenAIError, DataError, UnicodeError) as error:
             raise CallFailed(self._safe(error), again=True) from None
+
+    def _make_contact(self) -> None:
+        """Ask once whether anything answers there, whatever it says; ConfigError, at once and for all calls, if not."""
+        with self._contact_lock:
+            if self._contact == "none":
+                client = self._client.with_options(max_retries=0, timeout=CONNECT_SECONDS)
+                self._contact = "made"
+                try:
+                    client.models.with_raw_response.list()
+                except openai.OpenAIError as error:
+                    if type(error.__cause__).__name__ in _NOT_REACHED:
+                        reason = self._blank(str(error.__cause__) or "no connection in time")[:200]
+                        self._contact = ConfigError(
+                            f"judge: nothing answers at {self.config.base_url} ({reason}); start the server, or check "
+                            "--base-url and the network. Nothing was asked"
+                        )
+            if isinstance(self._contact, ConfigError):
+                raise self._contact
 
     def _request(self, call: Call) -> dict[str, Any]:
         config = self.config

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from slackdlm import strict_json
+from slackdlm.atomic import write_text
 from slackdlm.errors import DataError
 
 Row = dict[str, Any]
@@ -86,23 +87,6 @@ def write_rows(path: Path, rows: Iterable[Row], *, ascii_only: bool = False) -> 
 def write_items(path: Path, rows: Sequence[Row]) -> None:
     """One JSON list; the file is replaced only when all of it is there."""
     write_text(path, dump(list(rows), indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """UTF-8 with line feeds, as `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Make the folder and write the file, which is replaced only when all of it is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def dump(value: object, *, ascii_only: bool = False, indent: int | None = None) -> str:

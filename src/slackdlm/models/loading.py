@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
+from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, one_line
 from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
@@ -198,7 +199,7 @@ def save_model(
     path = Path(folder) / "config.json"
     name = str(target or model.dtype).removeprefix("torch.")
     config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": name, "torch_dtype": name}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, config, sort_keys=True)
     loaded.tokenizer.save_pretrained(folder)
     if loaded.record is not None:
         write_record(loaded.record, Path(folder))
@@ -210,8 +211,7 @@ def _save_dream_files(loaded: LoadedModel, folder: Path, config: DreamConfig) ->
     """What the published code cannot load Dream without: the ids once more, and the merges."""
     keys = ("bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id")
     ids = {key: getattr(config, key, None) for key in keys}
-    text = json.dumps({"_from_model_config": True} | ids, indent=2)
-    (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "generation_config.json", {"_from_model_config": True} | ids)
     loaded.tokenizer.backend_tokenizer.model.save(str(folder))
 
 

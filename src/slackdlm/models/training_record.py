@@ -1,10 +1,10 @@
 """How was this model trained to write? A small file beside its weights, from which decoding takes its canvas."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.parsing import build
@@ -44,8 +44,7 @@ class TrainingRecord:
 
 def write_record(record: TrainingRecord, folder: Path) -> None:
     """Write it beside the weights or the adapter."""
-    text = json.dumps(asdict(record), indent=2)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / FILE, asdict(record))
 
 
 def read_record(folder: Path) -> TrainingRecord | None:

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from rich.console import Group
 from rich.text import Text
 
+from slackdlm.atomic import write_text
 from slackdlm.evaluation.comparison import Comparison, JudgeReport, Line
-from slackdlm.evaluation.jsonl import write_bytes
 from slackdlm.evaluation.judgment_files import READING
 from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
 from slackdlm.report.page import environment, style_sheet
@@ -59,7 +59,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
         "comparison.json": json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n",
     }
     for name, text in texts.items():
-        write_bytes(folder / name, text.encode())
+        write_text(folder / name, text)
     return folder / "comparison.html"
 
 

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from slackdlm.atomic import write_bytes, write_text
 from slackdlm.errors import DataError
-from slackdlm.evaluation.jsonl import write_bytes
 from slackdlm.report import plots, replay, tables
 from slackdlm.report.results import METRICS, Results, arm_labels, checked, clean, probed_panels
 from slackdlm.report.results import temperatures as all_temperatures
@@ -60,9 +60,9 @@ def write_report(results: Results, folder: Path) -> Path:
                 "dark": data_uri(plots.to_svg(dark)),
             }
         )
-    write_bytes(folder / "table.md", tables.markdown_table(results).encode())
+    write_text(folder / "table.md", tables.markdown_table(results))
     page = folder / "report.html"
-    write_bytes(page, render(results, images).encode())
+    write_text(page, render(results, images))
     return page
 
 
@@ -165,7 +165,7 @@ def write_replay(
             **_player(shown),
         )
     )
-    write_bytes(file, page.encode())
+    write_text(file, page)
 
 
 def environment() -> Environment:

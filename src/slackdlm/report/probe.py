@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from slackdlm.evaluation.jsonl import write_bytes
+from slackdlm.atomic import write_bytes, write_text
 from slackdlm.report import plots
 from slackdlm.report.page import data_uri, environment, flatten, style_sheet
 from slackdlm.report.results import clean
@@ -32,9 +32,9 @@ def write_probe(result: Mapping[str, Any], folder: Path) -> Path:
     shown: dict[str, Any] = clean(dict(result))
     light, dark = (plots.probe_figure(shown, theme) for theme in (plots.LIGHT, plots.DARK))
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    write_bytes(folder / "probe.json", text.encode())
+    write_text(folder / "probe.json", text)
     write_bytes(folder / "probe.png", plots.to_png(light))
-    write_bytes(folder / "probe.md", markdown(shown).encode())
+    write_text(folder / "probe.md", markdown(shown))
     page = (
         environment()
         .get_template("probe.html.jinja")
@@ -50,7 +50,7 @@ def write_probe(result: Mapping[str, Any], folder: Path) -> Path:
             style=Markup(style_sheet()),  # ours
         )
     )
-    write_bytes(folder / "probe.html", page.encode())
+    write_text(folder / "probe.html", page)
     return folder / "probe.html"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from slackdlm.atomic import write_text
 from slackdlm.errors import DataError
 from slackdlm.sampling.decoding import Commit, Generation
 
@@ -56,8 +57,5 @@ def write_traces(answers: Iterable[Generation], file: Path) -> None:
     Raises:
         DataError: If an answer was decoded without ``trace``.
     """
-    part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8") as stream:
-        for answer in answers:
-            stream.write(json.dumps(trace_row(answer), separators=(",", ":")) + "\n")
-    part.replace(file)
+    rows = (json.dumps(trace_row(answer), separators=(",", ":")) for answer in answers)
+    write_text(file, "".join(row + "\n" for row in rows))

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from slackdlm.atomic import write_json
 from slackdlm.errors import ConfigError
+from slackdlm.evaluation.jsonl import write_rows
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model
 from slackdlm.models.tokenizer import train_tokenizer
@@ -31,7 +33,6 @@ from slackdlm.studies.objective_comparison import PROBED, Arm, paper_arms
 from slackdlm.studies.shift_sensitivity import Condition
 from slackdlm.studies.toy_language import Task, vocabulary, write_tasks
 from slackdlm.studies.workers import Job, num_lines, run_jobs
-from slackdlm.training.checkpoints import write_json
 from slackdlm.training.data import encode_samples, read_dialogues
 from slackdlm.training.provenance import environment
 from slackdlm.training.run import train_samples
@@ -167,8 +168,7 @@ def _write_tasks(plan: DemoPlan, folder: Path) -> list[Task]:
     questions = write_tasks(plan.num_questions, seed=2, unlike=prompts)
     for name, tasks in (("train", train), ("questions", questions)):
         rows = ({"prompt": task.prompt, "response": task.story} for task in tasks)
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_rows(folder / f"{name}.jsonl", rows)
     return questions
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from slackdlm.evaluation.jsonl import write_rows
 from slackdlm.evaluation.statistics import (
     average_over_seeds,
     benjamini_hochberg,
@@ -69,7 +70,6 @@ class Cell(NamedTuple):
 
 def judge_answers(answers: Iterable[Path], file: Path) -> None:
     """Judge every answer exactly; one ``judgments.jsonl``, whole or not at all."""
-    part = file.with_suffix(".part")
     keep = (
         "arm",
         "training_seed",
@@ -80,16 +80,17 @@ def judge_answers(answers: Iterable[Path], file: Path) -> None:
         "rate",
         "question",
     )
-    with part.open("w", encoding="utf-8") as stream:
-        for source in answers:
-            for line in source.read_text(encoding="utf-8").splitlines():
-                answer: dict[str, Any] = json.loads(line)
-                verdict = judge(answer["prompt"], answer["text"])
-                row = {key: answer[key] for key in keep}
-                row |= verdict._asdict()
-                row |= {key: answer[key] for key in ("slack_share", "forwards", "dose", "text")}
-                stream.write(json.dumps(row) + "\n")
-    part.replace(file)
+    rows: list[dict[str, Any]] = []
+    for source in answers:
+        for line in source.read_text(encoding="utf-8").splitlines():
+            answer: dict[str, Any] = json.loads(line)
+            verdict = judge(answer["prompt"], answer["text"])
+            row = {key: answer[key] for key in keep}
+            row |= verdict._asdict()
+            rows.append(
+                row | {key: answer[key] for key in ("slack_share", "forwards", "dose", "text")}
+            )
+    write_rows(file, rows)
 
 
 class Scores:

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from slackdlm.atomic import write_json
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.answering import answer_questions
 from slackdlm.evaluation.answers import read_answers, read_turns
@@ -27,11 +28,10 @@ from slackdlm.evaluation.judging import (
     plan_judgments,
 )
 from slackdlm.evaluation.judgments import Game, write_judgments
-from slackdlm.evaluation.protocols import JudgingProtocol
+from slackdlm.evaluation.protocols import JudgingProtocol, judging_protocol
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.sampling.intervention import Dose
 from slackdlm.studies.probe_plan import PLAIN, Arm, Condition, ProbePlan, check_arms, system_name
-from slackdlm.training.checkpoints import write_json
 
 
 def answer_file(output: Path, arm: str, condition: Condition | None, seed: int) -> Path:
@@ -182,12 +182,26 @@ def dry_run_probe(
     )
 
 
+def pair_protocol(name: str) -> JudgingProtocol:
+    """The protocol of that name; ConfigError unless it compares two answers."""
+    if name == "creative-writing":  # would ask for a judge prompt first
+        raise _single(name)
+    protocol = judging_protocol(name)
+    check_protocol(protocol)
+    return protocol
+
+
 def check_protocol(protocol: JudgingProtocol) -> None:
     """ConfigError unless the protocol compares two answers."""
     if protocol.num_shown != 2:
-        raise ConfigError(
-            f"probe: {protocol.name} grades single answers; the probe compares two, use a benchmark of pairs"
-        )
+        raise _single(protocol.name)
+
+
+def _single(name: str) -> ConfigError:
+    return ConfigError(
+        f"probe: {name} grades single answers; the probe compares each with the undisturbed one. Use a benchmark of "
+        "pairs (--benchmark pairs takes any JSONL of prompts), or answer with --intervention, then judge and compare"
+    )
 
 
 def judge_probe(

@@ -1,29 +1,17 @@
 """Which checkpoints can be resumed from? Only sealed ones: their file sizes are written last."""
 
-import json
 import logging
-import os
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from slackdlm import strict_json
+from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, one_line
 
 _LOG = logging.getLogger(__name__)
 _SEAL = "complete.json"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file: the old one or the whole new one, whenever the process dies."""
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def checkpoint_step(folder: Path) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from slackdlm import strict_json
+from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, one_line
 from slackdlm.parsing import flatten
 from slackdlm.training import checkpoints, journal
@@ -52,7 +53,7 @@ def begin(
         if this_process().is_main_process:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                checkpoints.write_json(file, run)
+                write_json(file, run)
             except OSError as error:
                 raise ConfigError(
                     f"{folder}: cannot be written ({error.strerror}); choose another output"

@@ -1,11 +1,11 @@
 """What happened at which step? One JSON object a line, cut back when a run resumes."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, cast
 
 from slackdlm import strict_json
+from slackdlm.atomic import write_text
 from slackdlm.errors import DataError, one_line
 
 
@@ -51,9 +51,4 @@ def _checked(record: dict[str, Any], *, where: str) -> dict[str, Any]:
 def cut_back(path: Path, *, step: int) -> None:
     """Drop the records after ``step``: a resumed run's journal is that of an unbroken one."""
     kept = [record for record in read(path) if record["step"] <= step]
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))

@@ -17,13 +17,14 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 
+from slackdlm.atomic import write_json
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.models.training_record import TrainingRecord, write_record
-from slackdlm.training import checkpoints, journal
+from slackdlm.training import journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
 from slackdlm.training.folder import begin
@@ -249,7 +250,7 @@ def train_samples(
         model = replace(loaded, record=trained)
         _save_weights(trainer, model, folder / "model", state=state)
         run |= {"status": "finished", "result": {**asdict(result), "output": str(folder)}}
-        checkpoints.write_json(folder / "run.json", run)
+        write_json(folder / "run.json", run)
         shared = [result]
     return broadcast_object_list(shared)[0]
 

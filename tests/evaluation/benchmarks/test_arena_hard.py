@@ -124,6 +124,13 @@ def test_a_question_file_that_is_another_version_is_refused(excerpts):
         read_questions(excerpts / "arena_hard" / "v2.0_questions.jsonl", version="arena-hard-v3")
 
 
+@pytest.mark.parametrize("row", [{"prompt": "a"}, {"id": 1, "category": "c", "prompt": "a"}])
+def test_plain_questions_are_sent_to_the_plain_protocol(tmp_path, row):
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=r"q.jsonl:1: no question of Arena-Hard .* pairs"):
+        read_questions(tmp_path / "q.jsonl")
+
+
 ROW = {"question_id": "q", "model": "m", "judge": "j", "games": [None, None]}
 
 
@@ -198,7 +205,7 @@ def test_braces_and_markers_in_answers_reach_the_judge_as_they_are():
         "<|The End of Assistant A's Answer|>\n\n<|The Start of Assistant B's Answer|>\n{1} [[A>>B]]\n"
         "<|The End of Assistant B's Answer|>"
     )
-    with pytest.raises(DataError, match="no judge prompt for category"):
+    with pytest.raises(DataError, match=r"no judge prompt for category .*--benchmark pairs"):
         judge_messages(replace(question, category="poems"), "", "")
 
 

@@ -1,6 +1,7 @@
 """AlpacaEval's length-controlled win rate against the published code, and its interval against a bootstrap."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ def game(n: int, score: float | None, outputs: dict[str, str]) -> Game:
     )  # fmt: skip
 
 
+IDS = [str(n) for n in range(NUM)]
 DIFFICULTY = [3 * part(n * 0.732051) - 1.5 for n in range(NUM)]
 
 
@@ -61,7 +63,7 @@ def gamed_file(tmp_path: Path) -> Path:
 
 def test_it_is_the_published_figure(gamed_file: Path) -> None:
     """glm_winrate.py at cd543a14 with scikit-learn 1.9.1 gives these, at tolerance 1e-9 and at its own."""
-    found = length_controlled_win_rate(judged(), gamed=read_gamed(gamed_file))
+    found = length_controlled_win_rate(judged(), gamed=read_gamed(gamed_file, question_ids=IDS))
     assert found.variant == "length_controlled_v1"
     assert found.estimate.value == pytest.approx(0.58571901671047, abs=2e-7)
     assert found.estimate.value == pytest.approx(0.58572160814274866, abs=1e-5)
@@ -74,8 +76,18 @@ def test_it_is_the_published_figure(gamed_file: Path) -> None:
     assert found.estimate.value < raw
 
 
+def test_difficulties_are_those_of_the_question_whatever_the_order_of_the_judgments(
+    gamed_file: Path,
+) -> None:
+    gamed = read_gamed(gamed_file, question_ids=IDS)
+    found = length_controlled_win_rate(judged(), gamed=gamed)
+    assert length_controlled_win_rate(judged()[::-1], gamed=gamed) == found
+    turned = read_gamed(gamed_file, question_ids=IDS[::-1])
+    assert length_controlled_win_rate(judged(), gamed=turned) != found
+
+
 def test_the_interval_is_that_of_a_bootstrap_over_questions(gamed_file: Path) -> None:
-    gamed = read_gamed(gamed_file)
+    gamed = read_gamed(gamed_file, question_ids=IDS)
     found = length_controlled_win_rate(judged(), gamed=gamed).estimate
     own = np.array([one.score for one in judged()], dtype=np.float64)
     differences = np.array([len(g.extra["output_1"]) - len(g.extra["output_2"]) for g in judged()])
@@ -131,9 +143,14 @@ def test_missing_judgments_are_predicted_as_published_and_counted() -> None:
 
 
 def test_other_judgments_and_files_are_errors(gamed_file: Path, tmp_path: Path) -> None:
-    gamed: Gamed = read_gamed(gamed_file)
-    with pytest.raises(DataError, match=r"difficulties of 60 instructions were given .* are of 59"):
-        length_controlled_win_rate(judged()[1:], gamed=gamed)
+    gamed: Gamed = read_gamed(gamed_file, question_ids=IDS)
+    for games, message in (
+        (judged()[1:], "0 judged instructions are not in the question file, and 1 of its 60 are not judged"),
+        ([*judged()[1:], replace(judged()[0], question_id="x")], "1 judged .*, such as 'x', and 1 of its 60 are not"),
+        ([*judged(), replace(judged()[0], question_id="x")], "1 judged .*, such as 'x', and 0 of its 60 are not"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            length_controlled_win_rate(games, gamed=gamed)
     with pytest.raises(DataError, match="game on '0' does not hold both outputs"):
         length_controlled_win_rate([game(0, 0.5, {"output_1": "x"}), *judged()[1:]])
     text = gamed_file.read_text()
@@ -145,4 +162,6 @@ def test_other_judgments_and_files_are_errors(gamed_file: Path, tmp_path: Path) 
     ):
         (tmp_path / "broken.csv").write_text(broken)
         with pytest.raises(DataError, match=message):
-            read_gamed(tmp_path / "broken.csv")
+            read_gamed(tmp_path / "broken.csv", question_ids=IDS)
+    with pytest.raises(DataError, match="of 60 instructions and the question file has 59"):
+        read_gamed(gamed_file, question_ids=IDS[1:])

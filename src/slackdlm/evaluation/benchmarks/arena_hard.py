@@ -74,6 +74,11 @@ def read_questions(path: Path, *, version: str | None = None) -> list[Question]:
         check_version(path, version)
     questions: list[Question] = []
     for where, row in read_rows(path, what="Arena-Hard questions"):
+        if "category" not in row or not {"uid", "question_id"} & row.keys():
+            raise DataError(
+                f"{where}: no question of Arena-Hard (it needs category and uid or question_id); questions of your "
+                "own are answered without --benchmark and judged with --benchmark pairs"
+            )
         if "turns" in row:
             turns = get_list(row, "turns", where=where)
             if len(turns) != 1:
@@ -213,7 +218,8 @@ def judge_messages(question: Question, first: str, second: str) -> Messages:
     if settings is None:
         raise DataError(
             f"question {show(question.id)}: Arena-Hard has no judge prompt for category "
-            f"{show(question.category)}; known: {', '.join(_settings())}"
+            f"{show(question.category)}; known: {', '.join(_settings())}. Judge questions of your own with "
+            "--benchmark pairs"
         )
     return (
         {"role": "system", "content": settings["system_prompt"]},

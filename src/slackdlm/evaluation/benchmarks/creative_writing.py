@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from slackdlm.atomic import write_text
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Answer, Question, judge_name, rest, unique
 from slackdlm.evaluation.jsonl import (
@@ -30,7 +31,6 @@ from slackdlm.evaluation.jsonl import (
     read_json,
     read_text,
     show,
-    write_text,
 )
 from slackdlm.evaluation.judgments import Grade, GradeStatus, Messages
 

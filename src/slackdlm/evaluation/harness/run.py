@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
+from slackdlm.atomic import write_text
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.harness.adapter import HarnessLM
 from slackdlm.evaluation.harness.tasks import Tasks
-from slackdlm.evaluation.jsonl import Row, dump, write_text
+from slackdlm.evaluation.jsonl import Row, dump
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,16 @@ Variant = Literal["length_controlled_v1", "length_controlled_minimal"]
 class Gamed:
     """Judgments of the baseline asked to be short or long, one row each (``df_gamed.csv``)."""
 
+    question_ids: tuple[str, ...]
+    """The instructions, in the order of AlpacaEval's file."""
     question: Int[np.ndarray, " G"]
-    """Which instruction, from 0."""
+    """Which of them, from 0."""
     length: Float[np.ndarray, " G"]
     """Length difference over its deviation, before the ``tanh``."""
     preference: Float[np.ndarray, " G"]
     """In ``[0, 1]``."""
     difficulty: Float[np.ndarray, " I"]
-    """Of each instruction, in the order of AlpacaEval's file."""
+    """Of each instruction."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,16 @@ class LengthControlled:
     """Of length, difficulty and the constant, as published."""
 
 
-def read_gamed(path: Path) -> Gamed:
-    """``df_gamed.csv`` of the hub's ``tatsu-lab/alpaca_eval``; DataError if it is something else."""
+def read_gamed(path: Path, *, question_ids: Sequence[str]) -> Gamed:
+    """``df_gamed.csv`` of the hub's ``tatsu-lab/alpaca_eval``, which numbers instructions and does not name them.
+
+    Args:
+        path: The file.
+        question_ids: Of all published instructions in the order of their file (`alpaca_eval.read_questions`).
+
+    Raises:
+        DataError: If the file is something else, or of another number of instructions.
+    """
     rows = list(csv.DictReader(io.StringIO(read_text(path, what="AlpacaEval's df_gamed.csv"))))
     columns = ("index", "preference", "std_delta_len", "instruction_difficulty")
     if not rows or not set(columns) <= rows[0].keys():
@@ -82,12 +92,21 @@ def read_gamed(path: Path) -> Gamed:
     size = int(index.max()) + 1
     if (index != told["index"]).any() or set(index.tolist()) != set(range(size)):
         raise DataError(f"{path}: expected every instruction from 0 to {size - 1} in 'index'")
+    if size != len(question_ids):
+        raise DataError(
+            f"{path}: holds difficulties of {size} instructions and the question file has {len(question_ids)}; give "
+            "AlpacaEval's own alpaca_eval.json beside it"
+        )
     difficulty = np.empty(size)
     difficulty[index[::-1]] = told["instruction_difficulty"][::-1]  # the first row of each counts
     if not np.isfinite([*difficulty, *told["std_delta_len"], *told["preference"][scored]]).all():
         raise DataError(f"{path}: expected finite numbers in {', '.join(columns)}")
     return Gamed(
-        index[scored], told["std_delta_len"][scored], told["preference"][scored], difficulty
+        question_ids=tuple(question_ids),
+        question=index[scored],
+        length=told["std_delta_len"][scored],
+        preference=told["preference"][scored],
+        difficulty=difficulty,
     )
 
 
@@ -98,24 +117,21 @@ def length_controlled_win_rate(
 
     Args:
         games: Of one pair of systems, with ``output_1`` (the baseline's) and ``output_2`` in ``extra``, as
-            `alpaca_eval.read_judgments` gives them; with ``gamed`` all its instructions in the order of
-            the published question file, which is not checked: the difficulties stand in that order.
+            `alpaca_eval.read_judgments` gives them; with ``gamed`` of all its instructions, in any order.
         gamed: For the published variant; None: the minimal one.
         confidence: As everywhere.
 
     Raises:
-        DataError: If a scored game lacks an output, or the games are of several pairs, or of another number of
-            instructions than ``gamed``.
+        DataError: If a scored game lacks an output, or the games are of several pairs, or of other instructions than
+            ``gamed``.
     """
     check_confidence(confidence)
     variant: Variant = "length_controlled_minimal" if gamed is None else "length_controlled_v1"
     scored = game_scores(games)
     order = list(dict.fromkeys(game.question_id for game in games))
-    if gamed is not None and len(order) != gamed.difficulty.size:
-        raise DataError(
-            f"length control: difficulties of {gamed.difficulty.size} instructions were given and the judgments are of "
-            f"{len(order)}; judge all of them, or leave --gamed out for the minimal variant"
-        )
+    if gamed is not None:
+        _check_same(order, gamed)
+        order = list(gamed.question_ids)
     outcomes = scored.at(order)
     features = _features(games, order, gamed)
     known = ~np.isnan(outcomes)
@@ -152,6 +168,18 @@ def length_controlled_win_rate(
         Estimate(*ends, num_scored, len(order)),
         dict(zip(names, at.tolist(), strict=True)),
     )
+
+
+def _check_same(judged: Sequence[str], gamed: Gamed) -> None:
+    known = set(gamed.question_ids)
+    unknown = [one for one in judged if one not in known]
+    if unknown or len(judged) < len(known):
+        first = f", such as {unknown[0]!a}" if unknown else ""
+        raise DataError(
+            f"length control: {len(unknown)} judged instructions are not in the question file{first}, and "
+            f"{len(known) - len(judged) + len(unknown)} of its {len(known)} are not judged; judge the published "
+            "questions, all of them, or leave --gamed out for the minimal variant"
+        )
 
 
 def fit_l1(

@@ -1,0 +1,40 @@
+"""A user's file is the old one or the whole new one, whenever the process dies. All files are written here.
+
+Only what grows line by line over a run, and is read back up to its last whole line, is appended to where it lies.
+"""
+
+import json
+import os
+from pathlib import Path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Make the folder and write the file: a draft beside it, put on the disk, then renamed.
+
+    Raises:
+        OSError: If it cannot be written; it names the file, which is left as it was.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException as error:
+        draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 with line feeds, as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, content: object, *, sort_keys: bool = False) -> None:
+    """One indented JSON value, as `write_bytes`; ValueError for NaN and infinities, which JSON has not."""
+    text = json.dumps(content, indent=2, allow_nan=False, sort_keys=sort_keys)
+    write_text(path, text + "\n")

@@ -1,0 +1,96 @@
+"""A user's file is whole whenever the process dies, whoever writes it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slackdlm.atomic import write_bytes, write_json, write_text
+
+SOURCE = Path(__file__).parents[1] / "src" / "slackdlm"
+WRITES = re.compile(
+    r'\.write_(?:text|bytes)\(|\bopen\([^)]*"[rbt]*[wax+][wax+rbt]*"|json\.dump\(|csv\.\w+\(open'
+)
+ELSEWHERE = {
+    # They grow line by line over a run; what reads them drops an unfinished last line.
+    ("training/journal.py", 'open("a"'),
+    ("studies/shift_sensitivity.py", 'open("a"'),
+    ("studies/shift_sensitivity.py", 'open("r+b"'),
+    # /proc/self/clear_refs
+    ("measurement.py", ".write_text("),
+}
+
+
+def written(file: Path) -> set[tuple[str, str]]:
+    """Every place in a source file that opens a file for writing."""
+    text = file.read_text(encoding="utf-8")
+    return {(str(file.relative_to(SOURCE)), found) for found in WRITES.findall(text)}
+
+
+def test_all_files_are_written_in_one_place() -> None:
+    found = {one for file in SOURCE.rglob("*.py") for one in written(file)}
+    assert found - {("atomic.py", 'open("wb"')} == ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "line", ['path.write_text("x")', 'open("f", "w")', 'path.open(mode="wb")', "json.dump(x, stream)"]
+)  # fmt: skip
+def test_another_place_would_be_seen(line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # fmt: skip
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    (tmp_path / "m.py").write_text(line)
+    assert len(written(tmp_path / "m.py")) == 1
+
+
+def test_texts_bytes_and_json_are_written_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "file"
+    write_bytes(file, b"\x00\r\n")
+    assert file.read_bytes() == b"\x00\r\n"
+    write_text(file, "é\n")
+    assert file.read_bytes() == "é\n".encode()
+    write_json(file, {"b": 1, "a": "é"}, sort_keys=True)
+    assert list(json.loads(file.read_text()).items()) == [("a", "é"), ("b", 1)]
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("fault", ["fsync", "replace", "interrupt", "json"])
+def test_whatever_fails_the_old_file_stays_and_no_draft(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt if fault == "interrupt" else OSError(28, "No space left on device")
+
+    if fault == "replace":
+        monkeypatch.setattr(Path, "replace", fail)
+    elif fault != "json":
+        monkeypatch.setattr(os, "fsync", fail)
+    errors = {"interrupt": KeyboardInterrupt, "json": ValueError}
+    with pytest.raises(errors.get(fault, OSError)) as caught:
+        write_json(file, float("nan") if fault == "json" else 1)
+    if isinstance(caught.value, OSError):
+        assert caught.value.filename == str(file)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    code = (
+        "import os, pathlib, signal, sys; from slackdlm import atomic\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "atomic.write_text(pathlib.Path(sys.argv[1]), 'new' * 10_000)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "file")],
+        env=os.environ | {"PYTHONPATH": str(SOURCE.parent)},
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert (tmp_path / "file").read_text() == "old"
