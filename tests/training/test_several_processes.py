@@ -7,16 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate import DistributedType
 from safetensors.torch import load_file
-from several_processes import RUNS, plain_steps, train_here
+from several_processes import RUNS, train_here
 from test_run import undo
 from torch import Tensor
 from two_processes import run_in_two_processes
 
-from slackdlm.errors import ConfigError
 from slackdlm.training.config import load_recipe
-from slackdlm.training.processes import check_sharding
 from slackdlm.training.run import train
 
 
@@ -63,13 +60,6 @@ def test_accumulation_with_lengths_that_vary_is_the_whole_step(
     assert float((whole["loss"] - parts["loss"]).abs().max()) < 2e-5
 
 
-def test_sharded_weights_take_the_same_steps(two_processes: Path) -> None:
-    """The head, whose weight the loss uses outside its own module, is gathered and reduced too."""
-    sharded = load_file(two_processes / "fsdp.safetensors")
-    for name, value in plain_steps(rank=0, num_processes=1).items():
-        torch.testing.assert_close(sharded[name], value, rtol=1e-5, atol=1e-6)
-
-
 def test_the_command_resumes_in_two_processes_what_one_has_begun(
     tmp_path: Path,
 ) -> None:
@@ -97,15 +87,3 @@ def test_the_command_resumes_in_two_processes_what_one_has_begun(
     one, two = curves(tmp_path / "one"), curves(tmp_path / "two")
     for key, values in one.items():
         torch.testing.assert_close(two[key], values, rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize(("engine", "name"), [("FSDP", "FSDP"), ("DEEPSPEED", "DEEPSPEED")])
-def test_a_launcher_that_was_to_divide_the_weights_and_does_not_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, engine: str, name: str
-) -> None:
-    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
-    check_sharding(DistributedType[name])
-    with pytest.raises(
-        ConfigError, match=f"asks for {name}, but it has set up MULTI_CPU; on a CPU"
-    ):
-        check_sharding(DistributedType.MULTI_CPU)

@@ -42,6 +42,13 @@ def fault(folder: Path) -> str | None:
     return None
 
 
+def written_by(folder: Path) -> str | None:
+    """The engine that divided the weights of a checkpoint, as accelerate calls it; None: whole weights."""
+    if any(folder.glob("pytorch_model_fsdp*")):
+        return "FSDP"
+    return "DEEPSPEED" if (folder / "latest").is_file() else None
+
+
 def latest_complete(root: Path, *, up_to: int | None = None) -> Path | None:
     """Newest complete checkpoint, not after step ``up_to``, or None; torn ones are named in the log."""
     for folder in reversed(_by_step(root)):

@@ -59,21 +59,20 @@ def evaluation_bound(
         # Sharded weights are gathered by all processes together: none may sit out a pass.
         draws = [stream[i] for i in indices] or [replace(stream[0], loss_weight=0.0)]
         batch = {k: v.to(accelerator.device) for k, v in collate(draws, spec=stream.spec).items()}
-        with accelerator.autocast():
-            if has_slack:
-                losses, alignment = evaluated_samples(network, batch, spec=stream.spec, bf16=bf16)
-                parts = torch.stack(
-                    [
-                        alignment.slack_probability,
-                        _drawn_slack(batch, stream),
-                        alignment.entropy,
-                        alignment.num_masked,
-                    ]
-                )
-                if indices:
-                    sums[-4:] += parts.sum(1)
-            else:
-                losses = sample_losses(network, network, batch, spec=stream.spec, bf16=bf16)
+        if has_slack:
+            losses, alignment = evaluated_samples(network, batch, spec=stream.spec, bf16=bf16)
+            parts = torch.stack(
+                [
+                    alignment.slack_probability,
+                    _drawn_slack(batch, stream),
+                    alignment.entropy,
+                    alignment.num_masked,
+                ]
+            )
+            if indices:
+                sums[-4:] += parts.sum(1)
+        else:
+            losses = sample_losses(network, network, batch, spec=stream.spec, bf16=bf16)
         for row, index in enumerate(indices):
             sums[index % NUM_EVAL_LEVELS] += losses[row].double()
             sums[NUM_EVAL_LEVELS + index % NUM_EVAL_LEVELS] += draws[row].target_length

@@ -10,6 +10,7 @@ from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, one_line
 from slackdlm.parsing import flatten
 from slackdlm.training import checkpoints, journal
+from slackdlm.training.engine import engine
 from slackdlm.training.processes import this_process
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ def begin(
     checkpoint = checkpoints.latest_complete(folder / "checkpoints")
     if checkpoint is None:
         _LOG.warning("%s: no complete checkpoint; the run starts again at step 0", folder)
+    else:
+        _refuse_other_engine(checkpoint)
     step = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
     if this_process().is_main_process:
         journal.cut_back(folder / "log.jsonl", step=step)
@@ -125,6 +128,20 @@ def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: 
         raise ConfigError(
             f"{folder}: cannot resume a different run; these differ: {', '.join(differing)}{more}"
         )
+
+
+def _refuse_other_engine(checkpoint: Path) -> None:
+    """Each engine writes and reads its own checkpoints, and says little about others'."""
+    old, new = checkpoints.written_by(checkpoint), engine()
+    if old != new:
+        raise ConfigError(
+            f"{checkpoint}: written {_under(old)}, but this run is launched {_under(new)}; resume with"
+            " the accelerate configuration that it was begun with"
+        )
+
+
+def _under(name: str | None) -> str:
+    return f"under {name}" if name else "with whole weights on each process"
 
 
 def _shown(value: object) -> str:

@@ -27,6 +27,7 @@ from slackdlm.models.training_record import TrainingRecord, write_record
 from slackdlm.training import journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
+from slackdlm.training.engine import check_engine
 from slackdlm.training.folder import begin
 from slackdlm.training.processes import this_process
 from slackdlm.training.progress import progress_bar, quiet_transformers
@@ -78,6 +79,7 @@ def train(
         CheckpointError: If there is nothing to resume.
         SlackDLMError: If the loss or the gradient is not finite.
     """
+    check_engine(recipe.training, is_quantized=recipe.model.quantization is not None)
     loaded, samples, eval_samples = prepare(recipe)
     files = [file for file in (recipe.data.train, recipe.data.eval) if file is not None]
     return train_samples(
@@ -199,6 +201,12 @@ def train_samples(
         **environment(),
     }
     _check_logger(training.report_to)
+    network: Any = loaded.model
+    check_engine(
+        training,
+        is_quantized=getattr(network, "is_quantized", False),
+        is_tied=bool(network.all_tied_weights_keys),
+    )
     results = [key.name for key in fields(TrainResult) if key.name != "output"]
     start = begin(folder, run, resume=resume, results=results)
     if start.result is not None:

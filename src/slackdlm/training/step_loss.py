@@ -36,7 +36,8 @@ def sample_losses(
         network: Gives ``last_hidden_state`` for ``(input_ids, attention_mask, logits=False)``.
         batch: From :func:`slackdlm.training.stream.collate`.
         spec: The arm.
-        bf16: Whether the output layer multiplies in bfloat16; the loss itself stays in float32.
+        bf16: Autocast to bfloat16, the output layer included; the loss itself stays in float32. Not
+            every engine does that around its forward pass.
 
     Returns:
         One loss per sample.
@@ -109,7 +110,7 @@ def _in_output_layer(
     *,
     bf16: bool,
 ) -> Generator[None]:
-    """While it lasts, the network returns ``function`` of the canvas' hidden states."""
+    """While it lasts, the network returns ``function`` of the canvas' hidden states, autocast if ``bf16``."""
     parts: Any = network
     head: nn.Module = parts.get_output_embeddings()
 
@@ -120,6 +121,7 @@ def _in_output_layer(
 
     handle = network.register_forward_hook(through_head, prepend=True)
     try:
-        yield
+        with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16):
+            yield
     finally:
         handle.remove()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import DistributedType
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
@@ -28,8 +27,9 @@ from slackdlm.errors import SlackDLMError
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
 from slackdlm.training.divergence import LossCurve
+from slackdlm.training.engine import check_sharding, engine, use_bf16, whole_state
 from slackdlm.training.evaluation_bound import evaluation_bound, metrics_of
-from slackdlm.training.processes import check_sharding, on_cpu, this_process
+from slackdlm.training.processes import on_cpu, this_process
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import EvalStream, TrainStream, collate
 
@@ -81,7 +81,7 @@ def training_arguments(
         ),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        bf16=training.bf16,
+        bf16=training.bf16 and engine() != "DEEPSPEED",  # else it has weights of bfloat16
         use_cpu=on_cpu(),
         seed=training.seed,
         optim="adamw_torch",
@@ -139,6 +139,8 @@ class SlackTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         check_sharding(self.accelerator.distributed_type)
+        if config.bf16:
+            use_bf16(self.accelerator)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
         return SequentialSampler(self.train_stream)
@@ -224,14 +226,8 @@ class SlackTrainer(Trainer):
         )
 
     def whole_state(self) -> dict[str, Any] | None:
-        """All weights, gathered on the main process if an engine sharded them; else None."""
-        if self.accelerator.distributed_type in (
-            DistributedType.FSDP,
-            DistributedType.DEEPSPEED,
-        ):
-            return self.accelerator.get_state_dict(self.model_wrapped)
-        self.accelerator.wait_for_everyone()
-        return None
+        """All weights, on the main process, if an engine divided them; else None."""
+        return whole_state(self.accelerator, self.model_wrapped)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = self.checkpoint_root / f"checkpoint-{self.state.global_step}"
