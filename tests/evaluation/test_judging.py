@@ -15,17 +15,12 @@ from judge_server import FAULTS, JudgeServer, serving, verdict_for
 
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks.items import Answer, Question
+from slackdlm.evaluation.budget import Budget
 from slackdlm.evaluation.endpoint import EndpointConfig, EndpointJudge
 from slackdlm.evaluation.journal import Journal
 from slackdlm.evaluation.judges import Call, CallFailed, ExactJudge, Reply
-from slackdlm.evaluation.judging import (
-    Budget,
-    Judged,
-    dry_run,
-    judge_answers,
-    judge_identity,
-    plan_judgments,
-)
+from slackdlm.evaluation.judging import Judged, judge_answers
+from slackdlm.evaluation.judging_plan import dry_run, judge_identity, plan_judgments
 from slackdlm.evaluation.judgments import Game, Grade
 from slackdlm.evaluation.protocols import judging_protocol
 

@@ -5,8 +5,8 @@ import pytest
 
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks.items import Question
+from slackdlm.evaluation.budget import Budget
 from slackdlm.evaluation.judges import ExactJudge
-from slackdlm.evaluation.judging import Budget
 from slackdlm.evaluation.judgments import Game, read_games
 from slackdlm.evaluation.protocols import judging_protocol
 from slackdlm.sampling.intervention import Dose

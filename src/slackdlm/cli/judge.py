@@ -84,13 +84,13 @@ def _judge(arguments: argparse.Namespace) -> None:
         TimeRemainingColumn,
     )
 
+    from slackdlm.evaluation.budget import Budget
     from slackdlm.evaluation.judge_files import (
         JudgingFiles,
         check_missing,
         count_calls,
         judge_files,
     )
-    from slackdlm.evaluation.judging import Budget
     from slackdlm.evaluation.question_source import question_file
 
     files = JudgingFiles(

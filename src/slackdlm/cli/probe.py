@@ -71,7 +71,7 @@ def _probe(arguments: argparse.Namespace) -> None:
         _, path, adapter = _parts(text)
         check_model(path, adapter)
     from slackdlm.evaluation.answers import check_first
-    from slackdlm.evaluation.judging import Budget
+    from slackdlm.evaluation.budget import Budget
     from slackdlm.evaluation.judgments import read_games
     from slackdlm.report.probe import HEAD, cells, sentences, write_probe
     from slackdlm.studies import probe

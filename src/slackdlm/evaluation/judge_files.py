@@ -8,16 +8,10 @@ from typing import cast
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.answer_files import read_answer_file
 from slackdlm.evaluation.benchmarks.items import Answer, Question
+from slackdlm.evaluation.budget import Budget
 from slackdlm.evaluation.judges import Judge
-from slackdlm.evaluation.judging import (
-    Budget,
-    DryRun,
-    Judged,
-    Planned,
-    dry_run,
-    judge_answers,
-    plan_judgments,
-)
+from slackdlm.evaluation.judging import Judged, judge_answers
+from slackdlm.evaluation.judging_plan import DryRun, Planned, dry_run, plan_judgments
 from slackdlm.evaluation.judgments import Game, Grade, write_judgments
 from slackdlm.evaluation.protocols import JudgingProtocol, judging_protocol
 

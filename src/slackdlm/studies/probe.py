@@ -17,16 +17,11 @@ from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.answering import answer_questions
 from slackdlm.evaluation.answers import read_answers, read_turns
 from slackdlm.evaluation.benchmarks.items import Answer, Question
+from slackdlm.evaluation.budget import Budget
 from slackdlm.evaluation.journal import content_hash
 from slackdlm.evaluation.judges import Judge
-from slackdlm.evaluation.judging import (
-    Budget,
-    DryRun,
-    Judged,
-    dry_run,
-    judge_answers,
-    plan_judgments,
-)
+from slackdlm.evaluation.judging import Judged, judge_answers
+from slackdlm.evaluation.judging_plan import DryRun, dry_run, plan_judgments
 from slackdlm.evaluation.judgments import Game, write_judgments
 from slackdlm.evaluation.protocols import JudgingProtocol, judging_protocol
 from slackdlm.models.loaded import LoadedModel
