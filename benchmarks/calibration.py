@@ -19,7 +19,8 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
-from slackdlm.evaluation.benchmarks.arena_hard import read_judgments, weight_of
+from slackdlm.evaluation.benchmarks.arena_hard import weight_of
+from slackdlm.evaluation.benchmarks.arena_hard_files import read_judgments
 from slackdlm.evaluation.statistics import (
     clustered_error,
     dose_trend,

@@ -10,7 +10,7 @@ from judge_server import serving
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.answers import read_answers, read_questions
-from slackdlm.evaluation.benchmarks import arena_hard, mt_bench
+from slackdlm.evaluation.benchmarks import arena_hard_files, mt_bench_files
 from slackdlm.evaluation.benchmarks.items import Answer, Question
 from slackdlm.evaluation.judges import ExactJudge, strip_thoughts
 from slackdlm.evaluation.judging import judge_answers
@@ -78,7 +78,7 @@ def test_judging_at_an_endpoint_resumes_counts_and_keeps_the_key_to_itself(
         assert len(server.requests) == asked
     # 12 calls of 100 and 10 tokens at 1 and 10 dollars a million.
     assert "0.0024" in shown
-    exported = arena_hard.read_judgments(tmp_path / "arena.jsonl")
+    exported = arena_hard_files.read_judgments(tmp_path / "arena.jsonl")
     assert {(g.question_id, g.order): g.score for g in exported} == {
         (g.question_id, g.order): g.score for g in games
     }
@@ -257,19 +257,19 @@ def test_mt_bench_grades_are_exported_as_fastchat_reads_them(
     tmp_path: Path, excerpts: Path
 ) -> None:
     answers = excerpts / "mt_bench" / "answers.jsonl"
-    asked = {answer.question_id for answer in mt_bench.read_answers(answers)}
+    asked = {answer.question_id for answer in mt_bench_files.read_answers(answers)}
     lines = (excerpts / "mt_bench" / "questions.jsonl").read_text().splitlines()
     kept = [line for line in lines if str(json.loads(line)["question_id"]) in asked]
     (tmp_path / "questions.jsonl").write_text("\n".join(kept))
     judged = judge_answers(
         judging_protocol("mt-bench"),
         ExactJudge("seven", lambda question, shown: "Rating: [[7]]"),
-        mt_bench.read_questions(
+        mt_bench_files.read_questions(
             tmp_path / "questions.jsonl", references=excerpts / "mt_bench" / "references.jsonl"
         ),
-        mt_bench.read_answers(answers),
+        mt_bench_files.read_answers(answers),
         journal=tmp_path / "j.sqlite",
     )
     assert judged.tally.num_scored == judged.tally.num_total > 0
-    mt_bench.write_judgments(tmp_path / "mt.jsonl", judged.judgments)  # pyright: ignore[reportArgumentType]
-    assert {grade.score for grade in mt_bench.read_judgments(tmp_path / "mt.jsonl")} == {7.0}
+    mt_bench_files.write_judgments(tmp_path / "mt.jsonl", judged.judgments)  # pyright: ignore[reportArgumentType]
+    assert {grade.score for grade in mt_bench_files.read_judgments(tmp_path / "mt.jsonl")} == {7.0}

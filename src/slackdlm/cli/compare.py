@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -10,6 +11,10 @@ from slackdlm.cli.commands import Commands
 from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable
+
+if TYPE_CHECKING:
+    from slackdlm.evaluation.comparison import Comparison
+    from slackdlm.evaluation.statistics.length_control import Gamed
 
 
 def add_compare(commands: Commands) -> None:
@@ -60,27 +65,43 @@ def add_compare(commands: Commands) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         check_output_folder("--output", arguments.output)
+    from slackdlm.report.comparison import cells, power_table, rich_tables, write_comparison
+
+    console = Console()
+    planned = (arguments.questions, arguments.spread)
+    if planned != (None, None):
+        if not arguments.power or arguments.judgments or None in planned:
+            raise ConfigError(
+                "--questions and --spread plan a study: give both, with --power and without files"
+            )
+        rows = [("planned", *planned)]
+        console.print(power_table(rows, alpha=arguments.alpha, width=console.width))
+        return
+    found, any_scored = _compared(arguments)
+    for warning in found.warnings:
+        console.print(Text("warning: ", style="bold yellow") + printable(warning))
+    for table in rich_tables(found, width=console.width):
+        console.print(table)
+    if arguments.power:
+        told = [(cells(line).what, line.estimate.num_scored, line.spread) for line in found.lines]
+        console.print(power_table(told, alpha=found.alpha, width=console.width))
+    if arguments.output is not None:
+        console.print(Text(f"report: {write_comparison(found, arguments.output)}"))
+    if not any_scored:
+        raise DataError(
+            "compare: no judgment has a score; run the judge again, or look at its errors"
+        )
+
+
+def _compared(arguments: argparse.Namespace) -> "tuple[Comparison, bool]":
+    """What the files say, and whether any of their judgments has a score."""
     from slackdlm.evaluation.answer_files import read_answer_file, style_of
-    from slackdlm.evaluation.benchmarks.alpaca_eval import read_questions
     from slackdlm.evaluation.benchmarks.creative_writing import read_criteria
     from slackdlm.evaluation.compare import compare
     from slackdlm.evaluation.comparison import Settings
     from slackdlm.evaluation.judgment_files import read_judgment_file
-    from slackdlm.evaluation.question_source import question_file
-    from slackdlm.evaluation.statistics.length_control import read_gamed
     from slackdlm.evaluation.statistics.style_control import COVARIATES, check_covariates
-    from slackdlm.report.comparison import cells, power_table, rich_tables, write_comparison
 
-    console = Console()
-    num_questions, spread = arguments.questions, arguments.spread
-    if num_questions is not None or spread is not None:
-        if not arguments.power or arguments.judgments or num_questions is None or spread is None:
-            raise ConfigError(
-                "--questions and --spread plan a study: give both, with --power and without files"
-            )
-        planned = [("planned", num_questions, spread)]
-        console.print(power_table(planned, alpha=arguments.alpha, width=console.width))
-        return
     wanted = arguments.style_control
     check_covariates(wanted or ())
     if not arguments.judgments:
@@ -94,15 +115,9 @@ def _compare(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         covariates=() if wanted is None else tuple(wanted) or COVARIATES,
     )
-    style = None
-    if arguments.answers:
-        style = style_of([a for file in arguments.answers for a in read_answer_file(file)])
+    answers = [answer for file in arguments.answers for answer in read_answer_file(file)]
+    style = style_of(answers) if answers else None
     criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
-    gamed = None
-    if arguments.gamed is not None:
-        table, questions = arguments.gamed
-        ids = [question.id for question in read_questions(question_file(questions))]
-        gamed = read_gamed(Path(table), question_ids=ids)
     judgments = [
         judgment
         for file in arguments.judgments
@@ -113,18 +128,15 @@ def _compare(arguments: argparse.Namespace) -> None:
         settings=settings,
         style=None if style is None else style.metadata,
         lengths=None if style is None else style.lengths,
-        gamed=gamed,
+        gamed=None if arguments.gamed is None else _gamed(*arguments.gamed),
     )
-    for warning in found.warnings:
-        console.print(Text("warning: ", style="bold yellow") + printable(warning))
-    for table in rich_tables(found, width=console.width):
-        console.print(table)
-    if arguments.power:
-        told = [(cells(line).what, line.estimate.num_scored, line.spread) for line in found.lines]
-        console.print(power_table(told, alpha=settings.alpha, width=console.width))
-    if arguments.output is not None:
-        console.print(Text(f"report: {write_comparison(found, arguments.output)}"))
-    if all(judgment.score is None for judgment in judgments):
-        raise DataError(
-            "compare: no judgment has a score; run the judge again, or look at its errors"
-        )
+    return found, any(judgment.score is not None for judgment in judgments)
+
+
+def _gamed(table: str, questions: str) -> "Gamed":
+    from slackdlm.evaluation.benchmarks.alpaca_eval import read_questions
+    from slackdlm.evaluation.question_source import question_file
+    from slackdlm.evaluation.statistics.length_control import read_gamed
+
+    ids = [question.id for question in read_questions(question_file(questions))]
+    return read_gamed(Path(table), question_ids=ids)

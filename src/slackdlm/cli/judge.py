@@ -14,7 +14,10 @@ from slackdlm.errors import ConfigError
 from slackdlm.terminal import table
 
 if TYPE_CHECKING:
+    from slackdlm.evaluation.budget import Budget
+    from slackdlm.evaluation.judge_files import JudgingFiles
     from slackdlm.evaluation.judges import Judge
+    from slackdlm.evaluation.judging import Judged
 
 
 def add_judge(commands: Commands) -> None:
@@ -76,21 +79,8 @@ def add_judge_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _judge(arguments: argparse.Namespace) -> None:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     from slackdlm.evaluation.budget import Budget
-    from slackdlm.evaluation.judge_files import (
-        JudgingFiles,
-        check_missing,
-        count_calls,
-        judge_files,
-    )
+    from slackdlm.evaluation.judge_files import JudgingFiles, check_missing, count_calls
     from slackdlm.evaluation.question_source import question_file
 
     files = JudgingFiles(
@@ -121,6 +111,38 @@ def _judge(arguments: argparse.Namespace) -> None:
             f"cost {counted.cost}"
         )
         return
+    judged = _judged(files, judge, budget)
+    counts = judged.tally
+    tokens = judged.prompt_tokens + judged.completion_tokens
+    figures: dict[str, object] = {
+        "judgments": counts.num_total,
+        "scored": counts.num_scored,
+        "failed": counts.num_failed,
+        "no verdict": counts.num_unparsable,
+        "off the scale": counts.num_out_of_range,
+        "calls": judged.calls,
+        "tokens": tokens,
+        "USD": "–" if judged.usd is None else f"{judged.usd:.4f}",
+    }
+    title = f"{files.benchmark}, judge {judge.name}"
+    row = [str(figure) for figure in figures.values()]
+    console.print(table(title, list(figures), [row], width=console.width))
+    console.print(Text(f"{judged.new_calls} new calls; judgments: {files.output}"))
+    check_missing(judged, max_missing=arguments.max_missing)
+
+
+def _judged(files: "JudgingFiles", judge: "Judge", budget: "Budget") -> "Judged":
+    """Judge with a progress bar."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from slackdlm.evaluation.judge_files import judge_files
+
     columns = (TextColumn("judgments"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = (*columns, TextColumn("{task.fields[cost]}"))
     progress = Progress(*shown, console=Console(stderr=True))
@@ -131,7 +153,7 @@ def _judge(arguments: argparse.Namespace) -> None:
         progress.start()
 
     try:
-        judged = judge_files(
+        return judge_files(
             files,
             judge,
             budget=budget,
@@ -142,26 +164,6 @@ def _judge(arguments: argparse.Namespace) -> None:
         )
     finally:
         progress.stop()
-    counts = judged.tally
-    headings = (
-        "judgments",
-        "scored",
-        "failed",
-        "no verdict",
-        "off the scale",
-        "calls",
-        "tokens",
-        "USD",
-    )
-    tokens = judged.prompt_tokens + judged.completion_tokens
-    usd = "–" if judged.usd is None else f"{judged.usd:.4f}"
-    figures = (counts.num_total, counts.num_scored, counts.num_failed, counts.num_unparsable)
-    figures += (counts.num_out_of_range, judged.calls, tokens)
-    title = f"{files.benchmark}, judge {judge.name}"
-    row = [*map(str, figures), usd]
-    console.print(table(title, headings, [row], width=console.width))
-    console.print(Text(f"{judged.new_calls} new calls; judgments: {files.output}"))
-    check_missing(judged, max_missing=arguments.max_missing)
 
 
 def judge_of(arguments: argparse.Namespace) -> "Judge":

@@ -18,9 +18,16 @@ from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from slackdlm.evaluation.benchmarks.items import Question
+    from slackdlm.evaluation.budget import Budget
+    from slackdlm.evaluation.judges import Judge
+    from slackdlm.evaluation.judging import Judged
     from slackdlm.evaluation.judgments import Game
+    from slackdlm.evaluation.protocols import JudgingProtocol
     from slackdlm.models.loaded import LoadedModel
-    from slackdlm.studies.probe_plan import Arm
+    from slackdlm.studies.probe_plan import Arm, ProbePlan
 
 
 def add_probe(commands: Commands) -> None:
@@ -109,43 +116,15 @@ def _probe(arguments: argparse.Namespace) -> None:
         return
     check_output_folder("--output", arguments.output)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        total = probe.num_decodings(plan) * len(questions)
-        bars = {name: progress.add_task(f"answers of {name}", total=total) for name in names}
-        probe.answer_probe(
-            arms,
-            questions,
-            plan,
-            arguments.output,
-            on_answers=lambda arm, count: progress.advance(bars[arm], count),
-        )
-        num_calls = probe.num_calls(protocol, judge, questions, names, plan, arguments.output)
-        bar = progress.add_task("judgments", total=num_calls)
-        runs = probe.judge_probe(
-            protocol,
-            judge,
-            questions,
-            names,
-            plan,
-            arguments.output,
-            budget=budget,
-            on_judged=lambda count, usd: progress.advance(bar, count),
-        )
+    runs = _answer_and_judge(protocol, judge, questions, arms, plan, arguments.output, budget)
     games = [
         game
         for name in names
         for game in read_games(arguments.output / "judgments" / f"{name}.jsonl")
     ]
+    doses = probe.read_doses(names, plan, arguments.output)
     result = asdict(
-        probe_result(
-            games,
-            probe.read_doses(names, plan, arguments.output),
-            plan,
-            names,
-            benchmark=arguments.benchmark,
-            judge=judge.name,
-        )
+        probe_result(games, doses, plan, names, benchmark=arguments.benchmark, judge=judge.name)
     )
     for row in result["rows"]:
         row["dose"] = row["dose"]._asdict()
@@ -164,6 +143,44 @@ def _probe(arguments: argparse.Namespace) -> None:
     calls = sum(run.new_calls for run in runs)
     console.print(Text(f"{calls} new calls; report: {page}", style="bold"))
     _check_missing(games, max_missing=arguments.max_missing)
+
+
+def _answer_and_judge(
+    protocol: "JudgingProtocol",
+    judge: "Judge",
+    questions: "Sequence[Question]",
+    arms: "Sequence[Arm]",
+    plan: "ProbePlan",
+    output: Path,
+    budget: "Budget",
+) -> "list[Judged]":
+    """All of the probe that takes time, with progress bars."""
+    from slackdlm.studies import probe
+
+    names = [arm.name for arm in arms]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        total = probe.num_decodings(plan) * len(questions)
+        bars = {name: progress.add_task(f"answers of {name}", total=total) for name in names}
+        probe.answer_probe(
+            arms,
+            questions,
+            plan,
+            output,
+            on_answers=lambda arm, count: progress.advance(bars[arm], count),
+        )
+        num_calls = probe.num_calls(protocol, judge, questions, names, plan, output)
+        bar = progress.add_task("judgments", total=num_calls)
+        return probe.judge_probe(
+            protocol,
+            judge,
+            questions,
+            names,
+            plan,
+            output,
+            budget=budget,
+            on_judged=lambda count, usd: progress.advance(bar, count),
+        )
 
 
 def _check_missing(games: "list[Game]", *, max_missing: float) -> None:

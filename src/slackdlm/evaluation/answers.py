@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks import (
     alpaca_eval,
-    arena_hard,
-    creative_writing,
-    mt_bench,
-    wildbench,
+    arena_hard_files,
+    creative_writing_files,
+    mt_bench_files,
+    wildbench_files,
 )
-from slackdlm.evaluation.benchmarks.items import Answer, Question, unique_questions
+from slackdlm.evaluation.benchmarks.items import Answer, Question, add_once, unique_questions
 from slackdlm.evaluation.jsonl import Row, get_id, get_text, read_rows, show
 from slackdlm.evaluation.judgments import as_messages
 
@@ -82,10 +82,10 @@ def read_benchmark_questions(
     if benchmark is None:
         return read_questions(path, column=column, first=first)
     read = {
-        "arena-hard": arena_hard.read_questions,
-        "mt-bench": mt_bench.read_questions,
-        "wildbench": wildbench.read_questions,
-        "creative-writing": creative_writing.read_questions,
+        "arena-hard": arena_hard_files.read_questions,
+        "mt-bench": mt_bench_files.read_questions,
+        "wildbench": wildbench_files.read_questions,
+        "creative-writing": creative_writing_files.read_questions,
         "alpaca-eval": alpaca_eval.read_questions,
     }[benchmark]
     return read(path)[:first]
@@ -101,12 +101,16 @@ def write_benchmark_answers(
     """
     if benchmark == "arena-hard":
         old = questions[0].category == "arena-hard-v0.1"
-        arena_hard.write_answers(path, answers, version="v0.1" if old else "v2.0")
+        arena_hard_files.write_answers(path, answers, version="v0.1" if old else "v2.0")
     elif benchmark == "creative-writing":
-        creative_writing.write_answers(path, answers, questions)
+        creative_writing_files.write_answers(path, answers, questions)
     else:
-        own = {"mt-bench": mt_bench, "wildbench": wildbench, "alpaca-eval": alpaca_eval}
-        own[benchmark].write_answers(path, answers)
+        write = {
+            "mt-bench": mt_bench_files.write_answers,
+            "wildbench": wildbench_files.write_answers,
+            "alpaca-eval": alpaca_eval.write_answers,
+        }[benchmark]
+        write(path, answers)
 
 
 def check_first(first: int | None) -> None:
@@ -124,12 +128,10 @@ def read_turns(path: Path) -> list[Turn]:
         system, turn = get_text(row, "system", where=where), row.get("turn")
         if type(turn) is not int or turn < 1:
             raise DataError(f"{where}: expected a number from 1 in 'turn', got {show(turn)}")
-        key = (question_id, system, turn)
-        if key in seen:
-            raise DataError(
-                f"{where}: {system!a} answers turn {turn} of question {question_id!a} twice; keep one"
-            )
-        seen.add(key)
+        problem = (
+            f"{where}: {system!a} answers turn {turn} of question {question_id!a} twice; keep one"
+        )
+        add_once(seen, (question_id, system, turn), problem)
         turns.append(Turn(question_id, turn, system, text, row))
     return turns
 

@@ -130,12 +130,7 @@ def _game_lines(group: Group, settings: Settings, gamed: Gamed | None) -> list[L
     lines: list[Line] = []
     for (system, rival), games in pairs.items():
         own = scores[system, rival]
-        rate = win_rate(
-            own.scores,
-            rng=_rng(settings),
-            num_resamples=settings.num_resamples,
-            confidence=settings.confidence,
-        )
+        rate = win_rate(own.scores, **_drawn(settings))
         estimate = Estimate(rate.value, rate.low, rate.high, rate.num_scored, rate.num_total)
         lines.append(
             _line(
@@ -162,12 +157,7 @@ def _grade_lines(group: Group, settings: Settings) -> list[Line]:
     }
     lines: list[Line] = []
     for system, own in told.items():
-        estimate = mean_interval(
-            own.scores,
-            rng=_rng(settings),
-            num_resamples=settings.num_resamples,
-            confidence=settings.confidence,
-        )
+        estimate = mean_interval(own.scores, bounds=_bounds(group, scale), **_drawn(settings))
         said = [grade.score for grade in systems[system] if grade.score is not None]
         published: dict[str, float | None] = {}
         if group.base in SCALES:
@@ -198,13 +188,9 @@ def _difference(
 ) -> Line:
     ids = common_ids(*told)
     one, two = (scores.at(ids) for scores in told)
-    estimate = paired_difference(
-        one,
-        two,
-        rng=_rng(settings),
-        num_resamples=settings.num_resamples,
-        confidence=settings.confidence,
-    )
+    bounds = _bounds(group, scale)
+    width = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    estimate = paired_difference(one, two, bounds=width, **_drawn(settings))
     differences = one - two
     both = ~np.isnan(differences)
     test = "sign flips"
@@ -215,9 +201,9 @@ def _difference(
             differences, rng=_rng(settings), num_resamples=settings.num_resamples
         )
     plain = scale._replace(zero=0.0)
-    bounds = _difference_bounds(ids, told, scale)
+    missing = _difference_bounds(ids, told, scale)
     return _line(
-        group, "difference", system, other, plain, differences, estimate, bounds, settings,
+        group, "difference", system, other, plain, differences, estimate, missing, settings,
         unit=unit, test=test, p_value=p_value, published={},
     )  # fmt: skip
 
@@ -260,7 +246,8 @@ def _line(
 ) -> Line:
     error = standard_error(scores)
     spread = detectable = None
-    if error is not None:
+    # Questions that are all alike say nothing about the spread.
+    if error is not None and error > 1e-12 * scale.highest:
         spread = error * float(np.sqrt(estimate.num_scored))
         detectable = minimum_detectable(
             spread, estimate.num_scored, alpha=settings.alpha
@@ -299,13 +286,7 @@ def _published(
         return _alpaca(games, settings, gamed)
     if not group.base.startswith("arena-hard"):
         return {}
-    rate = weighted_win_rate(
-        games,
-        rng=_rng(settings),
-        num_resamples=settings.num_resamples,
-        confidence=settings.confidence,
-    )
-    return _per_cent("Arena-Hard's weighted mean", rate)
+    return _per_cent("Arena-Hard's weighted mean", weighted_win_rate(games, **_drawn(settings)))
 
 
 def _alpaca(
@@ -333,7 +314,9 @@ def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
         return "nothing scored in both"
     if p_adjusted > settings.alpha:
         if line.detectable is None:
-            return "no difference shown: one question says nothing"
+            num = line.estimate.num_scored
+            few = "one question says" if num == 1 else f"{num} questions that are all alike say"
+            return f"no difference shown: {few} nothing"
         return f"no difference shown; one below {line.detectable:.2g} would often be missed"
     direction = "better" if value > centre else "worse"
     if value == centre:
@@ -353,5 +336,16 @@ def _observed(group: Group) -> Scale:
     return Scale(min(said), max(said), 0.0, 1.0)
 
 
+def _bounds(group: Group, scale: Scale) -> tuple[float, float] | None:
+    """The range a score can have; None for grades of an unknown scale, of which only what was seen is known."""
+    return (scale.lowest, scale.highest) if group.games or group.base in SCALES else None
+
+
 def _rng(settings: Settings) -> np.random.Generator:
     return np.random.default_rng(settings.seed)
+
+
+def _drawn(settings: Settings) -> dict[str, Any]:
+    """How every bootstrap is drawn: anew from the seed."""
+    told = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
+    return {"rng": _rng(settings), **told}

@@ -33,7 +33,7 @@ class Line:
     standard_error: float | None
     """Of the mean over questions; None below two."""
     spread: float | None
-    """Standard deviation over questions; None below two."""
+    """Standard deviation over questions; None below two, and where all score the same."""
     bounds: NullBounds
     """The same if all missing judgments had been the worst, or the best, for ``system``."""
     test: str | None
@@ -43,7 +43,7 @@ class Line:
     p_adjusted: float | None
     """The same, adjusted for all tested lines of the comparison."""
     detectable: float | None
-    """Smallest true effect this many questions would show with probability 0.8; None below two."""
+    """Smallest true effect this many questions would show with probability 0.8; None where ``spread`` is."""
     published: Mapping[str, float | None]
     """The benchmark's own figures where they differ, by name."""
     verdict: str

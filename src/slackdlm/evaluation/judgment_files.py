@@ -7,10 +7,13 @@ from typing import Any, NamedTuple, cast
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks import (
     alpaca_eval,
-    arena_hard,
+    arena_hard_files,
     creative_writing,
+    creative_writing_files,
     mt_bench,
+    mt_bench_files,
     wildbench,
+    wildbench_files,
 )
 from slackdlm.evaluation.benchmarks.creative_writing import Criteria
 from slackdlm.evaluation.file_kinds import FileKind, has, is_creative_writing_run, read_kind
@@ -67,7 +70,7 @@ def read_judgment_file(path: Path, *, criteria: Criteria | None = None) -> Seque
                 f"{path}: a run of Creative-Writing-Bench is read by its criteria; give the data folder of your copy "
                 "with --criteria"
             )
-        return creative_writing.read_judgments(path, criteria)
+        return creative_writing_files.read_judgments(path, criteria)
 
     found = read_kind(
         path, (*_KINDS, FileKind(is_creative_writing_run, run_file)), what="judgments"
@@ -85,16 +88,16 @@ def benchmark_of(judgment: Game | Grade) -> str:
 
 
 def _wildbench(path: Path) -> list[Grade]:
-    return wildbench.read_judgments(path, system=path.stem)
+    return wildbench_files.read_judgments(path, system=path.stem)
 
 
 _KINDS: tuple[FileKind[Any], ...] = (
     FileKind(has("question_id", "a", "b", "order", "judge_identity"), read_games),
     FileKind(has("question_id", "system", "turn", "judge_identity"), read_grades),
-    FileKind(has("games", "model", "judge"), arena_hard.read_judgments),
-    FileKind(has("g1_winner", "g2_winner"), mt_bench.read_pairs),
-    FileKind(has("question_id", "model", "judge", "score", "turn"), mt_bench.read_judgments),
-    FileKind(has("session_id", "model_A", "model_B"), wildbench.read_pairs),
+    FileKind(has("games", "model", "judge"), arena_hard_files.read_judgments),
+    FileKind(has("g1_winner", "g2_winner"), mt_bench_files.read_pairs),
+    FileKind(has("question_id", "model", "judge", "score", "turn"), mt_bench_files.read_judgments),
+    FileKind(has("session_id", "model_A", "model_B"), wildbench_files.read_pairs),
     FileKind(has("session_id", "score"), _wildbench),
     FileKind(has("session_id", "parsed_result"), _wildbench),
     FileKind(has("instruction", "generator_2", "preference"), alpaca_eval.read_judgments),

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
+import numpy as np
+
 from slackdlm.errors import DataError
 from slackdlm.evaluation.jsonl import (
     Row,
@@ -144,6 +146,12 @@ def tally(judgments: Sequence[Game] | Sequence[Grade]) -> Tally:
         num_unparsable=statuses.count("unparsable"),
         num_out_of_range=statuses.count("out_of_range"),
     )
+
+
+def mean_score(judgments: Sequence[Game] | Sequence[Grade]) -> float | None:
+    """The mean of the scores said, those off their scale included; None without one."""
+    said = [judgment.score for judgment in judgments if judgment.score is not None]
+    return float(np.mean(said)) if said else None
 
 
 def read_games(path: Path) -> list[Game]:

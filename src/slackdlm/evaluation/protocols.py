@@ -10,9 +10,13 @@ from slackdlm.evaluation.answers import read_questions
 from slackdlm.evaluation.benchmarks import (
     alpaca_eval,
     arena_hard,
+    arena_hard_files,
     creative_writing,
+    creative_writing_files,
     mt_bench,
+    mt_bench_files,
     wildbench,
+    wildbench_files,
 )
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.judgments import Game, Grade, Messages
@@ -127,7 +131,7 @@ def _as_arena(question: Question, answers: Sequence[Turns]) -> Messages:
 _ARENA = JudgingProtocol(
     name="arena-hard",
     num_shown=2,
-    read_questions=lambda path, references: arena_hard.read_questions(path),
+    read_questions=lambda path, references: arena_hard_files.read_questions(path),
     messages=lambda question, answers, turn: _as_arena(question, answers),
     parse=arena_hard.parse_verdict,
     score=arena_hard.score_of,
@@ -135,7 +139,7 @@ _ARENA = JudgingProtocol(
     num_turns=_one_turn,
     prompts_sha256=arena_hard.prompts_sha256,
     without_judge=_ask,
-    write_games=arena_hard.write_judgments,
+    write_games=arena_hard_files.write_judgments,
 )
 _PAIRS = replace(
     _ARENA,
@@ -148,7 +152,9 @@ _PAIRS = replace(
 _MT = JudgingProtocol(
     name="mt-bench",
     num_shown=1,
-    read_questions=lambda path, references: mt_bench.read_questions(path, references=references),
+    read_questions=lambda path, references: mt_bench_files.read_questions(
+        path, references=references
+    ),
     messages=lambda question, answers, turn: mt_bench.judge_messages(
         question, answers[0], turn=turn
     ),
@@ -158,7 +164,7 @@ _MT = JudgingProtocol(
     num_turns=_all_turns,
     prompts_sha256=mt_bench.prompts_sha256,
     without_judge=_ask,
-    write_grades=mt_bench.write_judgments,
+    write_grades=mt_bench_files.write_judgments,
 )
 _MT_PAIRS = replace(
     _MT,
@@ -171,12 +177,12 @@ _MT_PAIRS = replace(
     score=mt_bench.winner_score,
     scale=(0, 1),
     write_grades=None,
-    write_games=mt_bench.write_pairs,
+    write_games=mt_bench_files.write_pairs,
 )
 _WB = JudgingProtocol(
     name="wildbench",
     num_shown=1,
-    read_questions=lambda path, references: wildbench.read_questions(path),
+    read_questions=lambda path, references: wildbench_files.read_questions(path),
     messages=lambda question, answers, turn: wildbench.judge_messages(question, answers[0][0]),
     parse=wildbench.parse_verdict,
     score=_grade,
@@ -184,7 +190,7 @@ _WB = JudgingProtocol(
     num_turns=_one_turn,
     prompts_sha256=wildbench.prompts_sha256,
     without_judge=lambda answers: None if answers[0].strip() else 1.0,
-    write_grades=wildbench.write_judgments,
+    write_grades=wildbench_files.write_judgments,
 )
 _WB_PAIRS = replace(
     _WB,
@@ -198,7 +204,7 @@ _WB_PAIRS = replace(
     scale=(0, 1),
     without_judge=lambda answers: wildbench.verdict_without_judge(*answers),
     write_grades=None,
-    write_games=wildbench.write_pairs,
+    write_games=wildbench_files.write_pairs,
 )
 _ALPACA = replace(
     _ARENA,
@@ -229,7 +235,7 @@ def _creative_writing(rubric: creative_writing.Rubric) -> JudgingProtocol:
     return JudgingProtocol(
         name="creative-writing",
         num_shown=1,
-        read_questions=lambda path, references: creative_writing.read_questions(path),
+        read_questions=lambda path, references: creative_writing_files.read_questions(path),
         messages=lambda question, answers, turn: creative_writing.judge_messages(
             question, answers[0][0], rubric
         ),
@@ -239,8 +245,8 @@ def _creative_writing(rubric: creative_writing.Rubric) -> JudgingProtocol:
         num_turns=_one_turn,
         prompts_sha256=rubric.sha256,
         without_judge=_ask,
-        finish_grade=lambda grade, question, turns: creative_writing.judged_grade(
+        finish_grade=lambda grade, question, turns: creative_writing_files.judged_grade(
             grade, question, turns[0] if turns else None, criteria
         ),
-        write_grades=creative_writing.write_judgments,
+        write_grades=creative_writing_files.write_judgments,
     )

@@ -129,7 +129,7 @@ def probe_result(
                 arm,
                 condition.kind,
                 condition.rate,
-                mean_interval(mean, rng=rng(), num_resamples=num_resamples),
+                mean_interval(mean, rng=rng(), num_resamples=num_resamples, bounds=(0.0, 1.0)),
                 sign_flip_test(mean - 0.5, rng=rng(), num_resamples=num_resamples),
                 None,
                 tuple(_mean(seed) for seed in scores),
@@ -190,7 +190,7 @@ def _contrasts(
                 arm,
                 arms[0],
                 *condition,
-                mean_interval(difference, rng=rng, num_resamples=num_resamples),
+                mean_interval(difference, rng=rng, num_resamples=num_resamples, bounds=(-1.0, 1.0)),
                 sign_flip_test(difference, rng=rng, num_resamples=num_resamples),
                 None,
             )

@@ -8,12 +8,14 @@ from slackdlm.evaluation.benchmarks.arena_hard import (
     WeightedWinRate,
     judge_messages,
     parse_verdict,
-    read_answers,
-    read_judgments,
-    read_questions,
     score_of,
     style_metadata,
     weighted_win_rate,
+)
+from slackdlm.evaluation.benchmarks.arena_hard_files import (
+    read_answers,
+    read_judgments,
+    read_questions,
     write_answers,
     write_judgments,
 )

@@ -9,11 +9,13 @@ from slackdlm.evaluation.benchmarks.creative_writing import (
     parse_grade,
     parse_verdict,
     published_score,
-    read_answers,
     read_criteria,
+    read_rubric,
+)
+from slackdlm.evaluation.benchmarks.creative_writing_files import (
+    read_answers,
     read_judgments,
     read_questions,
-    read_rubric,
     write_answers,
     write_judgments,
 )

@@ -13,11 +13,13 @@ from slackdlm.evaluation.benchmarks.mt_bench import (
     prompt_name,
     published_score,
     published_win_rate,
+    winner_score,
+)
+from slackdlm.evaluation.benchmarks.mt_bench_files import (
     read_answers,
     read_judgments,
     read_pairs,
     read_questions,
-    winner_score,
     with_categories,
     write_answers,
     write_judgments,

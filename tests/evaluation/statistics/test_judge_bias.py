@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from games import game, pairs
 
-from slackdlm.evaluation.benchmarks.arena_hard import read_judgments
+from slackdlm.evaluation.benchmarks.arena_hard_files import read_judgments
 from slackdlm.evaluation.statistics import length_bias, position_bias
 
 
@@ -27,6 +29,20 @@ def test_a_judge_that_follows_the_answers_is_consistent():
 def test_the_same_verdict_in_another_spelling_is_the_same():
     found = position_bias(pairs(("A>B", "A<B"), ("B=A", "A=B")), rng=rng())
     assert found.num_same == 2
+
+
+def test_preferences_for_the_answer_shown_first_are_no_agreement():
+    """AlpacaEval's verdicts are numbers about the answers as shown."""
+    games = [
+        replace(one, score=score, verdict=verdict)
+        for one, (score, verdict) in zip(
+            pairs(("A>B", "A>B"), ("A>B", "B>A")),
+            [(1.0, "1.0"), (0.0, "1.0"), (0.75, "0.75"), (0.75, "0.25")],
+            strict=True,
+        )
+    ]
+    found = position_bias(games, rng=rng())
+    assert (found.num_pairs, found.num_same, found.num_same_winner) == (2, 1, 1)
 
 
 def test_kappa_is_chance_corrected():

@@ -20,7 +20,7 @@ from slackdlm.evaluation.statistics import (
     win_points,
     win_rate,
 )
-from slackdlm.evaluation.statistics.bootstrap import widened
+from slackdlm.evaluation.statistics.bootstrap import ratio_interval, widened
 
 NAN = float("nan")
 FEW = 200
@@ -70,6 +70,45 @@ def test_equal_scores_give_an_interval_of_zero_width(score):
     found = mean_interval(array(*[score] * 7, NAN), rng=rng())
     assert found.low == found.value == found.high == pytest.approx(score)
     assert (found.num_scored, found.num_total) == (7, 8)
+
+
+@pytest.mark.parametrize(("size", "score"), [(2, 1.0), (7, 0.0), (32, 0.5), (500, 1.0)])
+def test_scores_that_agree_are_not_certain_where_bounds_are_known(size, score):
+    """Of a population whose share q scores otherwise, at a bound, all agree with probability (1 - q)^n."""
+    found = mean_interval(array(*[score] * size), rng=rng(), bounds=(0.0, 1.0))
+    assert found.value == score
+    for end, bound in ((found.low, 0.0), (found.high, 1.0)):
+        if bound == score:
+            assert end == score
+        else:
+            share = (end - score) / (bound - score)
+            assert (1 - share) ** size == pytest.approx(0.05)
+    ratio = ratio_interval(
+        array(*[2 * score] * size), array(*[2.0] * size), rng=rng(), bounds=(0.0, 1.0)
+    )
+    assert (ratio.low, ratio.high) == pytest.approx((found.low, found.high))
+    rate = win_rate(array(*[score] * size), rng=rng())
+    assert (rate.low, rate.high) == (found.low, found.high)
+
+
+@pytest.mark.parametrize(("size", "rate"), [(8, 0.9), (32, 0.9), (32, 0.98), (100, 0.99)])
+def test_a_win_rate_near_one_is_covered(size, rate):
+    """Every number of wins that can come, weighed by its probability; zero width covered 0.43 to 0.96."""
+    coverage = 0.0
+    for wins in range(size + 1):
+        chance = stats.binom.pmf(wins, size, rate)
+        if chance > 1e-4:
+            found = win_rate(
+                array(*[1.0] * wins, *[0.0] * (size - wins)), rng=rng(), num_resamples=FEW
+            )
+            coverage += chance * (found.low <= rate <= found.high)
+    assert coverage > 0.93
+
+
+def test_no_end_lies_beyond_a_score():
+    """Rounding gave -5.6e-17 here."""
+    found = win_rate(array(0, 0, 0, 0.5, 1), rng=rng(), num_resamples=200)
+    assert found.low == 0.0
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-9, 1.0, 1e9, 1e100])

@@ -7,7 +7,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.evaluation.benchmarks.arena_hard import read_judgments, style_metadata
+from slackdlm.evaluation.benchmarks.arena_hard import style_metadata
+from slackdlm.evaluation.benchmarks.arena_hard_files import read_judgments
 from slackdlm.evaluation.statistics.style_control import (
     COVARIATES,
     fit_logistic,

@@ -12,18 +12,26 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
 
 from slackdlm.errors import DataError
-from slackdlm.evaluation.benchmarks.items import Answer, Question, rest, unique, unique_questions
+from slackdlm.evaluation.benchmarks.items import (
+    Answer,
+    Question,
+    add_once,
+    rest,
+    unique,
+    unique_questions,
+)
+from slackdlm.evaluation.benchmarks.templates import filled, template
 from slackdlm.evaluation.first_token import read_first_token
 from slackdlm.evaluation.jsonl import Row, get_number, get_text, read_items, show, write_items
 from slackdlm.evaluation.judgments import Game, Messages
+
+PROMPT = "alpaca_eval_clf.txt"
 
 
 @dataclass(frozen=True)
@@ -110,9 +118,9 @@ def read_judgments(path: Path) -> list[Game]:
                 f"{where}: expected a preference in [1, 2] or 0 for a draw, got {preference}"
             )
         model = get_text(row, "generator_2", where=where)
-        if (instruction, model) in seen:
-            raise DataError(f"{where}: {model!a} is judged twice on one instruction")
-        seen.add((instruction, model))
+        add_once(
+            seen, (instruction, model), f"{where}: {model!a} is judged twice on one instruction"
+        )
         extra = rest(row, "generator_1", "generator_2", "dataset")
         extra = {key: extra[key] for key in extra if key != "preference" or preference in (0, None)}
         games.append(
@@ -170,13 +178,8 @@ def judge_messages(question: Question, first: str, second: str) -> Messages:
     As published but for texts that hold the template's own marks, which there cut the prompt short.
     """
     values = {"instruction": question.prompt, "output_1": first, "output_2": second}
-    places = re.compile("|".join(f"{{{name}}}" for name in values))
-    return tuple(
-        {"role": role, "content": places.sub(lambda found: values[found[0][1:-1]], content)}
-        for role, content in re.findall(
-            r"<\|im_start\|>(\w+)\n\s*(.*?)\s*<\|im_end\|>", _prompt(), re.S
-        )
-    )
+    turns = re.findall(r"<\|im_start\|>(\w+)\n\s*(.*?)\s*<\|im_end\|>", template(PROMPT), re.S)
+    return tuple({"role": role, "content": filled(content, values)} for role, content in turns)
 
 
 def parse_preference(reply: str) -> float | None:
@@ -218,13 +221,7 @@ def judged_game(game: Game, question: Question, answers: Sequence[str | None]) -
 
 def prompts_sha256() -> str:
     """Hash of the judge prompt: part of a judgment's identity."""
-    return hashlib.sha256(_prompt().encode()).hexdigest()
-
-
-@cache
-def _prompt() -> str:
-    file = resources.files("slackdlm.evaluation.benchmarks") / "prompts" / "alpaca_eval_clf.txt"
-    return file.read_text(encoding="utf-8")
+    return hashlib.sha256(template(PROMPT).encode()).hexdigest()
 
 
 def published_win_rate(games: Sequence[Game]) -> PublishedWinRate:

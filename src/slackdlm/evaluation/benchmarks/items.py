@@ -1,14 +1,16 @@
 """Questions and answers of every benchmark, and which published file a question file is."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.jsonl import Row, show
-from slackdlm.evaluation.judgments import Messages
+from slackdlm.evaluation.judgments import Game, Messages
+
+T = TypeVar("T")
 
 KNOWN_VERSIONS: Final[dict[str, str]] = {
     "a75cef6623db6b27aec810497b059f0659705d7ff48dcbccc5bd5b130728ac73": "arena-hard-v2.0",
@@ -104,16 +106,35 @@ def judge_name(identity: Mapping[str, Any], *, where: str) -> str:
     return name
 
 
+def add_once(seen: set[T], key: T, problem: str) -> None:
+    """DataError of that text if the key was added before."""
+    if key in seen:
+        raise DataError(problem)
+    seen.add(key)
+
+
+def both_orders(
+    games: Sequence[Game],
+) -> dict[tuple[str, str, str, int, str], dict[int, Game]]:
+    """The games of each question, pair of systems, turn and judge, by order; DataError if one is there twice."""
+    found: dict[tuple[str, str, str, int, str], dict[int, Game]] = {}
+    for game in games:
+        where = f"game {show(game.question_id)}"
+        judge = judge_name(game.judge_identity, where=where)
+        pair = found.setdefault((game.question_id, game.a, game.b, game.turn, judge), {})
+        if pair.setdefault(game.order, game) is not game:
+            raise DataError(f"{where}: two games in order {game.order}; keep one")
+    return found
+
+
 def unique(items: list[Answer], *, path: Path) -> list[Answer]:
     """The answers; DataError if one system answers a question twice."""
     seen: set[tuple[str, str]] = set()
     for answer in items:
-        key = (answer.question_id, answer.system)
-        if key in seen:
-            raise DataError(
-                f"{path}: {answer.system!a} answers question {answer.question_id!a} twice; keep one"
-            )
-        seen.add(key)
+        problem = (
+            f"{path}: {answer.system!a} answers question {answer.question_id!a} twice; keep one"
+        )
+        add_once(seen, (answer.question_id, answer.system), problem)
     return items
 
 
@@ -121,7 +142,5 @@ def unique_questions(questions: list[Question], *, path: Path) -> list[Question]
     """The questions; DataError if two have one id."""
     seen: set[str] = set()
     for question in questions:
-        if question.id in seen:
-            raise DataError(f"{path}: two questions have the id {question.id!a}; keep one")
-        seen.add(question.id)
+        add_once(seen, question.id, f"{path}: two questions have the id {question.id!a}; keep one")
     return questions

@@ -88,9 +88,9 @@ def _winner(game: Game) -> int:
 
 
 def _label(game: Game) -> object:
-    """The verdict as if ``a`` had been shown first, ``<`` written as ``>``."""
+    """The verdict as if ``a`` had been shown first, ``<`` written as ``>``; points where it is no letter."""
     verdict = game.verdict
-    if verdict is None:
+    if verdict is None or not set("ABC") & set(verdict):
         return game.score
     if game.order == 1:
         verdict = verdict.translate(str.maketrans("AB", "BA"))

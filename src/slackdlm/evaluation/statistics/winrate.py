@@ -65,7 +65,9 @@ def win_rate(
             f"win_rate: points must lie in [0, 1], got [{scored.min()}, {scored.max()}]; "
             "make them with win_points"
         )
-    rate = mean_interval(points, rng=rng, num_resamples=num_resamples, confidence=confidence)
+    rate = mean_interval(
+        points, rng=rng, num_resamples=num_resamples, confidence=confidence, bounds=(0.0, 1.0)
+    )
     p_value = sign_flip_test(points - 0.5, rng=rng, num_resamples=num_resamples)
     return WinRate(rate.value, rate.low, rate.high, rate.num_scored, rate.num_total, p_value)
 
@@ -112,4 +114,5 @@ def weighted_win_rate(
         rng=rng,
         num_resamples=num_resamples,
         confidence=confidence,
+        bounds=(0.0, 1.0),
     )

@@ -1,0 +1,19 @@
+"""Judge prompts as published, in ``prompts``; their licences are in the NOTICE there."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+
+@cache
+def template(name: str) -> str:
+    """The text of one of the files in ``prompts``."""
+    file = resources.files("slackdlm.evaluation.benchmarks") / "prompts" / name
+    return file.read_text(encoding="utf-8")
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """The text with every ``{key}`` of the values filled in one pass: a place inside an answer stays what it is."""
+    places = re.compile("|".join(re.escape(f"{{{key}}}") for key in values))
+    return places.sub(lambda found: values[found[0][1:-1]], text)
