@@ -265,7 +265,7 @@ def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
         decode_bench.write_rows(rows, output / "decode_gpu.csv")
         print(
             f"{row.provider}: {row.p50_ms} ms, {row.tokens_per_second} tokens/s, "
-            f"{row.peak_extra_mib} MiB, same tokens {row.same_tokens}",
+            f"{row.peak_tensor_mib} MiB, same tokens {row.same_tokens}",
             flush=True,
         )
 

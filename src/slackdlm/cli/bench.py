@@ -53,14 +53,19 @@ def _bench_decode(arguments: argparse.Namespace) -> None:
     with console.status("measuring; at V = 126,464 this takes minutes"):
         rows = list(bench_decode(size, repeats=arguments.repeats, device=arguments.device))
     write_rows(rows, arguments.output)
-    headings = ("algorithm", "p20 ms", "p50 ms", "p80 ms", "tokens/s", "forwards/token", "MiB")
+    headings = ("algorithm", "p20 ms", "p50 ms", "p80 ms", "tokens/s", "forwards/token", "MiB*")
     lines: list[list[str]] = []
     for row in rows:
         figures = (row.p20_ms, row.p50_ms, row.p80_ms, row.tokens_per_second)
         shown = [f"{figure:.1f}" for figure in figures]
-        extra = "–" if row.peak_extra_mib is None else f"{row.peak_extra_mib:.1f}"
-        lines.append([row.provider, *shown, f"{row.forwards_per_token:.3f}", extra])
+        memory = f"{row.peak_tensor_mib:.1f}"
+        lines.append([row.provider, *shown, f"{row.forwards_per_token:.3f}", memory])
     console.print(table(f"{size}", headings, lines, words=("algorithm",), width=console.width))
+    console.print(Text("* most that tensors took at one time, beside weights and prompts"))
+    for row in rows:
+        if row.step_ratio is not None:
+            ratio = f"{row.provider}: a step takes {row.step_ratio:.3f} times as long as without"
+            console.print(Text(ratio))
     console.print(Text(f"written to {arguments.output}"))
 
 

@@ -1,8 +1,10 @@
 """What does decoding cost? LLaDA's algorithm as published and ours, on the same weights and prompts, in one go."""
 
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +15,8 @@ from torch import Tensor, nn
 from slackdlm.measurement import (
     check_benchmark,
     hardware,
+    most_held,
     now,
-    peak_memory,
-    reset_peak_memory,
     spread,
     write_csv,
 )
@@ -72,8 +73,11 @@ class Row:
     forwards_per_token: float
     same_tokens: float | None
     """Share of cells equal to the published algorithm's at the same temperature; None where noise differs."""
-    peak_extra_mib: float | None
-    """Most memory in use above weights and prompts; None where the system does not say."""
+    step_ratio: float | None
+    """Where an intervention is installed: median over pairs of steps, one without it and the same one with it, run one
+    after the other, of the ratio of their times."""
+    peak_tensor_mib: float
+    """Most memory that tensors took at one time, weights and prompts not counted: exact, in a run that is not timed."""
     repeats: int
     num_threads: int
     hardware: str
@@ -133,23 +137,31 @@ def _published_step(
     x[0, chosen] = proposed[0, chosen]
 
 
-def ours(*, intervention: ShiftIntervention | None = None, **settings: Any) -> Provider:
-    """The sampler with these settings; one token a step unless they say otherwise."""
+def ours(**settings: Any) -> Provider:
+    """The sampler with these settings, among them ``intervention``; one token a step unless they say otherwise."""
 
     def provider(
         loaded: LoadedModel, size: Size, prompts: list[list[int]], temperature: float
     ) -> Decoded:
-        config = SamplerConfig(
-            canvas_length=size.canvas_length,
-            block_length=size.block_length,
-            temperature=temperature,
-            **settings,
-        )
-        rows = list(range(len(prompts)))
-        answers = Decoding(loaded, config, intervention, prompts, rows).run()
+        decoding = _decoding(loaded, size, prompts, temperature=temperature, **settings)
+        answers = decoding.run()
         return Decoded([a.canvas for a in answers], sum(a.num_forwards for a in answers))
 
     return provider
+
+
+def _decoding(
+    loaded: LoadedModel,
+    size: Size,
+    prompts: list[list[int]],
+    *,
+    intervention: ShiftIntervention | None = None,
+    **settings: Any,
+) -> Decoding:
+    config = SamplerConfig(
+        canvas_length=size.canvas_length, block_length=size.block_length, **settings
+    )
+    return Decoding(loaded, config, intervention, prompts, list(range(len(prompts))))
 
 
 def singly(provider: Provider) -> Provider:
@@ -173,12 +185,15 @@ class Case(NamedTuple):
     provider: Provider
     batch: int = 1
     temperature: float = 0.0
+    intervention: ShiftIntervention | None = None
+    """Installed by the provider: what it costs a step is measured too."""
 
 
+_SHIFT = ShiftIntervention(0.01, seed=0)
 CASES: dict[str, Case] = {
     "published": Case(published),
     "exact": Case(ours()),
-    "exact, shift 1 %": Case(ours(intervention=ShiftIntervention(0.01, seed=0))),
+    "exact, shift 1 %": Case(ours(intervention=_SHIFT), intervention=_SHIFT),
     "prefix cache": Case(ours(cache="prefix")),
     "dual cache": Case(ours(cache="dual")),
     "threshold": Case(ours(remasking="threshold", bound=THRESHOLD)),
@@ -196,6 +211,7 @@ def bench_decode(
     cases: dict[str, Case] | None = None,
     loaded: LoadedModel | None = None,
     repeats: int = 3,
+    paired_steps: int = 1000,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     note: str = "",
@@ -206,7 +222,8 @@ def bench_decode(
         size: Model, prompts and canvas.
         cases: What is timed, by name; None: ``CASES``.
         loaded: A model of this size where it is to run, as on ``device``; None: a random one, made on the CPU.
-        repeats: Timed runs, at least 2, after one that is not.
+        repeats: Timed runs, at least 2, after one that is not. One more measures memory.
+        paired_steps: Least number of pairs of steps, without and with an intervention, that are timed in turn.
         device: Where to run.
         dtype: Of the weights.
         note: Copied into every row.
@@ -234,7 +251,6 @@ def bench_decode(
         decoded = runs[name][0].decoded
         num_cells = size.canvas_length * case.batch
         wall = spread([run.wall_ms for run in runs[name][1:]])
-        peaks = [run.extra_bytes for run in runs[name] if run.extra_bytes is not None]
         other = expected.get((case.temperature, case.batch)) if case.temperature == 0 else None
         yield Row(
             provider=name,
@@ -248,7 +264,8 @@ def bench_decode(
             tokens_per_second=round(1000 * num_cells / wall.p50, 2),
             forwards_per_token=round(decoded.num_forwards / num_cells, 4),
             same_tokens=None if other is None else _share_equal(decoded, other),
-            peak_extra_mib=round(max(peaks) / 2**20, 1) if peaks else None,
+            step_ratio=_step_ratio(loaded, size, case, num_pairs=paired_steps),
+            peak_tensor_mib=round(_most_held(loaded, size, case) / 2**20, 1),
             repeats=repeats,
             num_threads=torch.get_num_threads(),
             hardware=hardware(device),
@@ -283,22 +300,60 @@ def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 class _Run(NamedTuple):
     wall_ms: float
-    extra_bytes: float | None
     decoded: Decoded
 
 
 def _run(loaded: LoadedModel, size: Size, case: Case) -> _Run:
-    device = next(loaded.model.parameters()).device
-    generator = torch.Generator().manual_seed(1)
-    shape = (case.batch, size.prompt_length)
-    prompts = torch.randint(0, 8, shape, generator=generator).tolist()
-    before = reset_peak_memory(device)
+    device, prompts = _device(loaded), _prompts(size, case)
     start = now(device)
     decoded = case.provider(loaded, size, prompts, case.temperature)
-    wall_ms = 1000 * (now(device) - start)
-    peak = peak_memory(device)
-    extra = None if peak is None or before is None else peak - before
-    return _Run(wall_ms, extra, decoded)
+    return _Run(1000 * (now(device) - start), decoded)
+
+
+def _device(loaded: LoadedModel) -> torch.device:
+    return next(loaded.model.parameters()).device
+
+
+def _prompts(size: Size, case: Case) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 8, (case.batch, size.prompt_length), generator=generator).tolist()
+
+
+def _most_held(loaded: LoadedModel, size: Size, case: Case) -> int:
+    prompts = _prompts(size, case)
+    return most_held(
+        lambda: case.provider(loaded, size, prompts, case.temperature), _device(loaded)
+    )
+
+
+def _step_ratio(loaded: LoadedModel, size: Size, case: Case, *, num_pairs: int) -> float | None:
+    if case.intervention is None:
+        return None
+    device, prompts = _device(loaded), _prompts(size, case)
+    ratios: list[float] = []
+    while len(ratios) < num_pairs:
+        plain, disturbed = (
+            _decoding(
+                loaded, size, prompts, temperature=case.temperature, intervention=each
+            ).steps()
+            for each in (None, case.intervention)
+        )
+        for place in count():
+            if place % 2 == 0:
+                without, beside = _step_seconds(plain, device), _step_seconds(disturbed, device)
+            else:
+                beside, without = _step_seconds(disturbed, device), _step_seconds(plain, device)
+            if without is None or beside is None:
+                break
+            ratios.append(beside / without)
+    return round(statistics.median(ratios), 4)
+
+
+def _step_seconds(steps: Iterator[None], device: torch.device) -> float | None:
+    """Seconds of the next step; None if there is none."""
+    start = now(device)
+    is_over = next(steps, True)
+    return None if is_over else now(device) - start
 
 
 def _share_equal(found: Decoded, expected: Decoded) -> float:

@@ -5,7 +5,7 @@ A step waits for the device once: for the canvas, from which the host knows what
 Axis letters: ``B`` rows, ``L`` canvas positions, ``N`` tokens committed in one step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -105,25 +105,29 @@ class Decoding:
         self.num_forwards = np.zeros(shape[0], dtype=np.int64)
         self.dose = torch.zeros(shape[0], len(Dose._fields), dtype=torch.long, device=self.device)
         self.placements: list[tuple[Placement, Tensor]] = []
-        self.on_step: OnStep | None = None
 
-    @torch.inference_mode()
     def run(self, on_step: OnStep | None = None) -> list[Generation]:
         """Decode every block; ``on_step`` is called with the canvases after every step."""
-        self.on_step = on_step
         model = self.loaded.model
         was_training = model.training
         model.eval()
-        for block in schedule(self.config):
-            self._decode_block(block)
-        if self.config.refill > 0:
-            self._reopen(self.config.refill)
-            whole = Block(0, self.config.canvas_length, self.config.refill)
-            self._decode_block(whole)
+        for _ in self.steps():
+            if on_step is not None:
+                on_step(self.on_host)
         model.train(was_training)
         return self._generations()
 
-    def _decode_block(self, block: Block) -> None:
+    @torch.inference_mode()
+    def steps(self) -> Iterator[None]:
+        """Decode step by step, with a stop after each."""
+        for block in schedule(self.config):
+            yield from self._steps_of(block)
+        if self.config.refill > 0:
+            self._reopen(self.config.refill)
+            whole = Block(0, self.config.canvas_length, self.config.refill)
+            yield from self._steps_of(whole)
+
+    def _steps_of(self, block: Block) -> Iterator[None]:
         self.predictor.enter(block)
         step = 0
         while True:
@@ -138,8 +142,7 @@ class Decoding:
             self._step(free, due)
             self.num_forwards += remaining > 0
             self._synchronise()
-            if self.on_step is not None:
-                self.on_step(self.on_host)
+            yield
             step += 1
 
     def _step(self, free: Bool[np.ndarray, "B L"], due: Int64[np.ndarray, " B"]) -> None:
@@ -236,7 +239,7 @@ class Decoding:
 
     def _generations(self) -> list[Generation]:
         doses = self.dose.tolist()
-        steps = self._steps() if self.config.trace else None
+        steps = self._commits() if self.config.trace else None
         return [
             self._generation(row, Dose(*doses[row]), None if steps is None else steps[row])
             for row in range(len(doses))
@@ -258,7 +261,7 @@ class Decoding:
             steps=steps,
         )
 
-    def _steps(self) -> list[list[list[Commit]]]:
+    def _commits(self) -> list[list[list[Commit]]]:
         """Commits of every row and step; a row that waits for its batch-mates has empty steps."""
         steps: list[list[list[Commit]]] = [[] for _ in self.on_host]
         for placement, scores in self.placements:

@@ -31,15 +31,13 @@ class RowNoise:
     def __init__(self, seed: int, row_ids: Sequence[int]) -> None:
         self._streams = [np.random.Generator(np.random.PCG64([seed, row])) for row in row_ids]
 
-    def draw(self, cells: Cells, width: int) -> Float64[np.ndarray, "M width"]:
-        """Uniforms in ``[0, 1)`` for each cell, from its row's stream."""
+    def draw(self, cells: Cells, width: int) -> Float64[Tensor, "M width"]:
+        """Uniforms in ``[0, 1)`` for each cell, from its row's stream; on the host."""
         counts = np.bincount(cells.rows, minlength=len(self._streams)).tolist()
-        draws = [
-            stream.random((count, width))
-            for stream, count in zip(self._streams, counts, strict=True)
-            if count
-        ]
-        return np.concatenate(draws)
+        draws = torch.empty(len(cells.rows), width, dtype=torch.float64)
+        for stream, its_draws in zip(self._streams, draws.split(counts), strict=True):
+            stream.random(out=its_draws.numpy())
+        return draws
 
     def keys(self, cells: Cells) -> Int64[np.ndarray, " M"]:
         """One 64-bit key for each cell, from its row's stream: what `uniforms` needs of the host."""

@@ -97,7 +97,7 @@ class Predictor:
             logits = _logits(hidden[part], head)
             if unprompted is not None:
                 without = _logits(unprompted[part], head)
-                logits = without + (config.guidance + 1) * (logits - without)
+                logits = logits.sub_(without).mul_(config.guidance + 1).add_(without)
             if config.forbid_end_of_text:
                 logits[:, self.loaded.pad_id] = -torch.inf
             chosen = self._choose(logits, Cells(cells.rows[part], cells.positions[part]))
@@ -135,7 +135,7 @@ class Predictor:
 
     def _uniforms(self, cells: Cells, width: int) -> Float[Tensor, "M width"]:
         if self.device.type == "cpu" or width == 1:
-            return torch.from_numpy(self.noise.draw(cells, width)).to(self.device)
+            return self.noise.draw(cells, width).to(self.device)
         return uniforms(torch.from_numpy(self.noise.keys(cells)).to(self.device), width)
 
     def _hidden(
