@@ -15,7 +15,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
-@pytest.mark.parametrize("command", ["answer", "harness"])
+@pytest.mark.parametrize("command", ["generate", "answer", "chat", "harness", "probe"])
 @pytest.mark.parametrize(
     ("rank", "flags", "device"),
     [(None, [], "cuda:0"), ("3", [], "cuda:1"), ("1", ["--device", "cpu"], "cpu")],
@@ -49,11 +49,24 @@ def test_each_process_takes_its_own_gpu_unless_told_otherwise(
         f"task: toy_task\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\n"
         "test_split: test\noutput_type: generate_until\ndoc_to_text: prompt\ndoc_to_target: answer\n"
     )
+    model, output = str(toy_folder), str(tmp_path / "out")
     what = {
-        "answer": ["--questions", str(data), "--output", str(tmp_path / "a.jsonl")],
-        "harness": ["--tasks", str(task)],
+        "generate": [model, "--prompt", "x"],
+        "answer": [model, "--questions", str(data), "--output", output],
+        "chat": [model],
+        "harness": [model, "--tasks", str(task)],
+        "probe": [
+            "--arm",
+            f"a={model}",
+            "--questions",
+            str(data),
+            "--output",
+            output,
+            "--judge",
+            "toy",
+        ],
     }[command]
-    assert main([command, str(toy_folder), *what, "--canvas-length", "8", *flags]) == 2
+    assert main([command, *what, "--canvas-length", "8", *flags]) == 2
     assert asked == [device]
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,8 @@ training: {{steps: 3, batch_size: 2, eval_samples: 2, eval_every: 3, save_every:
 
 
 ANSWER_KEYS = set(
-    "id category turn system prompt text tokens canvas forwards dose settings intervention model seconds seed".split()
+    "id category turn system prompt text tokens canvas forwards dose settings intervention model device "
+    "seconds seed".split()
 )
 
 
@@ -139,6 +141,53 @@ def test_answer_reports_questions_it_could_not_ask(
     assert len(output.read_text().splitlines()) == 1
 
 
+def test_generate_tells_of_an_empty_answer_beside_standard_output(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = iter(["", "words", " "])
+
+    def decode(self: object, prompts: object, **_: object) -> list[object]:
+        return [SimpleNamespace(text=next(texts))]
+
+    monkeypatch.setattr("slackdlm.sampling.sampler.Sampler.generate", decode)
+    questions = trained / "three.jsonl"
+    questions.write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "id": "last"}\n')
+    model = trained / "run" / "model"
+    assert run("generate", model, "--input", questions, "--canvas-length", 8) == 0
+    out, err = capsys.readouterr()
+    assert out == "\nwords\n \n"
+    assert "the answer to question 0 is empty\n" in err
+    assert "the answer to question last is empty\n" in err
+    assert err.count("empty") == 2
+
+
+def test_generate_writes_what_happened_as_a_page_and_as_data(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from slackdlm.sampling.trace import read_steps
+
+    model, questions = trained / "run" / "model", tmp_path / "q.jsonl"
+    questions.write_text('{"prompt": "What is 1 plus 1?"}\n{"prompt": "Why?", "id": "why"}\n')
+    page, trace = tmp_path / "new" / "replay.html", tmp_path / "new" / "trace.jsonl"
+    asked = ["--input", questions, "--canvas-length", 8, "--steps", 4]
+    shift = ["--intervention", "shift", "--rate", 0.5]
+    assert run("generate", model, *asked, *shift, "--replay", page, "--trace", trace) == 0
+    out, err = capsys.readouterr()
+    assert "replay.html" in "".join(err.split())
+    assert "trace.jsonl" in "".join(err.split())
+    rows = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["prompt"]) for row in rows] == [
+        ("0", "What is 1 plus 1?"),
+        ("why", "Why?"),
+    ]
+    assert out == "".join(row["text"] + "\n" for row in rows), "texts alone"
+    for row in rows:
+        canvas = {c.position: c.token for step in read_steps(row) for c in step}
+        assert [canvas[place] for place in range(8)] == row["canvas"]
+    assert page.stat().st_size > 1000
+    assert sorted(file.name for file in page.parent.iterdir()) == ["replay.html", "trace.jsonl"]
+
+
 def test_generate_prints_an_answer_to_a_prompt(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +209,12 @@ def test_generate_prints_an_answer_to_a_prompt(
         (["--prompt", "x", "--first", "0"], "--first: expected at least 1, got 0"),
         (["--prompt", "x", "--output", "/dev/null/answers.jsonl"], "cannot be written"),
         (["--prompt", " "], "no prompt"),
+        (["--prompt", "x", "--trace", "t.json"], "expected a name that ends in .jsonl"),
+        (["--prompt", "x", "--trace", "/dev/null/t.jsonl"], "--trace /dev/null/t.jsonl: cannot be"),
+        (
+            ["--prompt", "x", "--trace", "t.jsonl", "--output", "a.jsonl"],
+            "--trace shows printed answers; leave --output out",
+        ),
     ],
 )
 def test_generate_s_errors_say_what_is_wrong(

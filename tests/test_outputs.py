@@ -54,6 +54,13 @@ def test_answers_replace_no_file_that_answers_did_not_make(capsys, tmp_path, mod
     assert other.read_text(encoding="utf-8") == "precious"
 
 
+def test_a_trace_replaces_no_file_that_is_read(capsys, tmp_path, model, questions):
+    words = ("generate", model, "--input", questions, "--canvas-length", 8, "--trace", questions)
+    before = files(tmp_path)
+    assert "would replace a file to be read" in run(capsys, *words)
+    assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize("place", ["folder", "other.txt"])
 def test_a_replay_is_a_page_that_replaces_nothing_else(capsys, tmp_path, model, place):
     (tmp_path / "folder").mkdir()

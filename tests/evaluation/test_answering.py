@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy_questions import toy_model, toy_questions
 
 from slackdlm.errors import ConfigError, DataError
@@ -24,7 +25,7 @@ from slackdlm.evaluation.journal import Journal
 from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.loading import LoadedModel
-from slackdlm.sampling.sampler import SamplerConfig
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
 CONFIG = SamplerConfig(canvas_length=8, steps=2, batch_size=4)
 SCRIPT = Path(__file__).with_name("answering_process.py")
@@ -72,8 +73,9 @@ def test_a_row_says_all_that_decided_it(model: LoadedModel, tmp_path: Path) -> N
     first, _, second_turn = rows(output)
     assert set(first) == set(
         "id category turn system prompt text tokens canvas forwards dose seconds seed settings "
-        "intervention model".split()
+        "intervention model device".split()
     )
+    assert first["device"] == "cpu"
     assert first["model"] == model_identity(model)
     assert first["seed"] == [0, 0]
     assert first["settings"]["steps"] == 2
@@ -101,6 +103,37 @@ def test_a_second_run_decodes_nothing(model: LoadedModel, tmp_path: Path) -> Non
     )
     assert output.read_bytes() == before, "the recorded seconds show that nothing ran again"
     assert counts == [4, 2]
+
+
+def test_a_setting_added_later_makes_no_answer_another_one(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "answers.jsonl"
+    answer_questions(model, toy_questions(4), CONFIG, output)
+    before = rows(output)
+    later = make_dataclass(
+        "Later", [("added", int, 3)], bases=(SamplerConfig,), frozen=True, kw_only=True
+    )
+    monkeypatch.setattr("slackdlm.sampling.config.SamplerConfig", later)
+    config = later(canvas_length=8, steps=2)
+    answer_questions(model, toy_questions(4), config, output)
+    after = rows(output)
+    assert [row["seconds"] for row in after] == [row["seconds"] for row in before]
+    assert {row["settings"]["added"] for row in after} == {3}, "rows hold every setting"
+    answer_questions(model, toy_questions(4), replace(config, added=4), output)
+    assert [row["seconds"] for row in rows(output)] != [row["seconds"] for row in before]
+
+
+def test_another_kind_of_device_answers_anew(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "answers.jsonl"
+    answer_questions(model, toy_questions(2), CONFIG, output)
+    answer = Sampler(model, CONFIG).generate(["tell cat"])[0]
+    monkeypatch.setattr(LoadedModel, "device", property(lambda _: torch.device("cuda:1")))
+    monkeypatch.setattr(Sampler, "generate", lambda _, prompts, row_ids: [answer] * len(prompts))
+    answer_questions(model, toy_questions(2), CONFIG, output)
+    assert [(row["device"], row["text"]) for row in rows(output)] == [("cuda", answer.text)] * 3
 
 
 def test_other_settings_weights_or_noise_are_other_answers(

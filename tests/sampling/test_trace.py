@@ -5,7 +5,7 @@ import pytest
 from slackdlm.errors import DataError
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
-from slackdlm.sampling.trace import read_steps, trace_row, write_traces
+from slackdlm.sampling.trace import read_steps, trace_row
 
 PROMPTS = ["tell twice cat", "tell thrice red boat"]
 
@@ -18,9 +18,8 @@ def answers(toy):
     return Sampler(toy, config, ShiftIntervention(0.4, seed=0)).generate(PROMPTS * 3)
 
 
-def test_a_trace_gives_the_steps_back(answers, tmp_path):
-    write_traces(answers, tmp_path / "trace.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+def test_a_trace_gives_the_steps_back(answers):
+    rows = [json.loads(json.dumps(trace_row(answer))) for answer in answers]
     assert [row["canvas"] for row in rows] == [answer.canvas for answer in answers]
     for row, answer in zip(rows, answers, strict=True):
         for read, commits in zip(read_steps(row), answer.steps, strict=True):

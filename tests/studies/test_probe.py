@@ -1,5 +1,6 @@
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -134,6 +135,44 @@ def test_a_second_call_loads_no_model(answered):
         raise AssertionError("loaded again")
 
     answer_probe([Arm("ce", "m1", refuse)], QUESTIONS, PLAN, answered)
+
+
+def test_a_folder_of_an_earlier_version_with_fewer_settings_is_continued(answered):
+    file = answered / "plan.json"
+    before = file.read_text(encoding="utf-8")
+    plan = json.loads(before)
+    assert plan["device"] == "cpu"
+    del plan["sampler"]["delay_slack"], plan["device"]
+    plan["sampler"]["batch_size"] = 32
+    try:
+        file.write_text(json.dumps(plan), encoding="utf-8")
+        answer_probe([Arm("ce", "m1", lambda: None)], QUESTIONS, PLAN, answered)
+        other = replace(PLAN, sampler=replace(PLAN.sampler, delay_slack=True))
+        with pytest.raises(ConfigError, match="a probe with other sampler"):
+            answer_probe([Arm("ce", "m1", lambda: None)], QUESTIONS, other, answered)
+    finally:
+        file.write_text(before, encoding="utf-8")
+
+
+def test_the_batch_size_may_change(answered):
+    plan = replace(PLAN, sampler=replace(PLAN.sampler, batch_size=2))
+    answer_probe([Arm("ce", "m1", lambda: None)], QUESTIONS, plan, answered)
+
+
+def test_a_probe_is_decoded_on_one_kind_of_device(toy, tmp_path):
+    arms = [Arm("ce", "m1", lambda: toy)]
+    once = replace(PLAN, rates=(0.5,), kinds=("shift",), num_seeds=1)
+    answer_probe(arms, QUESTIONS[:1], once, tmp_path)
+    file = tmp_path / "plan.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"cpu"', '"cuda"'), encoding="utf-8")
+    before = sorted(tmp_path.rglob("*.jsonl"))
+    more = replace(once, rates=(0.5, 0.9))
+    answer_probe(arms, QUESTIONS[:1], once, tmp_path)  # nothing is missing: nothing is loaded
+    with pytest.raises(
+        ConfigError, match=r"answers decoded on cuda, .* is on cpu; give --device cuda"
+    ):
+        answer_probe(arms, QUESTIONS[:1], more, tmp_path)
+    assert sorted(tmp_path.rglob("*.jsonl")) == before
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
-from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding
+from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding, load_chosen
 from slackdlm.cli.inputs import check_model, check_recipe
 
 GEN_LENGTH = 128
@@ -31,12 +31,11 @@ def _chat(arguments: argparse.Namespace) -> None:
     check_model(arguments.model, arguments.adapter)
     check_recipe(arguments.recipe)
     from slackdlm.chat import ChatSettings, Conversation, chat
-    from slackdlm.models.loading import load_model
 
     models = [(arguments.model, arguments.adapter)]
     recipe, canvas = decoding(arguments, models, gen_length=GEN_LENGTH)
     settings = ChatSettings.of(recipe)
-    loaded = load_model(arguments.model, adapter=arguments.adapter)
+    loaded = load_chosen(arguments)
     console = Console()
     console.print(Text(canvas, style="dim"))
     with suppress(ImportError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 from slackdlm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from slackdlm.models.loaded import LoadedModel
     from slackdlm.models.training_record import TrainingRecord
     from slackdlm.sampling.recipe import DecodingRecipe
 
@@ -27,9 +28,35 @@ QUESTIONS_HELP = (
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model."""
+    """Which model, and where it decodes."""
     parser.add_argument("model", help="model folder or hub id")
     parser.add_argument("--adapter", help="LoRA adapter folder or hub id")
+    add_device(parser)
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights (default: as saved)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where models decode."""
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda or cuda:1 (default: a GPU if there is one); at a temperature above 0 GPUs draw other noise",
+    )
+
+
+def load_chosen(arguments: argparse.Namespace) -> "LoadedModel":
+    """The model that :func:`add_model` asks for. Errors as in ``load_model``."""
+    from slackdlm.models.loading import load_model
+
+    return load_model(
+        arguments.model,
+        adapter=arguments.adapter,
+        dtype=arguments.dtype,
+        device=chosen_device(arguments.device),
+    )
 
 
 def chosen_device(device: str | None) -> str | None:

@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -16,8 +16,8 @@ from slackdlm.cli.decoding import (
     add_decoding,
     add_intervention,
     add_model,
-    chosen_device,
     decoding,
+    load_chosen,
 )
 from slackdlm.cli.inputs import check_files, check_model, check_recipe, refuse_beside
 from slackdlm.cli.outputs import check_output_file
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from slackdlm.evaluation.benchmarks.items import Question
     from slackdlm.models.loaded import LoadedModel
     from slackdlm.sampling.intervention import ShiftIntervention
+    from slackdlm.sampling.recipe import DecodingRecipe
     from slackdlm.sampling.sampler import SamplerConfig
 
 
@@ -47,6 +48,13 @@ def add_generate(commands: Commands) -> None:
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
     parser.add_argument(
         "--replay", type=Path, metavar="HTML", help="a page that plays the decoding step by step"
+    )
+    parser.add_argument(
+        "--trace",
+        dest="trace_file",  # a setting of the sampler is called trace
+        type=Path,
+        metavar="JSONL",
+        help="the same as data: a line per answer with positions, tokens, confidences and displacements of every step",
     )
     add_decoding(parser)
     add_intervention(parser)
@@ -67,69 +75,92 @@ def _generate(arguments: argparse.Namespace) -> None:
         refuse_beside(
             "without --input", ("--first", arguments.first), ("--column", arguments.column)
         )
-    from rich.progress import track
-
     from slackdlm.evaluation.answering import check_output
-    from slackdlm.models.loading import load_model
-    from slackdlm.report.page import write_replay
-    from slackdlm.sampling.frames import frames
-    from slackdlm.sampling.sampler import Sampler
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
     config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
     if file is not None:
         questions = read_questions(file, column=arguments.column or "prompt", first=arguments.first)
-        prompts = [[dict(message) for message in question.messages] for question in questions]
     else:
         text = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
         if not text.strip():
             raise ConfigError(
                 "generate: no prompt; give --prompt TEXT, --input FILE or text on standard input"
             )
-        prompts = [[{"role": "user", "content": text}]]
         from slackdlm.evaluation.benchmarks.items import Question
 
-        questions = [Question("0", None, tuple(prompts[0]))]
+        questions = [Question("0", None, ({"role": "user", "content": text},))]
+    for flag, given, endings in (
+        ("--replay", arguments.replay, (".html", ".htm")),
+        ("--trace", arguments.trace_file, (".jsonl",)),
+    ):
+        if given is None:
+            continue
+        if arguments.output is not None:
+            raise ConfigError(f"generate: {flag} shows printed answers; leave --output out")
+        if given.suffix not in endings:
+            raise ConfigError(f"{flag} {given}: expected a name that ends in {endings[0]}")
+        check_output_file(flag, given, file, arguments.recipe)
     if arguments.output is not None:
-        if arguments.replay is not None:
-            raise ConfigError("generate: --replay shows printed answers; leave --output out")
         check_output_file("--output", arguments.output, file)
         check_output(arguments.output)
-    if arguments.replay is not None:
-        if arguments.replay.suffix not in (".html", ".htm"):
-            raise ConfigError(f"--replay {arguments.replay}: expected a name that ends in .html")
-        check_output_file("--replay", arguments.replay, file)
-    loaded = load_model(arguments.model, adapter=arguments.adapter)
-    console = Console()
+    loaded = load_chosen(arguments)
     Console(stderr=True).print(Text(chosen.canvas, style="dim"))
     if arguments.output is not None:
         _write_answers(loaded, questions, config, disturbance, arguments.output)
-        return
-    traced = replace(config, batch_size=1, trace=arguments.replay is not None)
-    sampler = Sampler(loaded, traced, disturbance)
-    replays: list[dict[str, object]] = []
-    for row, prompt in enumerate(track(prompts, console=Console(stderr=True), transient=True)):
+    else:
+        _print_answers(loaded, questions, chosen.recipe, arguments.replay, arguments.trace_file)
+
+
+def _print_answers(
+    loaded: "LoadedModel",
+    questions: "Sequence[Question]",
+    recipe: "DecodingRecipe",
+    replay: Path | None,
+    trace: Path | None,
+) -> None:
+    """Texts to standard output as they come, all else to standard error; then the pages asked for."""
+    from rich.progress import track
+
+    from slackdlm.evaluation.jsonl import write_rows
+    from slackdlm.report.page import write_replay
+    from slackdlm.sampling.config import recorded
+    from slackdlm.sampling.frames import frames
+    from slackdlm.sampling.sampler import Sampler
+    from slackdlm.sampling.trace import trace_row
+
+    console, errors = Console(), Console(stderr=True)
+    is_traced = replay is not None or trace is not None
+    config, disturbance = recipe.sampler, recipe.disturbance
+    sampler = Sampler(loaded, replace(config, batch_size=1, trace=is_traced), disturbance)
+    replays: list[dict[str, Any]] = []
+    traces: list[dict[str, Any]] = []
+    for row, question in enumerate(track(questions, console=errors, transient=True)):
+        prompt = [dict(message) for message in question.messages]
         (generation,) = sampler.generate([prompt], row_ids=[row])
         console.print(printable(generation.text), soft_wrap=True)
-        if arguments.replay is not None:
-            replays.append(
-                {
-                    "arm": loaded.name,
-                    "prompt": prompt[-1]["content"],
-                    "kind": "none" if disturbance is None else disturbance.kind,
-                    "rate": 0.0 if disturbance is None else disturbance.rate,
-                    "text": generation.text,
-                    "frames": frames(loaded, generation),
-                }
-            )
-    if arguments.replay is not None:
-        settings = {
-            key: value
-            for key, value in asdict(traced).items()
-            if key not in ("trace", "batch_size")
-        }
-        write_replay(arguments.replay, replays, title="Decoding, step by step", settings=settings)
-        console.print(Text(f"replay: {arguments.replay}", style="bold"))
+        if not generation.text.strip():
+            which = "" if len(questions) == 1 else f" to question {question.id}"
+            errors.print(printable(f"the answer{which} is empty"), style="dim")
+        if not is_traced:
+            continue
+        shown = {"prompt": prompt[-1]["content"], "text": generation.text}
+        traces.append({"id": question.id} | shown | trace_row(generation))
+        replays.append(
+            {
+                "arm": loaded.name,
+                "kind": "none" if disturbance is None else disturbance.kind,
+                "rate": 0.0 if disturbance is None else disturbance.rate,
+                "frames": frames(loaded, generation),
+            }
+            | shown
+        )
+    if trace is not None:
+        write_rows(trace, traces)
+        errors.print(Text(f"trace: {trace}", style="bold"))
+    if replay is not None:
+        write_replay(replay, replays, title="Decoding, step by step", settings=recorded(config))
+        errors.print(Text(f"replay: {replay}", style="bold"))
 
 
 def add_answer(commands: Commands) -> None:
@@ -156,8 +187,6 @@ def add_answer(commands: Commands) -> None:
         "--export", type=Path, help="the answers in the format of the benchmark's own tools too"
     )
     parser.add_argument("--name", help="name of this system in the file (default: the model's)")
-    parser.add_argument("--device", help="default: the process's GPU, or the CPU")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     add_decoding(parser)
     add_intervention(parser)
     parser.set_defaults(run=_answer)
@@ -172,7 +201,6 @@ def _answer(arguments: argparse.Namespace) -> None:
     check_files(file)
     from slackdlm.evaluation.answering import check_output, shard_from_environment
     from slackdlm.evaluation.answers import check_first, read_benchmark_questions
-    from slackdlm.models.loading import load_model
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
     config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
@@ -186,12 +214,7 @@ def _answer(arguments: argparse.Namespace) -> None:
     check_output_file("--output", arguments.output, file)
     check_output_file("--export", arguments.export, file, arguments.output)
     check_output(arguments.output)
-    loaded = load_model(
-        arguments.model,
-        adapter=arguments.adapter,
-        dtype=arguments.dtype,
-        device=chosen_device(arguments.device),
-    )
+    loaded = load_chosen(arguments)
     if shard.rank == 0:
         Console(stderr=True).print(Text(chosen.canvas, style="dim"))
     _write_answers(

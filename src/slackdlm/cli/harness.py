@@ -15,8 +15,8 @@ from slackdlm.cli.decoding import (
     add_decoding,
     add_intervention,
     add_model,
-    chosen_device,
     decoding,
+    load_chosen,
 )
 from slackdlm.cli.inputs import check_model, check_recipe
 from slackdlm.cli.outputs import check_output_file
@@ -62,8 +62,6 @@ def add_harness(commands: Commands) -> None:
     )
     add("--output", type=Path, help="results.json: scores, settings and every answer")
     add("--journal", type=Path, help="default: OUTPUT.sqlite; models and runs may share it")
-    add("--device", help="default: a GPU if there is one, else the CPU")
-    add("--dtype", choices=["float32", "bfloat16", "float16"])
     add_decoding(parser)
     add_intervention(parser)
     parser.set_defaults(run=_harness)
@@ -97,7 +95,6 @@ def _harness(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.harness.run import check_settings, run_harness, write_results
     from slackdlm.evaluation.harness.tasks import Tasks
     from slackdlm.evaluation.journal import Journal
-    from slackdlm.models.loading import load_model
 
     console, errors = Console(), Console(stderr=True)
     settings = {
@@ -112,12 +109,7 @@ def _harness(arguments: argparse.Namespace) -> None:
             Text("warning: ", style="bold yellow")
             + Text("code that the model writes is run on this machine, with your rights")
         )
-    loaded = load_model(
-        arguments.model,
-        adapter=arguments.adapter,
-        dtype=arguments.dtype,
-        device=chosen_device(arguments.device),
-    )
+    loaded = load_chosen(arguments)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:
         journal = None if journal_file is None else stack.enter_context(Journal(journal_file))

@@ -10,7 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
-from slackdlm.cli.decoding import QUESTIONS_HELP, add_decoding, decoding
+from slackdlm.cli.decoding import (
+    QUESTIONS_HELP,
+    add_decoding,
+    add_device,
+    chosen_device,
+    decoding,
+)
 from slackdlm.cli.inputs import check_files, check_model, check_recipe
 from slackdlm.cli.judge import add_judge_choice, judge_of
 from slackdlm.cli.outputs import check_output_folder
@@ -62,7 +68,7 @@ def add_probe(commands: Commands) -> None:
         help="shift, swap, substitute, drop (default: shift and the controls substitute and drop)",
     )
     add("--seeds", type=int, default=1, help="decoding seeds of every disturbance (default: 1)")
-    add("--device", help="of the models; default: the CPU")
+    add_device(parser)
     add_decoding(parser)
     add_judge_choice(parser)
     parser.set_defaults(run=_probe)
@@ -199,7 +205,7 @@ def _arm(text: str, *, device: str | None) -> "Arm":
     name, path, adapter = _parts(text)
 
     def load() -> "LoadedModel":
-        return load_model(path, adapter=adapter, device=device)
+        return load_model(path, adapter=adapter, device=chosen_device(device))
 
     return Arm(name, path if adapter is None else f"{path}+{adapter}", load)
 

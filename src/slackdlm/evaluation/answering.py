@@ -2,7 +2,7 @@
 
 Every process keeps a journal of its own beside the output and takes every ``world_size``-th question. The last one to
 finish writes the output, in the order of the questions. Running the same command again answers what is missing; neither
-the number of processes nor the batch size changes an answer.
+the number of processes nor the batch size changes an answer; another kind of device may, so it answers anew.
 """
 
 import os
@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from slackdlm.evaluation.journal import Entry, Journal, item_key
 from slackdlm.evaluation.jsonl import Row, write_rows
 from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.loading import LoadedModel
+from slackdlm.sampling.config import deciding, recorded
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Generation, Sampler, SamplerConfig
 
@@ -186,13 +186,13 @@ class _Run:
         self.shard = shard
         self.batch_size = config.batch_size
         self.sampler = Sampler(loaded, config, intervention)
-        # What changes no answer is left out, so that a resumed run may change it.
-        settings = {k: v for k, v in asdict(config).items() if k not in ("batch_size", "trace")}
         self.model = model_identity(loaded)
+        self.settings = recorded(config)
         self.identity: Row = {
-            "settings": settings,
+            "settings": deciding(self.settings),
             "intervention": None if intervention is None else dict(vars(intervention)),
             "model": {k: v for k, v in self.model.items() if k != "name"},
+            "device": loaded.device.type,
         }
 
     @contextmanager
@@ -288,9 +288,10 @@ class _Run:
             "prompt": [dict(message) for message in item.messages],
             **payload,
             "seed": [self.sampler.config.seed, item.row],
-            "settings": self.identity["settings"],
+            "settings": self.settings,
             "intervention": self.identity["intervention"],
             "model": self.model,
+            "device": self.identity["device"],
         }
 
 

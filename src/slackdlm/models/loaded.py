@@ -38,6 +38,11 @@ class LoadedModel:
     record: TrainingRecord | None = None
     """The canvases it was last trained on, where its folder says so."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        return next(self.model.parameters()).device
+
 
 class OutputLayer(NamedTuple):
     """The output layer's weight, and what of it is trained on its own."""

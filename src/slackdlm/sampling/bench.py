@@ -108,7 +108,7 @@ def published(
     canvases: list[list[int]] = []
     for prompt in prompts:
         x = torch.tensor([prompt + [loaded.mask_id] * size.canvas_length])
-        x = x.to(next(loaded.model.parameters()).device)
+        x = x.to(loaded.device)
         for end in range(size.block_length, size.canvas_length + 1, size.block_length):
             for _ in range(size.block_length):
                 _published_step(loaded, x, len(prompt) + end, temperature)
@@ -304,14 +304,10 @@ class _Run(NamedTuple):
 
 
 def _run(loaded: LoadedModel, size: Size, case: Case) -> _Run:
-    device, prompts = _device(loaded), _prompts(size, case)
+    device, prompts = loaded.device, _prompts(size, case)
     start = now(device)
     decoded = case.provider(loaded, size, prompts, case.temperature)
     return _Run(1000 * (now(device) - start), decoded)
-
-
-def _device(loaded: LoadedModel) -> torch.device:
-    return next(loaded.model.parameters()).device
 
 
 def _prompts(size: Size, case: Case) -> list[list[int]]:
@@ -321,15 +317,13 @@ def _prompts(size: Size, case: Case) -> list[list[int]]:
 
 def _most_held(loaded: LoadedModel, size: Size, case: Case) -> int:
     prompts = _prompts(size, case)
-    return most_held(
-        lambda: case.provider(loaded, size, prompts, case.temperature), _device(loaded)
-    )
+    return most_held(lambda: case.provider(loaded, size, prompts, case.temperature), loaded.device)
 
 
 def _step_ratio(loaded: LoadedModel, size: Size, case: Case, *, num_pairs: int) -> float | None:
     if case.intervention is None:
         return None
-    device, prompts = _device(loaded), _prompts(size, case)
+    device, prompts = loaded.device, _prompts(size, case)
     ratios: list[float] = []
     while len(ratios) < num_pairs:
         plain, disturbed = (

@@ -1,7 +1,8 @@
 """How is a canvas decoded? Every choice that decides an output beside the model and the prompt."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
 
 from slackdlm.collapse import CollapseMode
 from slackdlm.errors import ConfigError
@@ -117,6 +118,31 @@ class SamplerConfig:
     def num_blocks(self) -> int:
         """Blocks on the canvas; the last may be shorter."""
         return -(-self.canvas_length // (self.block_length or self.canvas_length))
+
+
+_WITHOUT_EFFECT = ("batch_size", "trace")
+
+
+def recorded(config: SamplerConfig) -> dict[str, Any]:
+    """Every setting that decides an output: what is kept beside answers."""
+    return {name: value for name, value in asdict(config).items() if name not in _WITHOUT_EFFECT}
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells these settings from others: those that decide an output and are not at their default.
+
+    So a setting that a later version adds makes no answer another one. The defaults themselves must stay as they are.
+
+    Args:
+        settings: Fields of :class:`SamplerConfig` by name, as :func:`recorded` gives them, of this version or an
+            earlier one.
+    """
+    defaults = {field.name: field.default for field in fields(SamplerConfig)}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _WITHOUT_EFFECT and not (name in defaults and value == defaults[name])
+    }
 
 
 class Block(NamedTuple):

@@ -60,7 +60,7 @@ class Predictor:
         self.loaded = loaded
         self.config = config
         self.noise = noise
-        self.device = next(loaded.model.parameters()).device
+        self.device = loaded.device
         # Once: a bias or an adapter's row of the output layer is joined to it in a copy.
         self.head = head_weight(loaded.model).detach()
         longest = max(len(prompt) for prompt in prompts)

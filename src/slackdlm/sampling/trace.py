@@ -1,11 +1,7 @@
-"""What happened in which step? Traces of decodings as compact JSON lines, for replays."""
+"""What happened in which step? Traces of decodings as compact JSON, for replays and for counting."""
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from slackdlm.atomic import write_text
 from slackdlm.errors import DataError
 from slackdlm.sampling.decoding import Commit, Generation
 
@@ -49,13 +45,3 @@ def read_steps(row: dict[str, Any]) -> list[list[Commit]]:
         raise DataError(
             f"trace: expected steps of {len(_COLUMNS)} equally long lists ({', '.join(_COLUMNS)}), got {error}"
         ) from error
-
-
-def write_traces(answers: Iterable[Generation], file: Path) -> None:
-    """Write one line per answer, in order; the file is replaced when all are there.
-
-    Raises:
-        DataError: If an answer was decoded without ``trace``.
-    """
-    rows = (json.dumps(trace_row(answer), separators=(",", ":")) for answer in answers)
-    write_text(file, "".join(row + "\n" for row in rows))

@@ -8,7 +8,7 @@ running the probe again finishes what is missing and changes nothing else.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from slackdlm.evaluation.judging_plan import DryRun, dry_run, plan_judgments
 from slackdlm.evaluation.judgments import Game, write_judgments
 from slackdlm.evaluation.protocols import JudgingProtocol, judging_protocol
 from slackdlm.models.loaded import LoadedModel
+from slackdlm.sampling.config import deciding, recorded
 from slackdlm.sampling.intervention import Dose
 from slackdlm.studies.probe_plan import PLAIN, Arm, Condition, ProbePlan, check_arms, system_name
 
@@ -66,6 +67,7 @@ def answer_probe(
             if not file.exists():
                 if loaded is None:
                     loaded = arm.load()
+                    _check_device(loaded, identity, output)
                     identity["arms"][arm.name] = arm.model
                     output.mkdir(parents=True, exist_ok=True)
                     write_json(output / "plan.json", identity)
@@ -95,7 +97,8 @@ def _same_probe(
     """What the folder's answers have in common, with the arms it holds; ConfigError if this probe is another."""
     file = output / "plan.json"
     wanted: dict[str, Any] = {
-        "sampler": asdict(plan.sampler),
+        "sampler": recorded(plan.sampler),
+        "device": None,
         "questions": content_hash(
             [[q.id, [dict(m) for m in q.messages], list(q.later_turns)] for q in questions]
         ),
@@ -103,9 +106,13 @@ def _same_probe(
     }
     if file.exists():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        wanted["arms"] = found["arms"]
-        for key in ("sampler", "questions"):
-            if found[key] != wanted[key]:
+        wanted |= {"arms": found["arms"], "device": found.get("device")}
+        same = {
+            "sampler": deciding(found["sampler"]) == deciding(wanted["sampler"]),
+            "questions": found["questions"] == wanted["questions"],
+        }
+        for key, is_same in same.items():
+            if not is_same:
                 raise ConfigError(
                     f"{output}: holds a probe with other {key}; choose another output or delete the folder"
                 )
@@ -116,6 +123,17 @@ def _same_probe(
                     f"{output}: there {arm.name} is {known}, not {arm.model}; choose another name or output"
                 )
     return wanted
+
+
+def _check_device(loaded: LoadedModel, identity: dict[str, Any], output: Path) -> None:
+    """One kind of device decodes a whole probe, as noise and rounding differ; the first model's is kept."""
+    here = loaded.device.type
+    before = identity["device"] = identity["device"] or here
+    if here != before:
+        raise ConfigError(
+            f"{output}: holds answers decoded on {before}, {loaded.name} is on {here}; give --device {before} or "
+            "another output"
+        )
 
 
 def num_decodings(plan: ProbePlan) -> int:

@@ -7,7 +7,6 @@ the old one's answers.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import NamedTuple
 
 from lm_eval.api.instance import Instance
@@ -34,6 +33,7 @@ from slackdlm.evaluation.jsonl import Row
 from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.loading import LoadedModel
 from slackdlm.models.tokenizer import encode_text
+from slackdlm.sampling.config import deciding, recorded
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
@@ -94,13 +94,12 @@ class HarnessLM(LM):
         """What tasks asked of generations and did not get, with the number of requests."""
         self.model_identity = model_identity(loaded)
         model = {k: v for k, v in self.model_identity.items() if k != "name"}
-        # What changes no answer is left out, so that a resumed run may change it.
-        settings = {k: v for k, v in asdict(config).items() if k not in ("batch_size", "trace")}
         self.generation_identity: Row = {
             "what": "lm-eval generation",
-            "settings": settings,
+            "settings": deciding(recorded(config)),
             "intervention": None if intervention is None else dict(vars(intervention)),
             "model": model,
+            "device": loaded.device.type,
         }
         self.likelihood_identity: Row = {
             "what": "lm-eval log-likelihood bound without slack",
@@ -129,7 +128,8 @@ class HarnessLM(LM):
         """What decides results beside the task, for lm-eval's ``results["config"]``."""
         return {
             "identity": dict(self.model_identity),
-            "generation": self.generation_identity["settings"],
+            "generation": recorded(self.config),
+            "device": self.generation_identity["device"],
             "intervention": self.generation_identity["intervention"],
             "likelihood": {k: v for k, v in self.likelihood_identity.items() if k != "model"},
         }

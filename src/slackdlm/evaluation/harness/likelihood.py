@@ -201,7 +201,7 @@ def _evaluate(
 
 @torch.inference_mode()
 def _evaluate_batch(loaded: LoadedModel, rows: Sequence[_Row], *, guidance: float) -> list[_Cells]:
-    device = next(loaded.model.parameters()).device
+    device = loaded.device
     longest = max(len(row.target.prompt_ids) + len(row.target.target_ids) for row in rows)
     # Padded on the left, as in decoding: relative positions do not notice.
     ids = torch.full((len(rows), longest), loaded.pad_id)
