@@ -84,7 +84,8 @@ class SharedNoise:
 
     def draw(self, cells, width: int):
         """What ours asks for: masked cells alone."""
-        return self.sequence(width)[cells.rows, self.prompt_length + cells.positions]
+        uniforms = self.sequence(width)
+        return torch.from_numpy(uniforms[cells.rows, self.prompt_length + cells.positions])
 
 
 def ours(loaded, case: dict[str, Any]) -> list[list[int]]:
@@ -94,9 +95,9 @@ def ours(loaded, case: dict[str, Any]) -> list[list[int]]:
     noise = SharedNoise(case, vocab_size=loaded.model.config.vocab_size, mask_id=loaded.mask_id)
 
     class Shared(Decoding):
-        def _decode_block(self, block):
+        def _steps_of(self, block):
             noise.block, noise.step = block.first // case["block_length"], -1
-            super()._decode_block(block)
+            yield from super()._steps_of(block)
 
         def _step(self, *arguments):
             noise.step += 1

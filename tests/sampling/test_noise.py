@@ -59,3 +59,13 @@ def test_a_gpu_reads_the_output_layer_of_llada_once_for_hundreds_of_cells():
     sizes = [part.stop - part.start for part in prediction._chunks(8 * 1024, V, CUDA)]
     assert sum(sizes) >= 8 * 1024
     assert min(sizes) >= 256
+
+
+def test_a_row_s_uniforms_are_those_of_its_stream_in_order():
+    noise, rows = RowNoise(7, [4, 0, 9]), cells(0, 0, 2)
+    first, second = noise.draw(rows, 5), noise.draw(rows, 3)
+    streams = [np.random.Generator(np.random.PCG64([7, row])) for row in (4, 9)]
+    for drawn in (first, second):
+        width = drawn.shape[1]
+        expected = np.concatenate([streams[0].random((2, width)), streams[1].random((1, width))])
+        np.testing.assert_array_equal(drawn.numpy(), expected)

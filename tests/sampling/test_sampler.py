@@ -171,8 +171,9 @@ def test_the_response_is_cut_at_end_of_text_and_collapsed(toy, monkeypatch):
     def commit_all(decoding, block):
         decoding.canvas[:] = torch.tensor(canvas)
         decoding._synchronise()
+        yield
 
-    monkeypatch.setattr("slackdlm.sampling.decoding.Decoding._decode_block", commit_all)
+    monkeypatch.setattr("slackdlm.sampling.decoding.Decoding._steps_of", commit_all)
     answer = Sampler(toy, config(canvas_length=8)).generate(["tell twice"])[0]
     assert answer.tokens == [cat, cat]
     assert answer.text == "cat cat"
