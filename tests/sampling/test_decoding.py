@@ -340,3 +340,13 @@ def test_the_refill_test_has_slack_to_reopen(slacking):
 def test_a_negative_refill_is_named():
     with pytest.raises(ConfigError, match="refill must be at least 0, got -1"):
         config(refill=-1)
+
+
+def test_steps_taken_one_by_one_keep_no_gradients_and_leave_the_caller_s_mode_alone(toy):
+    from slackdlm.sampling.decoding import Decoding
+
+    decoding = Decoding(toy, config(temperature=1.0, refill=2), None, [[5, 6]], [0])
+    for _ in decoding.steps():
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+        assert not decoding._certainty.requires_grad

@@ -117,7 +117,6 @@ class Decoding:
         model.train(was_training)
         return self._generations()
 
-    @torch.inference_mode()
     def steps(self) -> Iterator[None]:
         """Decode step by step, with a stop after each."""
         for block in schedule(self.config):
@@ -145,6 +144,7 @@ class Decoding:
             yield
             step += 1
 
+    @torch.inference_mode()
     def _step(self, free: Bool[np.ndarray, "B L"], due: Int64[np.ndarray, " B"]) -> None:
         cells = Cells(*np.nonzero(free))
         proposed = self.predictor.propose(self.canvas, cells)
@@ -207,6 +207,7 @@ class Decoding:
             content_ids=self.content_ids,
         )
 
+    @torch.inference_mode()
     def _reopen(self, most: int) -> None:
         """Mask each row's least certain slack cells before its first end, and their neighbours there."""
         certainty = self._certainty[:, :-1].cpu().numpy()
@@ -223,6 +224,7 @@ class Decoding:
         self.canvas.masked_fill_(torch.from_numpy(opened).to(self.device), self.loaded.mask_id)
         self.on_host[opened] = self.loaded.mask_id
 
+    @torch.inference_mode()
     def _synchronise(self) -> None:
         """Bring the canvas to the host; fill rows whose text is settled."""
         self.on_host = self.canvas.cpu().numpy().copy()
