@@ -407,6 +407,22 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
         assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("scores", [[1.0], [1.0] * 6, [None, None]], ids=["one", "alike", "none"])
+def test_power_of_a_pilot_without_spread_is_said_to_be_unknown(
+    scores: list[float | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from slackdlm.evaluation.judgments import Game, write_judgments
+
+    file = tmp_path / "j.jsonl"
+    write_judgments(
+        file,
+        [Game(f"q{n}", "a", "b", 0, s, None, "failed" if s is None else "ok", None, {"judge": "m"})
+         for n, s in enumerate(scores)],
+    )  # fmt: skip
+    assert run("compare", file, "--power", "--resamples", 200) == (2 if None in scores else 0)
+    assert "no spread: fewer than two questions, or all alike" in capsys.readouterr().out
+
+
 def test_compare_of_judgments_without_any_score_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,3 +54,8 @@ def test_figures_are_flush_right_and_words_flush_left():
         ("what", "figure"), [("x", "1"), ("long word", "1234")], width=80, words=("what",)
     )
     assert lines[3:] == ["x               1", "long word    1234"]
+
+
+def test_a_table_without_rows_is_its_headings():
+    lines = printed(("what", "figure"), [], width=80, words=("what",))
+    assert [line.split() for line in lines[:2]] == [["title"], ["what", "figure"]]

@@ -57,7 +57,7 @@ def table(
 def _widths(columns: Sequence[Sequence[Text]], *, room: int) -> list[int | None]:
     """What may not break, then whole cells from the narrowest on; None: folded as needed."""
     widths = [
-        max(_longest_word(head.plain), *(_unbroken(text.plain) for text in cells))
+        max([_longest_word(head.plain), *(_unbroken(text.plain) for text in cells)])
         for head, *cells in columns
     ]
     wanted = [max(text.cell_len for text in column) for column in columns]

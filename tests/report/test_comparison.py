@@ -101,13 +101,22 @@ def test_latex_prints_every_character_as_it_is():
 
 
 def test_the_power_table_says_what_smaller_effects_need():
-    lines = printed(power_table([("planned", 500, 0.4), ("one", 1, None)], alpha=0.05, width=80))
+    lines = printed(power_table([("planned", 500, 0.4)], alpha=0.05, width=80))
     row = lines.splitlines()[-1]
     what, questions, spread, effect, half, fifth = row.replace("\u2009", "").split()
     assert (what, questions, spread, effect) == ("planned", "500", "0.400", "0.050")
     assert 1990 <= int(half) <= 2000
     assert 12_400 <= int(fifth) <= 12_600
-    assert "one" not in lines.split()
+
+
+def test_the_power_table_says_where_no_spread_is_known():
+    rows = [("planned", 500, 0.4), ("same", 500, 0.0), ("one", 1, None)]
+    *_, planned, same, one, note = printed(power_table(rows, alpha=0.05, width=110)).splitlines()
+    assert "–" not in planned
+    assert same.split() == ["same", "500", "0.000", "0.000", "–", "–"]
+    assert one.split() == ["one", "1", "–", "–", "–", "–"]
+    assert note.startswith("• no spread")
+    assert "no spread" not in printed(power_table(rows[:2], alpha=0.05, width=110))
 
 
 def test_plain_values_come_out_of_a_comparison(comparison):

@@ -225,24 +225,30 @@ def power_table(
     """What so many questions of such a spread can show, and how many smaller effects need.
 
     Args:
-        rows: What, questions, and standard deviation per question in the unit of the score; without one, left out.
+        rows: What, questions, and standard deviation per question in the unit of the score; None where it is unknown.
         alpha: Two-sided level.
         width: Of the terminal, in characters.
     """
     headings = ("what", "questions", "spread", "effect", "questions for half of it", "for a fifth")
     lines: list[list[str]] = []
     for what, num_questions, spread in rows:
-        if spread is None:
-            continue
-        effect = minimum_detectable(spread, num_questions, alpha=alpha).detectable
+        effect = None
+        if spread is not None:
+            effect = minimum_detectable(spread, num_questions, alpha=alpha).detectable
         needed = [
-            count(questions_needed(spread, effect / part, alpha=alpha)) if effect > 0 else MISSING
+            count(questions_needed(spread, effect / part, alpha=alpha))
+            if spread and effect
+            else MISSING
             for part in (2, 5)
         ]
         figures = [count(num_questions), number(spread), number(effect), *needed]
         lines.append([drawable(what), *figures])
     title = f"power: smallest true effect found at {alpha:g} with probability 0.8"
-    return table(title, headings, lines, words=("what",), width=width)
+    shown = table(title, headings, lines, words=("what",), width=width)
+    if all(spread is not None for _, _, spread in rows):
+        return shown
+    unknown = "no spread: fewer than two questions, or all alike, say nothing of others"
+    return Group(shown, Text(f"• {unknown}"))
 
 
 def latex_text(text: str) -> str:
