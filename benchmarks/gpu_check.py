@@ -1,8 +1,8 @@
 """Does the CUDA path hold on real hardware, and what does it cost at the size of LLaDA-8B? Random weights, no download.
 
 Run by gpu_check.sh, in four parts, each in a process of its own: the kernel against float64, the losses, decoding,
-training steps. Prints one line per figure and writes a CSV per part; exits 1 if a correctness check fails. Not yet
-run on a GPU; ``--rehearse`` runs every line of it on a CPU at toy size, where the figures mean nothing.
+training steps. Prints one line per figure and writes a CSV per part; exits 1 if a correctness check fails.
+``--rehearse`` runs every line of it on a CPU at toy size, where the figures mean nothing.
 """
 
 import argparse
@@ -41,16 +41,11 @@ from slackdlm.training.stream import CanvasSpec, TrainStream, collate
 
 MASK_ID, SLACK_ID = 1001, 1000
 GRADIENT_TOLERANCE = 1e-5
+# A power of two, so that bfloat16 weights come back as they were.
+SHARPNESS = 16.0
 PARTS = ("lattice", "loss", "decoding", "training")
-# One token a step: 128 passes of each prompt.
-DECODED = (
-    "published",
-    "exact",
-    "dual cache",
-    "exact, batch of 8",
-    "published, temperature 1",
-    "exact, temperature 1",
-)
+# Of a long prompt; of a short one all of them.
+DECODED_LONG = ("published", "exact", "dual cache", "threshold, dual cache")
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,10 @@ class Scale:
     model: LLaDAConfig
     prompt_length: int
     canvas_length: int
-    decoded_length: int
-    """Canvas of the decoding part; blocks are a quarter of it."""
+    decoded: tuple[tuple[int, int, int], tuple[int, int, int]]
+    """Prompt, canvas and block of the decoding part: short and long."""
+    paired_steps: int
+    """Pairs of steps without and with an intervention."""
     repeats: int
 
 
@@ -76,10 +73,11 @@ LLADA_8B = Scale(
     dtype=torch.bfloat16,
     lattices=((64, 40), (1024, 900), (4096, 2048), (4096, 3584)),
     positions=(1024, 2048, 4096),
-    model=LLaDAConfig(),
+    model=LLaDAConfig(mlp_hidden_size=12288),
     prompt_length=512,
     canvas_length=1536,
-    decoded_length=128,
+    decoded=((64, 64, 32), (512, 128, 32)),
+    paired_steps=300,
     repeats=10,
 )
 REHEARSAL = Scale(
@@ -97,7 +95,8 @@ REHEARSAL = Scale(
     ),
     prompt_length=8,
     canvas_length=24,
-    decoded_length=8,
+    decoded=((8, 8, 2), (16, 8, 4)),
+    paired_steps=20,
     repeats=2,
 )
 
@@ -242,32 +241,42 @@ def random_model(scale: Scale) -> LoadedModel:
 
 def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
     """LLaDA's algorithm as published and ours, one prompt and eight, greedy and sampled."""
-    size = decode_bench.Size(
-        prompt_length=scale.prompt_length,
-        canvas_length=scale.decoded_length,
-        block_length=scale.decoded_length // 4,
-        hidden_size=scale.model.d_model,
-        num_layers=scale.model.n_layers,
-        vocab_size=scale.model.vocab_size,
-        sharpness=1.0,
-    )
+    head: Any = loaded.model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight *= SHARPNESS
     rows: list[decode_bench.Row] = []
-    for row in decode_bench.bench_decode(
-        size,
-        cases={name: decode_bench.CASES[name] for name in DECODED},
-        loaded=loaded,
-        repeats=2,
-        device=scale.device,
-        dtype=scale.dtype,
-        note="random weights",
+    for (prompt, canvas, block), names in zip(
+        scale.decoded, (tuple(decode_bench.CASES), DECODED_LONG), strict=True
     ):
-        rows.append(row)
-        decode_bench.write_rows(rows, output / "decode_gpu.csv")
-        print(
-            f"{row.provider}: {row.p50_ms} ms, {row.tokens_per_second} tokens/s, "
-            f"{row.peak_tensor_mib} MiB, same tokens {row.same_tokens}",
-            flush=True,
+        size = decode_bench.Size(
+            prompt_length=prompt,
+            canvas_length=canvas,
+            block_length=block,
+            hidden_size=scale.model.d_model,
+            num_layers=scale.model.n_layers,
+            vocab_size=scale.model.vocab_size,
+            sharpness=SHARPNESS,
         )
+        for row in decode_bench.bench_decode(
+            size,
+            cases={name: decode_bench.CASES[name] for name in names},
+            loaded=loaded,
+            repeats=2,
+            paired_steps=scale.paired_steps,
+            device=scale.device,
+            dtype=scale.dtype,
+            note="random weights",
+        ):
+            rows.append(row)
+            decode_bench.write_rows(rows, output / "decode_gpu.csv")
+            print(
+                f"prompt {prompt}, canvas {canvas}, {row.provider}: {row.p50_ms} ms, {row.tokens_per_second}"
+                f" tokens/s, {row.forwards_per_token} passes/token, {row.peak_tensor_mib} MiB,"
+                f" same tokens {row.same_tokens}, a step {row.step_ratio} times as long",
+                flush=True,
+            )
+    with torch.no_grad():
+        head.weight /= SHARPNESS
 
 
 def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:

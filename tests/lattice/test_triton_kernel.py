@@ -1,4 +1,4 @@
-"""The CUDA kernel without a GPU: interpreted on the CPU, and compiled for one that is not there."""
+"""The CUDA kernel: on a GPU, interpreted on the CPU, and compiled for a GPU that is not there."""
 
 import os
 import subprocess
@@ -27,11 +27,21 @@ def run(*command: str, **environment: str) -> str:
     return result.stdout
 
 
-def test_the_interpreted_kernel_agrees_with_enumeration_reference_and_cpu_kernel():
-    quiet = "ignore::RuntimeWarning"  # numpy, which plays the GPU here, remarks on inf - inf
-    cases = str(HERE / "interpreted_triton.py")
+def run_cases(**environment: str) -> str:
+    quiet = "ignore::RuntimeWarning"  # numpy, which plays the GPU in the interpreter, remarks on inf - inf
+    cases = str(HERE / "triton_cases.py")
     arguments = ["-m", "pytest", "-q", "-W", quiet, "-p", "no:cacheprovider", cases]
-    assert "passed" in run(*arguments, TRITON_INTERPRET="1")
+    return run(*arguments, **environment)
+
+
+def test_the_interpreted_kernel_agrees_with_enumeration_reference_and_cpu_kernel():
+    assert "passed" in run_cases(TRITON_INTERPRET="1")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_kernel_on_a_gpu_agrees_with_enumeration_reference_and_cpu_kernel():
+    assert "passed" in run_cases(TRITON_INTERPRET="0")
 
 
 def test_the_kernel_compiles_for_an_h100():

@@ -124,8 +124,8 @@ def _plan(
     share = num_processes if sharded else 1
     weights, gradients = weight_bytes(network) // share, sum(map(_nbytes, trained)) // share
     optimizer = 2 * gradients
-    # Whole lists of weights at a time on a GPU, one by one on a CPU.
-    update = gradients if torch.cuda.is_available() else 2 * max(map(_nbytes, trained))
+    # On a GPU the step is fused; on a CPU it goes weight by weight.
+    update = 0 if torch.cuda.is_available() else 2 * max(map(_nbytes, trained))
     if sharded:
         weights += _gathered(network, element_size=2 if recipe.training.bf16 else 4)
     elif num_processes > 1:

@@ -1,16 +1,28 @@
-"""Run by test_triton_kernel.py in a process of its own, where Triton interprets its kernels on the CPU."""
+"""Run by test_triton_kernel.py in a process of its own: on a GPU, or interpreted on the CPU."""
 
 import math
+import os
 
 import pytest
 import torch
 from hypothesis import given, settings
 from problems import IDS, Problem, expected_loss, problems
 from test_cpu import draw_long_columns
+from torch import Tensor
 
 from slackdlm.errors import ConfigError
 from slackdlm.lattice import cpu, reference, triton_kernel
 from slackdlm.lattice.band import Columns, gather_columns
+from slackdlm.lattice.posteriors import Posteriors
+
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+
+
+def by_triton(*tensors: Tensor, needs_posteriors: bool = True) -> Posteriors:
+    """The kernel on its device, results brought back."""
+    there = [tensor.to(DEVICE) for tensor in tensors]
+    result = triton_kernel.posteriors(*there, needs_posteriors=needs_posteriors)
+    return Posteriors(*(tensor.cpu() for tensor in result))
 
 
 @settings(max_examples=25)
@@ -24,15 +36,15 @@ def test_reference_cpu_and_triton_agree_with_the_enumeration(problem: Problem):
     torch.testing.assert_close(
         -expected.log_likelihood, expected_loss(problem), rtol=1e-11, atol=1e-12
     )
-    for kernel in (cpu, triton_kernel):
-        ours = kernel.posteriors(*columns, *lengths)
+    for kernel in (cpu.posteriors, by_triton):
+        ours = kernel(*columns, *lengths)
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["random", "cold", "peaky"])
 def test_float32_scores_keep_their_posteriors(kind: str):
     columns, *lengths = draw_long_columns(48, 30, kind=kind, visible=0.3)
-    ours = triton_kernel.posteriors(*columns, *lengths)
+    ours = by_triton(*columns, *lengths)
     exact = Columns(columns.token.double(), columns.slack.double())
     expected = reference.posteriors(*exact, *lengths)
     torch.testing.assert_close(ours.log_likelihood, expected.log_likelihood, rtol=1e-6, atol=1e-6)
@@ -44,26 +56,27 @@ def test_float32_scores_keep_their_posteriors(kind: str):
 def test_one_nan_score_gives_nan(column: str, edge: tuple[int, ...]):
     columns, *lengths = draw_long_columns(12, 8, kind="random", visible=0.0)
     getattr(columns, column)[edge] = math.nan
-    assert triton_kernel.posteriors(*columns, *lengths).log_likelihood.isnan().all()
+    assert by_triton(*columns, *lengths).log_likelihood.isnan().all()
 
 
 def test_the_log_likelihood_alone_is_the_same():
     columns, *lengths = draw_long_columns(12, 8, kind="random", visible=0.3)
-    with_posteriors = triton_kernel.posteriors(*columns, *lengths)
-    without = triton_kernel.posteriors(*columns, *lengths, needs_posteriors=False)
+    with_posteriors = by_triton(*columns, *lengths)
+    without = by_triton(*columns, *lengths, needs_posteriors=False)
     assert torch.equal(with_posteriors.log_likelihood, without.log_likelihood)
 
 
 def test_lengths_need_not_lie_side_by_side():
     columns, *lengths = draw_long_columns(12, 8, kind="random", visible=0.3)
     two = [torch.cat([x, x]) for x in (*columns, *lengths)]
-    apart = [torch.stack([x, x + 1], dim=1).int()[:, 0] for x in two[2:]]
-    ours = triton_kernel.posteriors(*two[:2], *apart)
-    torch.testing.assert_close(ours, triton_kernel.posteriors(*two))
+    there = [x.to(DEVICE) for x in two]
+    apart = [torch.stack([x, x + 1], dim=1).int()[:, 0] for x in there[2:]]
+    ours = triton_kernel.posteriors(*there[:2], *apart)
+    torch.testing.assert_close(ours, triton_kernel.posteriors(*there))
 
 
 def test_a_budget_beyond_the_registers_is_refused():
     band = triton_kernel.MAX_BLOCK + 1
     lengths = torch.tensor([band - 1]), torch.tensor([0])
     with pytest.raises(ConfigError, match="slack budget of 8192 exceeds the 8191 states"):
-        triton_kernel.posteriors(torch.zeros(1, 1, band), torch.zeros(1, 1), *lengths)
+        by_triton(torch.zeros(1, 1, band), torch.zeros(1, 1), *lengths)
