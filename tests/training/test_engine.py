@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from accelerate import DistributedType
 from arms import CANVAS_LENGTH, CE, made_samples, short, small_model
+from divided_processes import RECIPES, launcher_settings
 
 from slackdlm.errors import ConfigError
 from slackdlm.training.config import DataConfig, Recipe
@@ -30,6 +31,18 @@ def test_the_launcher_says_which_engine_divides_the_weights(
     assert engine() == found
     check_engine(short(), is_quantized=False)
     check_engine(short(bf16=True), is_quantized=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "found"), [("ddp", None), ("fsdp2", "FSDP"), ("deepspeed-zero3", "DEEPSPEED")]
+)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_recipes_for_accelerate_train_in_either_precision(
+    monkeypatch: pytest.MonkeyPatch, file: str, found: str | None, bf16: bool
+) -> None:
+    launched(monkeypatch, launcher_settings(RECIPES / f"{file}.yaml"))
+    assert engine() == found
+    check_engine(short(bf16=bf16), is_quantized=False)
 
 
 @pytest.mark.parametrize(

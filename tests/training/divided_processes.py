@@ -1,7 +1,8 @@
-"""Runs under FSDP2 in as many processes as this is launched in: ``fsdp2_processes.py FOLDER``.
+"""Runs under FSDP2 or ZeRO-3 in as many processes as this is launched in: ``divided_processes.py ENGINE FOLDER``.
 
-The settings are those of ``recipes/accelerate/fsdp2.yaml``, read by accelerate's own launcher. accelerate
-divides weights over GPUs alone, so it is **patched** here to take a CPU that talks through gloo for one.
+The settings are those of ``recipes/accelerate``, read by accelerate's own launcher. accelerate has FSDP2 divide
+weights over GPUs alone, so it is **patched** here to take a CPU that talks through gloo for one; DeepSpeed
+divides them over CPUs as it is.
 """
 
 import logging
@@ -14,15 +15,17 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import DistributedType, PartialState
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, made_samples, short, small_model
 from test_run import undo
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from slackdlm.models.adapter import new_adapter
 from slackdlm.training.config import ObjectiveConfig
+from slackdlm.training.processes import this_process
 from slackdlm.training.run import train_samples
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "accelerate" / "fsdp2.yaml"
+RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
 CHECKPOINTED = {"save_every": 2, "keep_checkpoints": 9}
 
 
@@ -39,13 +42,31 @@ RUNS = {
     "adapter_accumulated": Run(CE, {"micro_batch_size": 2}, adapter=True),
     "full_bf16": Run(SLACK_CTC, {"bf16": True}),
 }
-TORN = "pytorch_model_fsdp_0/__1_0.distcp"
+
+
+class Divided(NamedTuple):
+    recipe: Path
+    name: str
+    """As accelerate calls the engine."""
+    shard: str
+    """A file of ``checkpoint-4``, written by the second process."""
+
+
+ENGINES = {
+    "fsdp2": Divided(RECIPES / "fsdp2.yaml", "FSDP", "pytorch_model_fsdp_0/__1_0.distcp"),
+    "zero3": Divided(
+        RECIPES / "deepspeed-zero3.yaml",
+        "DEEPSPEED",
+        "global_step4/zero_pp_rank_1_mp_rank_00_optim_states.pt",
+    ),
+}
 
 
 def train_here(name: str, folder: Path) -> None:
     """Six steps, evaluated after the third and the last; goes on where the folder's run is."""
     run = RUNS[name]
     samples, loaded = made_samples(), small_model()
+    unset_hf_deepspeed_config()  # a run before this one would have PEFT look for its GPU
     if run.adapter:
         loaded = new_adapter(loaded, rank=2, alpha=4, dropout=0)
     train_samples(
@@ -61,12 +82,12 @@ def train_here(name: str, folder: Path) -> None:
     )
 
 
-def break_off(whole: Path, broken: Path) -> None:
+def break_off(whole: Path, broken: Path, *, shard: str) -> None:
     """A copy of a finished run that died after step 4, the shard of one process torn."""
     shutil.copytree(whole, broken)
     undo(broken, step=4)
-    shard = broken / "checkpoints" / "checkpoint-4" / TORN
-    shard.write_bytes(shard.read_bytes()[:100])
+    file = broken / "checkpoints" / "checkpoint-4" / shard
+    file.write_bytes(file.read_bytes()[:100])
 
 
 def take_cpus_for_gpus() -> None:
@@ -83,26 +104,34 @@ def take_cpus_for_gpus() -> None:
     torch.distributed.init_process_group("gloo")
 
 
-def use_settings(recipe: Path) -> None:
+def launcher_settings(recipe: Path, *options: str) -> dict[str, str]:
     """The environment that ``accelerate launch --config_file`` gives to each process."""
-    options = ["--config_file", str(recipe), "--num_processes", "2", "script"]
-    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(options))
-    settings = prepare_multi_gpu_env(arguments)
-    keys = {k for k in settings if k.startswith(("ACCELERATE_", "FSDP_"))}
-    os.environ.update({k: settings[k] for k in keys})
+    line = ["--config_file", str(recipe), "--num_processes", "2", *options, "script"]
+    arguments, file, _ = _validate_launch_command(launch_command_parser().parse_args(line))
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(file.deepspeed_config)
+        arguments.main_process_port = 0  # it would look whether 29500 is taken
+        _, settings = prepare_deepspeed_cmd_env(arguments)
+    else:
+        settings = prepare_multi_gpu_env(arguments)
+    return {k: v for k, v in settings.items() if k.startswith(("ACCELERATE_", "FSDP_"))}
 
 
-def main(folder: Path) -> None:
-    use_settings(RECIPE)
-    take_cpus_for_gpus()
-    is_main = torch.distributed.get_rank() == 0
+def main(engine: str, folder: Path) -> None:
+    recipe, _, shard = ENGINES[engine]
+    os.environ |= launcher_settings(recipe)
+    if engine == "fsdp2":
+        take_cpus_for_gpus()
+    else:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    is_main = this_process().is_main_process
     if is_main:
         logging.basicConfig(filename=folder / "warnings.log", level=logging.WARNING)
     for name in RUNS:
         train_here(name, folder / name)
     for name in ("full", "adapter"):
         if is_main:
-            break_off(folder / name, folder / f"{name}_resumed")
+            break_off(folder / name, folder / f"{name}_resumed", shard=shard)
         torch.distributed.barrier()
         train_here(name, folder / f"{name}_resumed")
     torch.distributed.destroy_process_group()
@@ -110,4 +139,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,12 +1,14 @@
-"""Weights divided over two processes by FSDP2 are trained, saved and resumed as whole ones are."""
+"""Weights divided over two processes by FSDP2 or ZeRO-3 are trained, saved and resumed as whole ones are."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from arms import small_model
-from fsdp2_processes import RUNS, TORN, train_here
+from divided_processes import ENGINES, RUNS, train_here
 from safetensors.torch import load_file
 from test_run import assert_same_run, undo
 from test_several_processes import curves
@@ -17,10 +19,27 @@ from slackdlm.models.adapter import apply_adapter
 from slackdlm.models.loading import load_model
 
 
+class Done(NamedTuple):
+    engine: str
+    folder: Path
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def divided(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    engine = str(request.param)
+    if engine == "zero3" and find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    folder = tmp_path_factory.mktemp(engine)
+    run_in_two_processes(Path(__file__).with_name("divided_processes.py"), engine, folder)
+    return Done(engine, folder)
+
+
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fsdp2")
-    run_in_two_processes(Path(__file__).with_name("fsdp2_processes.py"), folder)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same runs in this process alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    for name in RUNS:
+        train_here(name, folder / name)
     return folder
 
 
@@ -31,46 +50,46 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_divided_weights_follow_the_trajectory_of_whole_ones(
-    sharded: Path, tmp_path: Path, name: str
+    divided: Done, whole: Path, name: str
 ) -> None:
     """Up to rounding; with bfloat16 products up to theirs: weights are gathered in bfloat16."""
     largest, mean = (6e-3, 3e-3) if "bf16" in name else (2e-6, 5e-7)
-    train_here(name, tmp_path / "one")
-    one, two = curves(tmp_path / "one"), curves(sharded / name)
+    one, two = curves(whole / name), curves(divided.folder / name)
     assert len(one["loss"]) == 6
     for key, values in one.items():
         assert values.numel() == two[key].numel() > 0
         difference = (values - two[key]).abs()
         assert float(difference.max()) < largest * (2 if key == "grad_norm" else 1), key
         assert float(difference.mean()) < mean * (2 if key == "grad_norm" else 1), key
-    mine, other = weights(tmp_path / "one"), weights(sharded / name)
+    mine, other = weights(whole / name), weights(divided.folder / name)
     assert mine.keys() == other.keys()
     if "bf16" not in name:
         for weight, value in mine.items():
             torch.testing.assert_close(other[weight], value, rtol=0, atol=2e-6)
 
 
-def test_bfloat16_products_leave_the_loss_and_the_bound_in_float32(sharded: Path) -> None:
-    for key, values in curves(sharded / "full_bf16").items():
+def test_bfloat16_products_leave_the_loss_and_the_bound_in_float32(divided: Done) -> None:
+    for key, values in curves(divided.folder / "full_bf16").items():
         rounded = values.bfloat16().double()
         assert not bool((values == rounded).any()), key
 
 
 @pytest.mark.parametrize("name", ["full", "adapter"])
-def test_resumed_is_unbroken_bit_for_bit_past_a_torn_shard(sharded: Path, name: str) -> None:
-    (file,) = (f.name for f in (sharded / name / "model").glob("*.safetensors"))
-    assert_same_run(sharded / name, sharded / f"{name}_resumed", weights=f"model/{file}")
-    named = f"{name}_resumed/checkpoints/checkpoint-4 is torn and skipped: {TORN} has 100 of"
-    assert named in (sharded / "warnings.log").read_text()
+def test_resumed_is_unbroken_bit_for_bit_past_a_torn_shard(divided: Done, name: str) -> None:
+    folder, shard = divided.folder, ENGINES[divided.engine].shard
+    (file,) = (f.name for f in (folder / name / "model").glob("*.safetensors"))
+    assert_same_run(folder / name, folder / f"{name}_resumed", weights=f"model/{file}")
+    named = f"{name}_resumed/checkpoints/checkpoint-4 is torn and skipped: {shard} has 100 of"
+    assert named in (folder / "warnings.log").read_text()
 
 
-def test_what_was_saved_is_whole_and_loads(sharded: Path) -> None:
-    full = load_model(str(sharded / "full" / "model"))
+def test_what_was_saved_is_whole_and_loads(divided: Done) -> None:
+    full = load_model(str(divided.folder / "full" / "model"))
     assert full.record is not None
     assert full.record.objective == "slack_ctc"
     base = small_model()
     slack, start = base.slack_id, base.model.get_input_embeddings().weight.detach().clone()
-    adapted = apply_adapter(base.model, sharded / "adapter" / "model")
+    adapted = apply_adapter(base.model, divided.folder / "adapter" / "model")
     embedding, output = adapted.get_input_embeddings(), adapted.get_output_embeddings()
     for layer in (embedding, output):
         row = layer.token_adapter.trainable_tokens_delta["default"]
@@ -79,13 +98,15 @@ def test_what_was_saved_is_whole_and_loads(sharded: Path) -> None:
 
 
 def test_a_checkpoint_of_divided_weights_is_not_resumed_with_whole_ones(
-    sharded: Path, tmp_path: Path
+    divided: Done, tmp_path: Path
 ) -> None:
-    shutil.copytree(sharded / "full", tmp_path / "run")
+    shutil.copytree(divided.folder / "full", tmp_path / "run")
     undo(tmp_path / "run", step=4)
     log = (tmp_path / "run" / "log.jsonl").read_bytes()
+    name = ENGINES[divided.engine].name
     with pytest.raises(
-        ConfigError, match="checkpoint-4: written under FSDP, but this run is launched with whole"
+        ConfigError,
+        match=f"checkpoint-4: written under {name}, but this run is launched with whole",
     ):
         train_here("full", tmp_path / "run")
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
