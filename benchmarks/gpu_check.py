@@ -24,7 +24,7 @@ from slackdlm.lattice.band import clamp_columns, target_band
 from slackdlm.measurement import Spread, hardware, spread, write_csv
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
-from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loaded import LoadedModel, recompute_activations
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.objectives.bench import (
     PROVIDERS,
@@ -285,10 +285,7 @@ def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
     adapted = new_adapter(loaded, rank=16, alpha=32, dropout=0.0, train_slack=False)
     network: Any = adapted.model
     network.train()
-    # Renamed in transformers 5.
-    recompute = "activation_checkpointing_enable"
-    getattr(network, recompute, network.gradient_checkpointing_enable)()
-    network.enable_input_require_grads()
+    recompute_activations(network)
     # Autocast around the forward pass, as the Trainer has it: else the adapter multiplies in float32.
     network = Accelerator(mixed_precision="bf16", cpu=scale.device == "cpu").prepare_model(network)
     parameters = [p for p in network.parameters() if p.requires_grad]

@@ -65,6 +65,18 @@ def test_a_second_run_into_the_same_folder_is_refused(
     assert "resume" in capsys.readouterr().err
 
 
+def test_resuming_a_finished_run_says_so_and_shows_its_result(
+    trained: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = (trained / "run" / "run.json").read_bytes()
+    assert run("train", trained / "toy.yaml", "--output", trained / "run", "--resume") == 0
+    assert f"{trained / 'run'}: the run is finished already; nothing is trained" in caplog.text
+    shown = capsys.readouterr().out
+    assert "toy: 3 steps" in shown
+    assert "mean training loss (nats per position)" in shown  # of all steps, not of the last 50
+    assert (trained / "run" / "run.json").read_bytes() == before
+
+
 def test_a_misspelt_key_is_named_with_a_suggestion(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -529,6 +541,12 @@ def test_train_plans_memory(trained: Path, capsys: pytest.CaptureFixture[str]) -
     assert run("train", trained / "toy.yaml", "--plan", "--memory", 1) == 0
     shown = capsys.readouterr().out
     assert "activations" in shown
+    assert "1 process x 2 samples x 96 positions" in shown
+    assert (
+        "assumed, since the data is not read: the most that the recipe allows, prompts of 64 tokens,"
+        " canvases of 32 positions, slack of 0.5 times the response, a vocabulary of 300 tokens, every"
+        " position masked; on a"
+    ) in " ".join(shown.split())
     assert "largest training.micro_batch_size in 1 GB: 2" in shown
     assert run("train", trained / "toy.yaml", "--plan", "--memory", 1e-6) == 0
     assert "not even one sample fits" in capsys.readouterr().out

@@ -17,6 +17,12 @@ class CheckpointError(SlackDLMError, ValueError):
     """A model folder or training checkpoint is missing, torn or of another run."""
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 step``, ``2 steps``, ``2 processes``; the number with its thousands apart."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def one_line(text: object, *, longest: int = 160) -> str:
     """Text of unknown origin in a message: as it is if that is one short printable line, else escaped and cut."""
     shown = str(text)[: 4 * longest]

@@ -11,6 +11,7 @@ from slackdlm.errors import CheckpointError, ConfigError, DataError
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_dialogue, encode_prompt
 from slackdlm.models.dream import DreamConfig, DreamModel, align
+from slackdlm.models.loaded import recompute_activations
 from slackdlm.models.loading import head_weight, load_model, save_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
@@ -85,7 +86,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(dream: Path) -> None:
     ids, mask = draw_ids(), torch.ones(2, 9, dtype=torch.long)
     mask[0, 0] = 0
     models = [load_model(dream).model.train() for _ in range(2)]
-    models[1].activation_checkpointing_enable({"use_reentrant": False})
+    recompute_activations(models[1])
     assert [model.is_gradient_checkpointing for model in models] == [False, True]
     for model in models:
         model(ids, mask).logits[:, 2:].logsumexp(-1).sum().backward()

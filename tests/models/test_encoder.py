@@ -13,6 +13,7 @@ from slackdlm.models import encoder
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_dialogue, encode_prompt
 from slackdlm.models.llada import attention_bias
+from slackdlm.models.loaded import recompute_activations
 from slackdlm.models.loading import LoadedModel, head_weight, load_model, save_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.training.config import load_recipe
@@ -97,7 +98,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(write: Write, family: s
     folder = write(family, attention_dropout=0.0, attention_probs_dropout_prob=0.0)
     models = [load_model(folder).model for _ in range(2)]
     ids = draw_ids(load_model(folder))
-    models[1].activation_checkpointing_enable({"use_reentrant": False})
+    recompute_activations(models[1])
     assert [model.is_gradient_checkpointing for model in models] == [False, True]
     for model in models:
         for part in model.modules():

@@ -7,9 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.loaded import recompute_activations
 
 Array = NDArray[np.float64]
 
@@ -202,13 +204,23 @@ def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant: bool) ->
 
 def test_gradient_checkpointing_recomputes_the_blocks() -> None:
     model = tiny().train()
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    recompute_activations(model)
     calls: list[str] = []
     model.model.transformer["blocks"][0].q_proj.register_forward_hook(
         lambda *_: calls.append("q_proj")
     )
     model(draw_ids(1, 4)).logits.sum().backward()
     assert len(calls) == 2
+
+
+def test_transformers_before_5_23_is_asked_to_recompute_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, asked = tiny(), []
+    monkeypatch.delattr(PreTrainedModel, "activation_checkpointing_enable")
+    monkeypatch.setattr(model, "gradient_checkpointing_enable", asked.append)
+    recompute_activations(model)
+    assert asked == [{"use_reentrant": False}]
 
 
 def test_bfloat16_gives_bfloat16_logits_near_the_float32_ones() -> None:

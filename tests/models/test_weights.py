@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from slackdlm.errors import ConfigError
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.loaded import recompute_activations
 from slackdlm.models.loading import head_weight, load_model, save_model
 from slackdlm.models.weights import spread
 
@@ -175,7 +176,7 @@ def test_an_adapter_on_four_bits_alone_is_trained(quantised: Path, tmp_path: Pat
     trained = {n: p for n, p in loaded.model.named_parameters() if p.requires_grad}
     assert trained
     assert all(".lora_" in name for name in trained)
-    loaded.model.activation_checkpointing_enable({"use_reentrant": False})
+    recompute_activations(loaded.model)
     loaded.model.train()
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)
     losses = []

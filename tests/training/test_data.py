@@ -94,10 +94,10 @@ def test_a_dialogue_without_an_answer_is_left_out_and_named(
         kept = encode([dialogue(2)] * 9 + [bad], tokenizer)
     assert len(kept) == 9
     assert caplog.messages == [
-        "train: 1 of 10 samples are left out: 1 cannot be used (made:9: messages[0]: expected a"
+        "train: 1 of 10 samples left out: 1 cannot be used (made:9: messages[0]: expected a"
         " user's or system's message first, got assistant's)"
     ]
-    with pytest.raises(DataError, match=r"^train: 1 of 1 samples are left out: .*made:9: messages"):
+    with pytest.raises(DataError, match=r"^train: 1 of 1 samples left out: .*made:9: messages"):
         encode([bad], tokenizer)
 
 
@@ -110,8 +110,8 @@ def test_too_long_samples_are_left_out_whole_counted_and_named(
     assert len(kept) == 2
     assert kept[0].prompt.tolist() == encode(dialogues[:1], tokenizer)[0].prompt.tolist()
     (record,) = caplog.messages
-    assert record.startswith("train: 2 of 4 samples are left out: 1 prompts above 20 tokens")
-    assert "1 responses above 8 tokens, longest 10 (made:1)" in record
+    assert record.startswith("train: 2 of 4 samples left out: 1 prompt above 20 tokens")
+    assert "1 response above 8 tokens, longest 10 (made:1)" in record
 
 
 def test_many_names_are_cut_short(tokenizer: PreTrainedTokenizerFast) -> None:

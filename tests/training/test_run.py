@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from arms import CANVAS_LENGTH, CE, SLACK_CTC, short
 from killed_while_saving import finish
 from safetensors.torch import load_file
 
-from slackdlm.errors import CheckpointError, ConfigError, DataError
+from slackdlm.errors import CheckpointError, ConfigError, DataError, SlackDLMError
 from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.loading import LoadedModel, load_model, save_model
 from slackdlm.models.training_record import TrainingRecord, find_record
@@ -142,11 +142,24 @@ def test_a_run_that_died_after_its_last_step_is_finished(
     assert again.tokens_per_second is None
 
 
-def test_resuming_a_finished_run_gives_its_result(
-    new_loaded: Build, samples: list[Sample], tmp_path: Path
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file with when it was written."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+def test_resuming_a_finished_run_gives_its_result_and_changes_nothing(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = run(new_loaded(), samples, tmp_path / "run", training=short())
-    assert run(new_loaded(), samples, tmp_path / "run", training=short(), resume=True) == first
+    before = contents(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        again = run(new_loaded(), samples, tmp_path / "run", training=short(), resume=True)
+    assert again == first
+    assert contents(tmp_path) == before
+    assert caplog.messages == [
+        f"{tmp_path / 'run'}: the run is finished already; nothing is trained or changed"
+    ]
 
 
 def test_a_different_run_is_not_resumed_and_the_keys_are_named(
@@ -211,6 +224,20 @@ def test_there_must_be_something_to_resume(
 ) -> None:
     with pytest.raises(CheckpointError, match="there is no run to resume"):
         run(loaded, samples, tmp_path / "run", training=short(), resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_folder_is_looked_at_before_anything_is_read(
+    recipe_file: Path, tmp_path: Path, resume: bool
+) -> None:
+    recipe = steps(recipe_file, 2, "data.train=none.jsonl")
+    output = tmp_path / "run"
+    output.mkdir()
+    if not resume:
+        (output / "run.json").write_text("{}")
+    message = "there is no run to resume" if resume else "holds a run already"
+    with pytest.raises(SlackDLMError, match=message):
+        train(recipe, output=output, resume=resume, progress=False)
 
 
 def test_there_must_be_a_sample(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -473,6 +500,16 @@ def test_holding_out_everything_is_refused(recipe_file: Path, tmp_path: Path) ->
         train(steps(recipe_file, 2, "training.eval_samples=40"), output=tmp_path / "run")
 
 
+@pytest.fixture
+def one_thread() -> Generator[None]:
+    """Sums over several threads are rounded otherwise than those of one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_run_killed_ten_times_while_saving_ends_as_the_unbroken_one(tmp_path: Path) -> None:
     """SIGKILL at ten random moments of saving; each life resumes from what the last one left."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -21,7 +21,7 @@ from slackdlm.cli.decoding import (
 )
 from slackdlm.cli.inputs import check_files, check_model, check_recipe, refuse_beside
 from slackdlm.cli.outputs import check_output_file
-from slackdlm.errors import ConfigError, DataError
+from slackdlm.errors import ConfigError, DataError, counted
 from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _write_answers(
     if answered is None:
         Console().print(f"process {shard.rank} of {shard.world_size}: its share is done")
         return
-    Console().print(Text(f"{answered.num_answers} answers: {answered.output}"))
+    Console().print(Text(f"{counted(answered.num_answers, 'answer')}: {answered.output}"))
     if export is not None and benchmark is not None and answered.num_answers:
         write_benchmark_answers(export, read_answers(output), questions, benchmark)
         Console().print(Text(f"for {benchmark}'s own tools: {export}"))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.inputs import check_model, refuse_beside
-from slackdlm.errors import ConfigError
+from slackdlm.errors import ConfigError, counted
 from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _train(arguments: argparse.Namespace) -> None:
         if data is not None and not arguments.plan:
             check_there(data)
     from slackdlm.training.processes import this_process
-    from slackdlm.training.run import train
+    from slackdlm.training.run import NUM_FINAL_STEPS, train
 
     if arguments.plan:
         _print_plan(recipe, arguments)
@@ -74,10 +74,13 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     console = Console()
     table = Table(
-        title=f"{recipe.name}: {result.steps} steps", title_justify="left", show_header=False
+        title=f"{recipe.name}: {counted(result.steps, 'step')}",
+        title_justify="left",
+        show_header=False,
     )
+    last = "" if result.steps <= NUM_FINAL_STEPS else f", last {NUM_FINAL_STEPS} steps"
     for name, value in (
-        ("training loss, last 50 steps (nats per position)", result.train_loss),
+        (f"mean training loss{last} (nats per position)", result.train_loss),
         ("evaluation CE bound (nats per token)", result.eval_ce),
         ("evaluation of the objective (nats per token)", result.eval_objective),
         ("seconds", result.seconds),
@@ -150,12 +153,12 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--memory: expected gigabytes above 0, got {arguments.memory}")
     sharded: bool = arguments.sharded
     plan = plan_memory(recipe, num_processes=processes, sharded=sharded)
-    table = Table(
-        title=f"{recipe.name}: {plan.num_parameters:,} parameters, {plan.num_trainable:,} trained;"
-        f" {processes} processes x {plan.micro_batch_size} samples x"
-        f" {plan.num_positions} positions",
-        title_justify="left",
+    title = (
+        f"{recipe.name}: {counted(plan.num_parameters, 'parameter')}, {plan.num_trainable:,} trained;"
+        f" {counted(processes, 'process')} x {counted(plan.micro_batch_size, 'sample')} x"
+        f" {counted(plan.num_positions, 'position')}"
     )
+    table = Table()
     table.add_column("per process")
     table.add_column("GB", justify="right")
     out = ("largest layer out of 4 bits, for a moment", plan.dequantised)
@@ -171,7 +174,9 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
     ):
         table.add_row(name, f"{value / 1e9:.3f}")
     console = Console()
+    console.print(Text(title))
     console.print(table)
+    console.print(Text(_assumed(recipe)))
     if arguments.memory is None:
         return
     size = largest_micro_batch(
@@ -187,4 +192,23 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
         return
     console.print(
         Text(f"largest training.micro_batch_size in {arguments.memory:g} GB: {size}", style="bold")
+    )
+
+
+def _assumed(recipe: "Recipe") -> str:
+    """What a plan takes for granted, since it reads no data: the most that the recipe allows."""
+    import torch
+
+    data, shape = recipe.data, recipe.model.from_scratch
+    slack = recipe.objective.slack_ratio[1]
+    device = "a GPU" if torch.cuda.is_available() else "a CPU, since no GPU is seen here"
+    parts = [
+        f"prompts of {counted(data.max_prompt_length, 'token')}",
+        f"canvases of {counted(data.canvas_length, 'position')}",
+        *([f"slack of {slack:g} times the response"] if slack else []),
+        *([f"a vocabulary of {counted(shape.vocab_size, 'token')}"] if shape else []),
+    ]
+    return (
+        f"assumed, since the data is not read: the most that the recipe allows, {', '.join(parts)},"
+        f" every position masked; on {device}"
     )

@@ -79,6 +79,16 @@ def output_layer(model: PreTrainedModel | PeftModel, *, slack_id: int) -> Output
     return OutputLayer(head_weight(model), None)
 
 
+def recompute_activations(model: PreTrainedModel | PeftModel) -> None:
+    """From now on each block computes its activations again in the backward pass instead of keeping them."""
+    network: Any = model
+    # transformers 5.23 renamed it, and warns of the old name.
+    new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+    enable = getattr(network, new if hasattr(network, new) else old)
+    # Re-entrant, a block whose input needs no gradient would give its adapter none.
+    enable({"use_reentrant": False})
+
+
 @contextmanager
 def forward_replaced(module: nn.Module, function: Callable[..., Any]) -> Generator[None]:
     """While it lasts, calling the module calls the function, its hooks around it as ever."""

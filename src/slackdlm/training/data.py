@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.errors import DataError, one_line
+from slackdlm.errors import DataError, counted, one_line
 from slackdlm.models.chat import encode_dialogue
 from slackdlm.training.data_config import ColumnsConfig
 from slackdlm.training.rows import Row, read_rows
@@ -126,11 +126,11 @@ def encode_samples(
         return samples
     total = num_left_out + len(samples)
     reasons = [
-        *_too_long("prompts", "prompt", long_prompts, max_prompt_length),
-        *_too_long("responses", "response", long_responses, canvas_length),
+        *_too_long("prompt", long_prompts, max_prompt_length),
+        *_too_long("response", long_responses, canvas_length),
         *([f"{len(unusable)} cannot be used ({_first(unusable)})"] if unusable else []),
     ]
-    report = f"{name}: {num_left_out} of {total} samples are left out: {'; '.join(reasons)}"
+    report = f"{name}: {num_left_out} of {total} samples left out: {'; '.join(reasons)}"
     if not samples or num_left_out > max_unusable * total:
         raise DataError(
             f"{report}. That is more than data.max_unusable ({max_unusable:g}): raise"
@@ -148,12 +148,13 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
-def _too_long(what: str, part: str, samples: Sequence[Sample], limit: int) -> list[str]:
+def _too_long(part: str, samples: Sequence[Sample], limit: int) -> list[str]:
     if not samples:
         return []
     longest = max(getattr(sample, part).numel() for sample in samples)
     names = _first([sample.source for sample in samples])
-    return [f"{len(samples)} {what} above {limit} tokens, longest {longest} ({names})"]
+    number, most = counted(len(samples), part), counted(limit, "token")
+    return [f"{number} above {most}, longest {longest} ({names})"]
 
 
 def _first(names: Sequence[str]) -> str:

@@ -28,6 +28,23 @@ class Start(NamedTuple):
     """The recorded result, if the run is finished."""
 
 
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Is there a run exactly if one is to be resumed? Asked once more before a model is loaded.
+
+    Raises:
+        ConfigError: If a new run finds an old one.
+        CheckpointError: If there is nothing to resume.
+    """
+    is_there = (folder / "run.json").exists()
+    if is_there and not resume:
+        raise ConfigError(f"{folder}: holds a run already; resume it or choose another output")
+    if resume and not is_there:
+        raise CheckpointError(
+            f"{folder}: there is no run to resume (run.json is missing); give the output of a run, or"
+            " begin one without resuming"
+        )
+
+
 def begin(
     folder: Path, run: dict[str, Any], *, resume: bool, results: Collection[str] = ()
 ) -> Start:
@@ -46,10 +63,9 @@ def begin(
         ConfigError: If a new run finds an old one, or a resumed one differs; names the keys.
         CheckpointError: If there is nothing to resume, or ``run.json`` is damaged.
     """
+    check_folder(folder, resume=resume)
     file = folder / "run.json"
     if not resume:
-        if file.exists():
-            raise ConfigError(f"{folder}: holds a run already; resume it or choose another output")
         this_process().wait_for_everyone()
         if this_process().is_main_process:
             try:
@@ -61,11 +77,11 @@ def begin(
                 ) from error
         this_process().wait_for_everyone()
         return Start(checkpoint=None, step=0, result=None)
-    if not file.exists():
-        raise CheckpointError(f"{folder}: there is no run to resume (run.json is missing)")
     recorded = _read_record(file, results=results)
     _refuse_other_run(recorded, run, folder=folder)
     if recorded["status"] == "finished":
+        if this_process().is_main_process:
+            _LOG.warning("%s: the run is finished already; nothing is trained or changed", folder)
         return Start(checkpoint=None, step=0, result=recorded["result"])
     checkpoint = checkpoints.latest_complete(folder / "checkpoints")
     if checkpoint is None:
@@ -126,7 +142,8 @@ def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: 
     more = f" and {len(keys) - _NUM_NAMED} more" if len(keys) > _NUM_NAMED else ""
     if differing:
         raise ConfigError(
-            f"{folder}: cannot resume a different run; these differ: {', '.join(differing)}{more}"
+            f"{folder}: cannot resume a different run; these differ: {', '.join(differing)}{more};"
+            " resume with the recipe and data that it was begun with, or choose another output"
         )
 
 

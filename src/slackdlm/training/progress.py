@@ -17,6 +17,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from slackdlm.errors import counted
+
 
 class ProgressCallback(TrainerCallback):
     """Feeds a rich bar with the averaged loss and the speed; each evaluation is a line above it."""
@@ -77,9 +79,8 @@ def opening_line(model: nn.Module, arguments: TrainingArguments) -> str:
     samples = arguments.per_device_train_batch_size
     return (
         f"{trained:,} of {total:,} weights trained on {arguments.device};"
-        f" {processes * passes * samples} samples a step = {processes}"
-        f" {'process' if processes == 1 else 'processes'} x"
-        f" {passes} {'pass' if passes == 1 else 'passes'} x {samples}"
+        f" {counted(processes * passes * samples, 'sample')} a step ="
+        f" {counted(processes, 'process')} x {counted(passes, 'pass')} x {samples}"
     )
 
 

@@ -28,14 +28,15 @@ from slackdlm.training import journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
 from slackdlm.training.engine import check_engine
-from slackdlm.training.folder import begin
+from slackdlm.training.folder import begin, check_folder
 from slackdlm.training.processes import this_process
 from slackdlm.training.progress import progress_bar, quiet_transformers
 from slackdlm.training.provenance import environment, file_sha256
 from slackdlm.training.stream import CanvasSpec, EvalStream, Padding, TrainStream
 from slackdlm.training.trainer import EvalStreams, SlackTrainer, training_arguments
 
-_NUM_FINAL_STEPS = 50
+NUM_FINAL_STEPS = 50
+"""Steps at the end of a run whose mean training loss is its result; all, if fewer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,7 @@ def train(
         SlackDLMError: If the loss or the gradient is not finite.
     """
     check_engine(recipe.training, is_quantized=recipe.model.quantization is not None)
+    check_folder(Path(output), resume=resume)
     loaded, samples, eval_samples = prepare(recipe)
     files = [file for file in (recipe.data.train, recipe.data.eval) if file is not None]
     return train_samples(
@@ -376,7 +378,7 @@ def _eval_streams(samples: Sequence[Sample], spec: CanvasSpec) -> EvalStreams:
 
 def _result(folder: Path, *, steps: int, seconds: float, num_positions: int) -> TrainResult:
     records = journal.read(folder / "log.jsonl")
-    losses = [record["loss"] for record in records if "loss" in record][-_NUM_FINAL_STEPS:]
+    losses = [record["loss"] for record in records if "loss" in record][-NUM_FINAL_STEPS:]
     evaluations = [record for record in records if "eval_ce" in record]
     last = evaluations[-1] if evaluations else {}
     return TrainResult(

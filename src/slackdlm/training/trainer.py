@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from slackdlm.errors import SlackDLMError
+from slackdlm.models.loaded import recompute_activations
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
 from slackdlm.training.divergence import LossCurve
@@ -63,13 +64,7 @@ def training_arguments(
     """
     num_processes = this_process().num_processes
     num_accumulation = training.num_accumulation(num_processes=num_processes)
-    # Renamed in transformers 5.
-    recompute = (
-        "activation_checkpointing"
-        if "activation_checkpointing" in TrainingArguments.__dataclass_fields__
-        else "gradient_checkpointing"
-    )
-    settings: dict[str, Any] = dict(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=training.steps,
         per_device_train_batch_size=training.batch_size // num_accumulation // num_processes,
@@ -99,8 +94,6 @@ def training_arguments(
         label_names=[],
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    settings[recompute] = training.gradient_checkpointing
-    arguments = TrainingArguments(**settings)
     # One process drives one device; the Trainer would split batches over all visible ones.
     _ = arguments.device
     arguments._n_gpu = min(arguments.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
@@ -130,6 +123,8 @@ class SlackTrainer(Trainer):
         self.checkpoint_root = Path(str(args.output_dir))
         self.curve = LossCurve(r["loss"] for r in journal.read(log_file) if "loss" in r)
         self._step_started = time.perf_counter()
+        if config.gradient_checkpointing:
+            recompute_activations(model)
         super().__init__(
             model=model,
             args=args,
