@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slackdlm.atomic import write_bytes, write_json, write_text
+from slackdlm.atomic import check_writable, write_bytes, write_json, write_text
 
 SOURCE = Path(__file__).parents[1] / "src" / "slackdlm"
 WRITES = re.compile(
@@ -55,6 +55,50 @@ def test_texts_bytes_and_json_are_written_as_they_are(tmp_path: Path) -> None:
     write_json(file, {"b": 1, "a": "é"}, sort_keys=True)
     assert list(json.loads(file.read_text()).items()) == [("a", "é"), ("b", 1)]
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("folder", "it is a folder"),
+        ("pipe", "it is a device or a pipe"),
+        ("file/out", "file is no folder"),
+        ("file/deep/out", "file is no folder"),
+        ("nowhere/out", "nowhere is no folder"),
+        ("locked/deep/out", "no permission to write in .*locked"),
+        ("n" * 300, "too long"),
+    ],
+)
+def test_what_could_not_be_written_is_told_before_and_left_alone(
+    place: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("folder", "locked"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "pipe")
+    rights = os.W_OK | os.X_OK  # root may write anywhere, so the system is not asked
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != rights or path.name != "locked")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match=reason) as caught:
+        check_writable(tmp_path / place)
+    assert caught.value.filename == str(tmp_path / place)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["file", "new", "deep/deeper/new", "link"])
+def test_what_can_be_written_passes_and_is_not_made(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    before = sorted(tmp_path.rglob("*"))
+    check_writable(tmp_path / place)
+    monkeypatch.chdir(tmp_path)
+    check_writable(Path(place))
+    assert sorted(tmp_path.rglob("*")) == before
+    write_text(tmp_path / place, "new")
+    assert (tmp_path / place).read_text() == "new"
 
 
 @pytest.mark.parametrize("fault", ["fsync", "replace", "interrupt", "json"])

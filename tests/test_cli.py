@@ -564,7 +564,7 @@ def test_train_s_bad_input_is_one_clear_error(
     for arguments, message in (
         ([latin], "expected UTF-8 text"),
         ([tmp_path], "cannot be read"),
-        ([trained / "toy.yaml", "--output", blocked / "run"], "cannot be written"),
+        ([trained / "toy.yaml", "--output", blocked / "run"], "file/run: cannot be written (/"),
         ([trained / "toy.yaml", "--set", "training.seed=-1"], "training.seed: expected 0 to"),
     ):
         assert run("train", *arguments, "--quiet") == 2

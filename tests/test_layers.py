@@ -25,6 +25,7 @@ ALLOWED = {
     "report": {"atomic", "errors", "evaluation", "terminal"},
     "chat": {"errors", "models", "sampling", "terminal"},
     "cli": {
+        "atomic",
         "parsing",
         "chat",
         "errors",

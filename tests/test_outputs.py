@@ -42,8 +42,14 @@ def test_no_command_replaces_a_file_it_reads(capsys, tmp_path, model, questions,
         ),
     }[command]
     before = files(tmp_path)
-    assert "would replace a file to be read" in run(capsys, *words, "--output", questions)
+    assert "would replace another of the files given" in run(capsys, *words, "--output", questions)
     assert files(tmp_path) == before
+
+
+def test_another_name_of_a_file_is_that_file(capsys, tmp_path, model, questions):
+    (tmp_path / "other.jsonl").hardlink_to(questions)
+    words = ("surface-form", questions, "--tokenizer", model, "--output", tmp_path / "other.jsonl")
+    assert "would replace another of the files given" in run(capsys, *words)
 
 
 def test_answers_replace_no_file_that_answers_did_not_make(capsys, tmp_path, model, questions):
@@ -57,7 +63,7 @@ def test_answers_replace_no_file_that_answers_did_not_make(capsys, tmp_path, mod
 def test_a_trace_replaces_no_file_that_is_read(capsys, tmp_path, model, questions):
     words = ("generate", model, "--input", questions, "--canvas-length", 8, "--trace", questions)
     before = files(tmp_path)
-    assert "would replace a file to be read" in run(capsys, *words)
+    assert "would replace another of the files given" in run(capsys, *words)
     assert files(tmp_path) == before
 
 
@@ -68,17 +74,91 @@ def test_a_replay_is_a_page_that_replaces_nothing_else(capsys, tmp_path, model, 
     prompt = write_tasks(1, seed=5)[0].prompt
     words = ("generate", model, "--prompt", prompt, "--canvas-length", 8, "--replay")
     assert "expected a name that ends in .html" in run(capsys, *words, tmp_path / place)
-    assert "is a folder; give a file" in run(capsys, *words, tmp_path / "folder.html")
+    assert "cannot be written (it is a folder)" in run(capsys, *words, tmp_path / "folder.html")
     assert files(tmp_path) == {}
 
 
 def test_an_output_folder_that_is_a_file_is_named(capsys, tmp_path, model, questions):
     probe = ("probe", "--arm", f"a={model}", "--questions", questions, "--judge", "toy")
-    assert "is a file; give a folder" in run(
-        capsys, *probe, "--canvas-length", 8, "--output", questions
+    message = f"--output {questions}: cannot be written ({questions} is no folder)"
+    assert message in run(capsys, *probe, "--canvas-length", 8, "--output", questions)
+    assert message in run(capsys, "demo", "--quick", "--output", questions)
+
+
+PLACES = {
+    "answer": ("answer", "MODEL", "--questions", "QUESTIONS", "--canvas-length", 8, "--output"),
+    "answer for a benchmark": (
+        *("answer", "MODEL", "--questions", "MT-BENCH", "--benchmark", "mt-bench"),
+        *("--canvas-length", 8, "--output", "FREE", "--export"),
+    ),
+    "generate": ("generate", "MODEL", "--prompt", "x", "--canvas-length", 8, "--output"),
+    "trace": ("generate", "MODEL", "--prompt", "x", "--canvas-length", 8, "--trace"),
+    "judge": (
+        *("judge", "--benchmark", "pairs", "--questions", "QUESTIONS", "--answers", "QUESTIONS"),
+        *("--baseline", "QUESTIONS", "--judge", "toy", "--output"),
+    ),
+    "export": (
+        *("judge", "--benchmark", "pairs", "--questions", "QUESTIONS", "--answers", "QUESTIONS"),
+        *("--baseline", "QUESTIONS", "--judge", "toy", "--output", "FREE", "--export"),
+    ),
+    "journal": (
+        *("judge", "--benchmark", "pairs", "--questions", "QUESTIONS", "--answers", "QUESTIONS"),
+        *("--baseline", "QUESTIONS", "--judge", "toy", "--output", "FREE", "--journal"),
+    ),
+    "compare": ("compare", "none.jsonl", "--output"),
+    "probe": (
+        *("probe", "--arm", "a=MODEL", "--questions", "QUESTIONS", "--judge", "toy"),
+        *("--canvas-length", 8, "--output"),
+    ),
+    "surface form": ("surface-form", "QUESTIONS", "--tokenizer", "MODEL", "--output"),
+    "harness": ("harness", "MODEL", "--tasks", "none", "--output"),
+    "harness journal": ("harness", "MODEL", "--tasks", "none", "--journal"),
+    "bench loss": ("bench", "loss", "--output"),
+    "bench decode": ("bench", "decode", "--output"),
+    "demo": ("demo", "--output"),
+}
+
+
+@pytest.mark.parametrize("command", PLACES)
+def test_an_output_that_cannot_be_written_is_an_error_before_any_work(
+    capsys, monkeypatch, tmp_path, model, questions, command
+):
+    if command.startswith("harness"):
+        pytest.importorskip("lm_eval")
+    given = {
+        **{"QUESTIONS": str(questions), "MODEL": str(model), "a=MODEL": f"a={model}"},
+        "MT-BENCH": str(Path(__file__).parent / "data" / "mt_bench" / "questions.jsonl"),
+        "FREE": str(tmp_path / "deep" / "free.jsonl"),
+    }
+    words = [given.get(str(word), word) for word in PLACES[command]]
+    monkeypatch.setattr("slackdlm.models.loading.load_model", None)
+    before = sorted(tmp_path.rglob("*"))
+    output = tmp_path / "questions.jsonl" / "below" / "out.jsonl"
+    message = f"{words[-1]} {output}: cannot be written ({questions} is no folder)"
+    assert message in run(capsys, *words, output)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_check_makes_nothing_where_another_flag_is_wrong(capsys, tmp_path, model, questions):
+    words = ("answer", model, "--questions", questions, "--canvas-length", 8, "--device", "banana")
+    before = sorted(tmp_path.rglob("*"))
+    assert "device: unknown" in run(capsys, *words, "--output", tmp_path / "deep" / "a.jsonl")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("other", ["--export", "--journal"])
+def test_two_outputs_are_two_files_before_either_is_there(capsys, tmp_path, questions, other):
+    words = (
+        *("judge", "--benchmark", "pairs", "--questions", questions, "--answers", questions),
+        *("--baseline", questions, "--judge", "toy", "--output", tmp_path / "j.jsonl", other),
     )
-    assert "is a file; give a folder" in run(capsys, "demo", "--quick", "--output", questions)
-    assert "cannot be written" in run(capsys, "demo", "--quick", "--output", questions / "below")
+    same = tmp_path / "deep" / ".." / "j.jsonl"
+    assert f"{other} {same}: would replace another" in run(capsys, *words, same)
+
+
+def test_gold_answers_have_no_output_that_would_be_left_unwritten(capsys, tmp_path, questions):
+    words = ("surface-form", questions, "--column", "prompt", "--output", tmp_path / "out.jsonl")
+    assert "--output: has no effect with gold answers" in run(capsys, *words)
 
 
 @pytest.mark.parametrize(

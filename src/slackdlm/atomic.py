@@ -3,9 +3,27 @@
 Only what grows line by line over a run, and is read back up to its last whole line, is appended to where it lies.
 """
 
+import errno
 import json
 import os
 from pathlib import Path
+
+
+def check_writable(path: Path) -> None:
+    """Ask before long work whether `write_bytes` may write there; nothing is made or touched.
+
+    Raises:
+        OSError: It names the file; its ``strerror`` says what is in the way.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is a device or a pipe", str(path))
+    folder = next(one for one in path.parents if os.path.lexists(one))
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder", str(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"no permission to write in {folder}", str(path))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -91,4 +91,4 @@ def test_answering_exports_behind_its_own_file(
     assert {row["generator"] for row in rows} == {"ours"}
     again = [*map(str, flags), "--benchmark", "alpaca-eval", "--export", str(tmp_path / "a.jsonl")]
     assert main(again) == 2
-    assert "would replace a file to be read" in " ".join(capsys.readouterr().err.split())
+    assert "would replace another of the files given" in " ".join(capsys.readouterr().err.split())

@@ -221,13 +221,21 @@ def test_without_a_launcher_a_process_takes_all() -> None:
     assert shard_from_environment({"RANK": "1", "WORLD_SIZE": "4"}) == Shard(1, 4)
 
 
-@pytest.mark.parametrize("place", ["folder", "file/answers.jsonl"])
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("folder", "it is a folder"),
+        ("file/answers.jsonl", "file is no folder"),
+        ("answers.jsonl", r"answers\.jsonl\.journal is no folder"),
+    ],
+)
 def test_an_output_that_cannot_be_written_is_an_error_before_any_work(
-    model: LoadedModel, tmp_path: Path, place: str
+    model: LoadedModel, tmp_path: Path, place: str, reason: str
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    (tmp_path / "answers.jsonl.journal").write_text("")
+    with pytest.raises(ConfigError, match=rf"cannot be written \(.*{reason}\)"):
         answer_questions(model, toy_questions(1), CONFIG, tmp_path / place)
 
 

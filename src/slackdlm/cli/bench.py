@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
+from slackdlm.cli.outputs import check_output_file
 from slackdlm.terminal import table
 
 
@@ -44,6 +45,7 @@ def add_bench(commands: Commands) -> None:
 
 
 def _bench_decode(arguments: argparse.Namespace) -> None:
+    check_output_file("--output", arguments.output)
     from slackdlm.sampling.bench import Size, bench_decode, write_rows
 
     names = [field.name for field in fields(Size)]
@@ -70,6 +72,7 @@ def _bench_decode(arguments: argparse.Namespace) -> None:
 
 
 def _bench_loss(arguments: argparse.Namespace) -> None:
+    check_output_file("--output", arguments.output)
     from slackdlm.objectives.bench import Size, bench_loss, write_rows
 
     size = Size(

@@ -102,7 +102,7 @@ def _generate(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"{flag} {given}: expected a name that ends in {endings[0]}")
         check_output_file(flag, given, file, arguments.recipe)
     if arguments.output is not None:
-        check_output_file("--output", arguments.output, file)
+        check_output_file("--output", arguments.output, file, arguments.recipe)
         check_output(arguments.output)
     loaded = load_chosen(arguments)
     Console(stderr=True).print(Text(chosen.canvas, style="dim"))
@@ -211,8 +211,8 @@ def _answer(arguments: argparse.Namespace) -> None:
     questions = read_benchmark_questions(
         file, arguments.benchmark, column=arguments.column, first=arguments.first
     )
-    check_output_file("--output", arguments.output, file)
-    check_output_file("--export", arguments.export, file, arguments.output)
+    check_output_file("--output", arguments.output, file, arguments.recipe)
+    check_output_file("--export", arguments.export, file, arguments.recipe, arguments.output)
     check_output(arguments.output)
     loaded = load_chosen(arguments)
     if shard.rank == 0:

@@ -81,9 +81,7 @@ def _harness(arguments: argparse.Namespace) -> None:
     journal_file = arguments.journal
     if journal_file is None and arguments.output is not None:
         journal_file = arguments.output.with_name(arguments.output.name + ".sqlite")
-    if journal_file is not None and journal_file == arguments.output:
-        raise ConfigError(f"--journal {journal_file}: is the --output too; give two files")
-    check_output_file("--journal", journal_file, arguments.recipe)
+    check_output_file("--journal", journal_file, arguments.recipe, arguments.output)
     how = decoding(arguments, [(arguments.model, arguments.adapter)], gen_length=_GEN_LENGTH)
     if arguments.mc_samples < 1:
         raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")

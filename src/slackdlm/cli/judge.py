@@ -95,12 +95,9 @@ def _judge(arguments: argparse.Namespace) -> None:
         export=arguments.export,
     )
     given = [files.questions, files.references, files.judge_prompt, files.baseline, *files.answers]
-    for flag, output in (
-        ("--output", files.output),
-        ("--export", files.export),
-        ("--journal", files.journal),
-    ):
-        check_output_file(flag, output, *given)
+    check_output_file("--output", files.output, *given)
+    check_output_file("--export", files.export, *given, files.output)
+    check_output_file("--journal", files.journal_file, *given, files.output, files.export)
     budget = Budget(arguments.max_calls, arguments.max_usd)
     judge, console = judge_of(arguments), Console()
     if arguments.dry_run:

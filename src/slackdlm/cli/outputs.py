@@ -1,43 +1,41 @@
-"""May a command write there? Asked before anything is computed; no file that was given is ever replaced."""
+"""May a command write there? Asked before anything is computed; nothing is made, no file that was given is replaced."""
 
 from pathlib import Path
 
+from slackdlm.atomic import check_writable
 from slackdlm.errors import ConfigError
 
 
-def check_output_file(flag: str, output: Path | None, *inputs: Path | None) -> None:
-    """Refuse an output that is a folder, lies in none that can be made, or is one of the files to be read.
+def check_output_file(flag: str, output: Path | None, *others: Path | None) -> None:
+    """Refuse an output that cannot be written, or is another file that the command reads or writes.
 
     Raises:
         ConfigError: Names the flag and the file.
     """
     if output is None:
         return
-    if output.is_dir():
-        raise ConfigError(f"{flag} {output}: is a folder; give a file")
-    if output.exists() and not output.is_file():
+    _check(flag, output, output)
+    if any(_is_same(output, other) for other in others if other is not None):
         raise ConfigError(
-            f"{flag} {output}: is a device or a pipe; give a file that can be replaced"
+            f"{flag} {output}: would replace another of the files given; give another {flag}"
         )
-    for given in inputs:
-        if given is not None and given.exists() and output.exists() and output.samefile(given):
-            raise ConfigError(
-                f"{flag} {output}: would replace a file to be read; give another {flag}"
-            )
-    _make(flag, output, output.parent)
 
 
 def check_output_folder(flag: str, folder: Path) -> None:
-    """Make an output folder; ConfigError if it is a file or cannot be made."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{flag} {folder}: is a file; give a folder")
-    _make(flag, folder, folder)
+    """ConfigError if files cannot be written in an output folder, which need not be there yet."""
+    _check(flag, folder, folder / "file")
 
 
-def _make(flag: str, output: Path, folder: Path) -> None:
+def _check(flag: str, output: Path, file: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(file)
     except OSError as error:
         raise ConfigError(
             f"{flag} {output}: cannot be written ({error.strerror}); give another {flag}"
         ) from error
+
+
+def _is_same(output: Path, other: Path) -> bool:
+    if output.exists() and other.exists():
+        return output.samefile(other)
+    return output.resolve() == other.resolve()

@@ -76,6 +76,7 @@ def add_probe(commands: Commands) -> None:
 
 def _probe(arguments: argparse.Namespace) -> None:
     check_recipe(arguments.recipe)
+    check_output_folder("--output", arguments.output)
     from slackdlm.evaluation.question_source import question_file
 
     file = question_file(arguments.questions)
@@ -120,8 +121,6 @@ def _probe(arguments: argparse.Namespace) -> None:
             f"prompt tokens where answers fill their canvas, cost {most.cost}; nothing was decoded or asked"
         )
         return
-    check_output_folder("--output", arguments.output)
-
     runs = _answer_and_judge(protocol, judge, questions, arms, plan, arguments.output, budget)
     games = [
         game

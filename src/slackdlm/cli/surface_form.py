@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from slackdlm.cli.commands import Commands
-from slackdlm.cli.inputs import check_files, check_model
+from slackdlm.cli.inputs import check_files, check_model, refuse_beside
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
 from slackdlm.terminal import table
@@ -50,6 +50,7 @@ def _surface_form(arguments: argparse.Namespace) -> None:
             raise ConfigError("surface-form: give gold answers or a model's answers, not both")
         _surface_of_answers(arguments)
         return
+    refuse_beside("with gold answers", ("--output", arguments.output))
     answers = [
         text for file in arguments.files for text in gold_texts(file, column=arguments.column)
     ]

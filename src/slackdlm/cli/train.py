@@ -11,6 +11,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.inputs import check_model, refuse_beside
+from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, counted
 from slackdlm.terminal import printable
 
@@ -59,6 +60,9 @@ def _train(arguments: argparse.Namespace) -> None:
     for data in (recipe.data.train, recipe.data.eval):
         if data is not None and not arguments.plan:
             check_there(data)
+    output = arguments.output or Path("runs") / recipe.name
+    if not arguments.plan and arguments.show is None:
+        check_output_folder("--output", output)
     from slackdlm.training.processes import this_process
     from slackdlm.training.run import NUM_FINAL_STEPS, train
 
@@ -68,7 +72,6 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.show is not None:
         _print_samples(recipe, arguments.show)
         return
-    output = arguments.output or Path("runs") / recipe.name
     result = train(recipe, output=output, resume=arguments.resume, progress=not arguments.quiet)
     if not this_process().is_main_process:
         return

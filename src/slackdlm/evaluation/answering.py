@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from slackdlm.atomic import check_writable
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.journal import Entry, Journal, item_key
@@ -95,23 +96,19 @@ def journal_folder(output: Path) -> Path:
 
 
 def check_output(output: Path) -> Path:
-    """Where the answers to an output would be journalled; leaves nothing behind but the folder they both lie in.
+    """Where the answers to an output would be journalled; nothing is made.
 
     Raises:
         ConfigError: If the output could not be written in the end, or is a file that no journal stands for.
     """
     folder = output.with_name(output.name + ".journal")
     try:
-        if output.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
+        check_writable(output)
+        check_writable(folder / "answers")
         if output.exists() and not folder.exists():
             raise FileExistsError(
                 None, f"it exists and {folder.name} beside it, which made it, does not"
             )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        probe = (folder if folder.exists() else output.parent) / f".{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise ConfigError(
             f"{output}: cannot be written ({error.strerror}); give another --output"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from slackdlm.errors import ConfigError, DataError
+from slackdlm.errors import DataError
 from slackdlm.evaluation.answer_files import read_answer_file
 from slackdlm.evaluation.benchmarks.items import Answer, Question
 from slackdlm.evaluation.budget import Budget
@@ -90,12 +90,9 @@ def judge_files(
 
     Raises:
         DataError: If a file cannot be used or the files do not fit together.
-        ConfigError: If an output cannot be written, the benchmark is not known or the judge can never reply.
+        ConfigError: If the benchmark is not known or the judge can never reply.
     """
     read = _Read(files)
-    for file in (files.output, files.export):
-        if file is not None:
-            _check_writable(file)
     if on_plan is not None:
         on_plan(len(read.plan(judge)))
     judged = judge_answers(
@@ -141,14 +138,3 @@ def _way_on(judged: Judged) -> str:
     if settings["kind"] == "endpoint":
         return "run it again to try those again, or accept them with a higher --max-missing"
     return "this judge says the same again: ask another --judge, or accept them with a higher --max-missing"
-
-
-def _check_writable(file: Path) -> None:
-    try:
-        if file.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: cannot be written ({error.strerror}); give another file"
-        ) from error

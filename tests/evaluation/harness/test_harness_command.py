@@ -75,9 +75,12 @@ def test_scores_are_shown_written_and_not_computed_twice(
         (("--tasks", "toy_gsm8k", "--system", "x"), "--system: a system message needs --chat"),
         (
             ("--tasks", "toy_gsm8k", "--output", "a", "--journal", "a"),
-            "--journal a: is the --output too",
+            "--journal a: would replace another of the files",
         ),
-        (("--tasks", "toy_gsm8k", "--output", "/"), "--output /: is a folder; give a file"),
+        (
+            ("--tasks", "toy_gsm8k", "--output", "/"),
+            "--output /: cannot be written (it is a folder)",
+        ),
         (("--tasks", "toy_gsm8k", "--canvas-length", "600"), "leaves of the model's 512"),
         (
             ("--tasks", "toy_gsm8k", "--rate", "0.1"),
