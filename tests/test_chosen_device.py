@@ -77,3 +77,11 @@ def test_without_a_gpu_it_is_the_cpu() -> None:
         pytest.skip("there is one")
     assert chosen_device(None) is None
     assert chosen_device("cuda:5") == "cuda:5"
+
+
+def test_a_device_that_holds_no_weights_is_refused(
+    toy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", str(toy_folder), "--prompt", "x", "--canvas-length", "8"]
+    assert main([*words, "--device", "meta"]) == 2
+    assert "--device: meta holds no weights to compute with" in capsys.readouterr().err

@@ -535,6 +535,12 @@ def test_train_shows_samples_without_obeying_them(
     assert "\\x1b[31mred" in shown
     assert "[bold]who[/bold]" in shown
     assert run("train", trained / "toy.yaml", "--show", 0) == 2
+    capsys.readouterr()
+    data.write_text('{"text": "a"}\n' * 12)
+    assert run("train", trained / "toy.yaml", *options, "--show", 2) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "evil.jsonl:1: expected text in column 'question'; the columns are 'text'" in shown.err
 
 
 def test_train_plans_memory(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

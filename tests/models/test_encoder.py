@@ -6,7 +6,7 @@ import pytest
 import torch
 from encoder_checkpoints import LONGEST, write_encoder
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, BertConfig, BertModel
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError
 from slackdlm.models import encoder
@@ -222,12 +222,27 @@ def test_fewer_layers_in_the_config_than_in_the_weights_is_an_error(write: Write
         load_model(path.parent)
 
 
+def test_a_body_without_a_head_is_named(write: Write) -> None:
+    folder = write("bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "model.safetensors").unlink()
+    BertModel(BertConfig(**config)).save_pretrained(folder)
+    message = (
+        r"do not fit its config.json \(missing: .*; it is a BertModel, not a model with a masked-LM"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder)
+
+
 def test_a_tokenizer_without_a_mask_is_an_error(write: Write) -> None:
     path = write("bert") / "tokenizer_config.json"
     config = json.loads(path.read_text())
     del config["mask_token"]
     path.write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="expected a mask_token and a sep_token or eos_token"):
+    with pytest.raises(
+        CheckpointError,
+        match="bert: expected a tokenizer with a mask_token and a sep_token",
+    ):
         load_model(path.parent)
 
 

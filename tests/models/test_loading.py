@@ -267,6 +267,34 @@ def test_a_missing_file_is_an_error_naming_it(published: Path, file: str) -> Non
         load_model(published)
 
 
+def test_a_folder_of_another_kind_is_told_apart(published: Path, adapter: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"config.json: missing; this is an adapter; give the"
+    ):
+        load_model(adapter)
+    with pytest.raises(
+        CheckpointError, match=r"adapter_config.json: missing; this is a model, not an"
+    ):
+        load_model(published, adapter=published)
+    run = published.parent / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    message = rf"missing; this is the folder of a training run, whose result is {run / 'model'}"
+    with pytest.raises(CheckpointError, match=message):
+        load_model(run)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(published, adapter=run)
+
+
+def test_shards_without_their_index_are_an_error(published: Path) -> None:
+    (published / "model.safetensors.index.json").unlink()
+    with pytest.raises(
+        CheckpointError,
+        match=rf"found {FIRST_SHARD}, .* without their index; copy model.safetensors",
+    ):
+        load_model(published)
+
+
 def test_a_config_that_is_not_json_is_an_error(published: Path) -> None:
     (published / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config.json: expected JSON"):
@@ -363,7 +391,9 @@ def test_special_ids_that_disagree_are_an_error(published: Path, key: str) -> No
 def test_a_tokenizer_without_a_mask_token_is_an_error(published: Path) -> None:
     path = published / "tokenizer.json"
     path.write_text(path.read_text().replace("<|mdm_mask|>", "<|other|>"))
-    with pytest.raises(CheckpointError, match=r"expected the token <\|mdm_mask\|>, found none"):
+    with pytest.raises(
+        CheckpointError, match=rf"{published}: expected the token <\|mdm_mask\|>, found none"
+    ):
         load_model(published)
 
 
@@ -378,6 +408,20 @@ def test_a_vocabulary_too_small_for_the_ids_is_an_error(write_checkpoint: Write)
 def test_an_unknown_type_of_weights_is_an_error(published: Path) -> None:
     with pytest.raises(ConfigError, match="dtype: unknown 'bf16'; use one of float32"):
         load_model(published, dtype="bf16")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("tpu", "device: unknown 'tpu'; use cpu, cuda or cuda:0"),
+        ("cuda:99", "finds .* CUDA device.* for 'cuda:99'; use another or cpu"),
+        ("xpu:99", "finds no xpu device for 'xpu:99'"),
+        ("vulkan", "finds no vulkan device for 'vulkan'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_an_error(published: Path, device: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_model(published, device=device)
 
 
 # --- adapters ------------------------------------------------------------------------------------
@@ -464,9 +508,41 @@ def test_a_torn_adapter_is_an_error(published: Path, adapter: Path) -> None:
         load_model(published, adapter=adapter)
 
 
-@pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            "adapter_config.json",
+            "adapter_config.json: missing; the checkpoint folder is not complete",
+        ),
+        ("adapter_model.safetensors", "expected adapter_model.safetensors, found none"),
+    ],
+)
+def test_an_adapter_without_one_of_its_files_is_an_error(
+    published: Path, adapter: Path, file: str, message: str
+) -> None:
+    (adapter / file).unlink()
+    with pytest.raises(CheckpointError, match=message):
+        load_model(published, adapter=adapter)
+
+
+@pytest.mark.parametrize("kind", [None, "NOPE", ["LORA"]])
+def test_an_adapter_of_no_kind_is_an_error(published: Path, adapter: Path, kind: object) -> None:
+    edit_json(adapter / "adapter_config.json", peft_type=kind)
+    with pytest.raises(CheckpointError, match=r"expected a peft_type such as LORA, got [N'\[]"):
+        load_model(published, adapter=adapter)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", "q_proj.lora_A.weight is missing"),
+        ("unexpected", r"blocks.9.q_proj.lora_A.weight is unexpected"),
+        ("shape", r"q_proj.lora_A.weight is \[3, 3\], expected \[2, 64\]"),
+    ],
+)
 def test_an_adapter_of_another_model_is_an_error(
-    published: Path, adapter: Path, change: str
+    published: Path, adapter: Path, change: str, message: str
 ) -> None:
     path = adapter / "adapter_model.safetensors"
     tensors = load_file(path)
@@ -477,5 +553,5 @@ def test_an_adapter_of_another_model_is_an_error(
     elif change == "shape":
         tensors[name] = torch.zeros(3, 3)
     save_file(tensors, path)
-    with pytest.raises(CheckpointError, match="the adapter does not fit the model"):
+    with pytest.raises(CheckpointError, match=f"the adapter does not fit the model .*{message}"):
         load_model(published, adapter=adapter)

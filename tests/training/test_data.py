@@ -94,11 +94,28 @@ def test_a_dialogue_without_an_answer_is_left_out_and_named(
         kept = encode([dialogue(2)] * 9 + [bad], tokenizer)
     assert len(kept) == 9
     assert caplog.messages == [
-        "train: 1 of 10 samples left out: 1 cannot be used (made:9: messages[0]: expected a"
-        " user's or system's message first, got assistant's)"
+        "train: 1 of 10 samples left out: 1 cannot be used, messages[0]: expected a"
+        " user's or system's message first, got assistant's (made:9)"
     ]
-    with pytest.raises(DataError, match=r"^train: 1 of 1 samples left out: .*made:9: messages"):
+    with pytest.raises(DataError, match=r"\(made:9\)\. None is left; repair these rows$"):
         encode([bad], tokenizer)
+
+
+def test_rows_that_cannot_be_used_are_grouped_by_their_reason(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    def bad(role: str, number: int) -> Dialogue:
+        return Dialogue([{"role": role, "content": "w1"}], f"made:{number}")
+
+    roles = ["bot", "assistant", "bot", "user", "tool", "system"]
+    dialogues = [bad(role, number) for number, role in enumerate(roles)]
+    with pytest.raises(
+        DataError,
+        match=r"6 of 6 samples left out: 2 cannot be used, messages\[0\]: unknown role 'bot'.* \(made:0,"
+        r" made:2\); 2 cannot be used, .* got none \(made:3, made:5\); 1 cannot be used, .* \(made:1\);"
+        r" 1 cannot be used for other reasons\. None is left; repair these rows$",
+    ):
+        encode(dialogues, tokenizer)
 
 
 def test_too_long_samples_are_left_out_whole_counted_and_named(
@@ -116,20 +133,34 @@ def test_too_long_samples_are_left_out_whole_counted_and_named(
 
 def test_many_names_are_cut_short(tokenizer: PreTrainedTokenizerFast) -> None:
     long = [dialogue(50)._replace(source=f"made:{n}") for n in range(7)]
-    with pytest.raises(DataError, match=r"\(made:0, .*, made:4, and 2 more\)\. That is more than"):
+    with pytest.raises(
+        DataError, match=r"\(made:0, .*, made:4, and 2 more\)\. None is left; raise"
+    ):
         encode(long, tokenizer, max_prompt_length=20)
 
 
-@pytest.mark.parametrize(("num_short", "limit"), [(0, 1.0), (8, 0.1)])
+@pytest.mark.parametrize(
+    ("num_short", "limit", "verdict"),
+    [(0, 1.0, "None is left"), (8, 0.1, r"That is more than data\.max_unusable \(0\.1\)")],
+)
+@pytest.mark.parametrize(
+    ("unusable", "advice"),
+    [
+        (dialogue(50), r"raise data\.max_prompt_length$"),
+        (dialogue(2, answer=50), r"raise data\.canvas_length$"),
+    ],
+)
 def test_too_many_unusable_samples_are_refused(
-    tokenizer: PreTrainedTokenizerFast, num_short: int, limit: float
+    tokenizer: PreTrainedTokenizerFast,
+    num_short: int,
+    limit: float,
+    verdict: str,
+    unusable: Dialogue,
+    advice: str,
 ) -> None:
-    dialogues = [dialogue(2)] * num_short + [dialogue(50)] * 2
-    with pytest.raises(
-        DataError,
-        match=r"more than data\.max_unusable .*raise data\.max_prompt_length or data\.canvas_length",
-    ):
-        encode(dialogues, tokenizer, max_prompt_length=20, max_unusable=limit)
+    dialogues = [dialogue(2)] * num_short + [unusable] * 2
+    with pytest.raises(DataError, match=rf"{verdict}; {advice}"):
+        encode(dialogues, tokenizer, max_prompt_length=20, canvas_length=20, max_unusable=limit)
 
 
 ROWS = [{"question": f"w{n}", "answer": f"w{n + 1}"} for n in range(6)]
@@ -181,11 +212,17 @@ def test_a_hub_data_set_is_read_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     assert calls == [(("owner/some-set",), settings)]
 
 
-def test_what_datasets_cannot_read_is_named(tmp_path: Path) -> None:
+def test_what_datasets_cannot_read_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("datasets"), "propagate", True)
     file = tmp_path / "rows.parquet"
     file.write_bytes(b"no parquet")
-    with pytest.raises(DataError, match=r"rows\.parquet: datasets cannot read it \(.*; check name"):
+    with pytest.raises(
+        DataError, match=r"rows\.parquet: datasets cannot read .*; copy the file again"
+    ):
         read_dialogues(file)
+    assert not caplog.messages
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "train.jsonl").write_text(json.dumps(ROWS[0]) + "\n")

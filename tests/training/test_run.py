@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ from slackdlm.training.checkpoints import checkpoint_step
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig, load_recipe
 from slackdlm.training.data import Sample
 from slackdlm.training.folder import begin
-from slackdlm.training.run import TrainResult, _check_logger, train, train_samples
+from slackdlm.training.run import (
+    TrainResult,
+    _check_logger,
+    read_recipe_dialogues,
+    train,
+    train_samples,
+)
 
 Build = Callable[[], LoadedModel]
 SCRIPT = Path(__file__).with_name("interrupted.py")
@@ -238,6 +245,66 @@ def test_the_folder_is_looked_at_before_anything_is_read(
     message = "there is no run to resume" if resume else "holds a run already"
     with pytest.raises(SlackDLMError, match=message):
         train(recipe, output=output, resume=resume, progress=False)
+
+
+def test_a_batch_that_does_not_split_evenly_is_refused_before_anything_is_read_or_written(
+    recipe_file: Path, new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    message = "batch_size: 8 is not a multiple of .* 3 x 1"
+    recipe = steps(
+        recipe_file,
+        2,
+        "data.train=none.jsonl",
+        "training.batch_size=8",
+        "training.micro_batch_size=3",
+    )
+    with pytest.raises(ConfigError, match=message):
+        train(recipe, output=tmp_path / "run", progress=False)
+    with pytest.raises(ConfigError, match=message):
+        run(new_loaded(), samples, tmp_path / "run", training=short(micro_batch_size=3))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
+)
+def test_a_checkpoint_whose_bytes_are_damaged_is_named(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, file: str
+) -> None:
+    training = short(steps=4, save_every=2)
+    run(new_loaded(), samples, tmp_path / "run", training=training)
+    undo(tmp_path / "run", step=2)
+    damaged = tmp_path / "run" / "checkpoints" / "checkpoint-2" / file
+    damaged.write_bytes(b"x" * damaged.stat().st_size)
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint-2: cannot be loaded \(.*; remove this folder, and"
+    ):
+        run(new_loaded(), samples, tmp_path / "run", training=training, resume=True)
+
+
+def test_a_log_that_lost_steps_is_named(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = short(steps=4, save_every=2)
+    run(new_loaded(), samples, tmp_path / "run", training=training)
+    undo(tmp_path / "run", step=2)
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[1:]))
+    with caplog.at_level(logging.WARNING):
+        run(new_loaded(), samples, tmp_path / "run", training=training, resume=True)
+    assert (
+        f"{log}: holds 1 of the first 2 steps; the losses of the others are missing" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(("key", "split"), [("split", "validation"), ("eval_split", "validation")])
+def test_a_split_of_a_file_is_refused(recipe_file: Path, key: str, split: str) -> None:
+    recipe = steps(recipe_file, 2)
+    data = replace(recipe.data, eval=recipe.data.train, **{key: split})
+    with pytest.raises(
+        ConfigError, match=rf"data\.{key}: .* is a file, which has no splits; leave"
+    ):
+        read_recipe_dialogues(replace(recipe, data=data))
 
 
 def test_there_must_be_a_sample(loaded: LoadedModel, tmp_path: Path) -> None:

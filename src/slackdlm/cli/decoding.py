@@ -63,6 +63,8 @@ def chosen_device(device: str | None) -> str | None:
     """The device asked for, else this process's GPU; None: there is none, so the CPU."""
     import torch
 
+    if device is not None and device.startswith("meta"):
+        raise ConfigError("--device: meta holds no weights to compute with; use cpu or cuda")
     if device is not None or not torch.cuda.is_available():
         return device
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"

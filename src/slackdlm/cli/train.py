@@ -135,10 +135,11 @@ def _print_samples(recipe: "Recipe", count: int) -> None:
         styled = [(part, _STYLES[p.kind]) for part, p in zip(parts, pieces, strict=True)]
         return Text.assemble((f"{name:>8} ", "bold"), *styled)
 
+    previews = preview_recipe(recipe, count=count)
     console = Console()
     legend = [(f" {kind} ", style) for kind, style in _STYLES.items()]
     console.print(Text.assemble(("  legend ", "bold"), *legend))
-    for shown in preview_recipe(recipe, count=count):
+    for shown in previews:
         console.print()
         console.print(printable(shown.title), style="bold")
         console.print(line("sees", shown.seen), soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
     LoraConfig,
     PeftConfig,
     PeftModel,
@@ -47,6 +48,12 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder}: expected {_WEIGHTS}, found none (pickled adapters are never loaded); "
             "save the adapter again with save_pretrained"
         )
+    kind = given.get("peft_type")
+    if kind not in list(PEFT_TYPE_TO_CONFIG_MAPPING):
+        raise CheckpointError(
+            f"{folder / 'adapter_config.json'}: expected a peft_type such as LORA, got"
+            f" {one_line(repr(kind))}; copy the file again"
+        )
     infos = read_headers(folder / _WEIGHTS)
     on_meta = model.device.type == "meta"
     try:
@@ -66,20 +73,26 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
             # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
             adapted = PeftModel(model, config)
-        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
-        missing = sorted(expected - weights.keys())
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        wrong = sorted(f"{name} is missing" for name in expected.keys() - weights.keys()) + [
+            f"{name} is {list(weights[name].shape)}, expected {list(value.shape)}"
+            for name, value in sorted(expected.items())
+            if name in weights and weights[name].shape != value.shape
+        ]
         use_token_rows(adapted)
-        result = set_peft_model_state_dict(adapted, weights)
+        if not wrong:
+            result = set_peft_model_state_dict(adapted, weights)
+            wrong = [f"{name} is unexpected" for name in sorted(result.unexpected_keys)]
     except Exception as error:  # a wrong value makes PEFT raise whatever it leads to
         raise CheckpointError(
             f"{folder}: the adapter does not fit the model ({type(error).__name__}: "
             f"{one_line(error)}); use the model it was trained on and its own adapter_config.json"
         ) from error
-    wrong = missing + sorted(result.unexpected_keys)
     if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(
-            f"{folder}: the adapter does not fit the model (missing or unexpected: "
-            f"{one_line(', '.join(wrong[:3]))}); use the model it was trained on"
+            f"{folder}: the adapter does not fit the model "
+            f"({one_line(', '.join(wrong[:3]), longest=400)}{more}); use the model it was trained on"
         )
     return adapted
 

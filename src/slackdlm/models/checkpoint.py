@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: If the file is missing, not JSON or not an object.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: missing; the checkpoint folder is not complete")
+        raise CheckpointError(f"{path}: missing; {_instead_of(path)}")
     try:
         content = strict_json.parse(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -160,6 +160,18 @@ def read_headers(path: Path) -> dict[str, TensorInfo]:
         ) from error
 
 
+def _instead_of(path: Path) -> str:
+    """What to do without a file: the folder may be whole, and of another kind."""
+    folder, is_adapter = path.parent, path.name == "adapter_config.json"
+    if (folder / "run.json").is_file():
+        return f"this is the folder of a training run, whose result is {folder / 'model'}"
+    if path.name == "config.json" and (folder / "adapter_config.json").is_file():
+        return "this is an adapter; give the model it was trained on, and this as its adapter"
+    if is_adapter and (folder / "config.json").is_file():
+        return "this is a model, not an adapter"
+    return "the checkpoint folder is not complete; copy it again"
+
+
 def _no_weights(folder: Path) -> str:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
@@ -167,6 +179,9 @@ def _no_weights(folder: Path) -> str:
             f"{folder}: expected safetensors weights, found only pickles ({_listed(pickles)}), "
             "which can run code and are never loaded; convert them to safetensors"
         )
+    shards = sorted(path.name for path in folder.glob("*.safetensors"))
+    if shards:
+        return f"{folder}: found {_listed(shards)} without their index; copy {_INDEX} there"
     return f"{folder}: expected {_SINGLE} or {_INDEX}, found neither; copy the weights there"
 
 

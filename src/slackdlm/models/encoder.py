@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from slackdlm.errors import CheckpointError, ConfigError, DataError
+from slackdlm.errors import CheckpointError, ConfigError, DataError, one_line
 from slackdlm.models.llada import LLaDAOutput
 from slackdlm.models.loaded import forward_replaced, head_weight
 
@@ -116,6 +116,15 @@ def encoder_config(raw: dict[str, Any]) -> Any:
 def encoder_class(config: Any) -> type[PreTrainedModel]:
     """The masked-LM class of a configuration with the protocol mixed in, under the same name."""
     return _with_protocol(MODEL_FOR_MASKED_LM_MAPPING[type(config)])
+
+
+def without_head(error: CheckpointError, raw: dict[str, Any]) -> CheckpointError:
+    """The error of weights that do not fit, which says so if the checkpoint names no masked-LM class."""
+    names: Any = raw.get("architectures")
+    if not isinstance(names, list) or any(re.search("MaskedLM|PreTraining", str(n)) for n in names):
+        return error
+    given = one_line(", ".join(map(str, cast("list[object]", names))))
+    return CheckpointError(f"{error}; it is a {given}, not a model with a masked-LM head")
 
 
 @cache

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from slackdlm.atomic import write_json
-from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, one_line
+from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, counted, one_line
 from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
 from slackdlm.models.checkpoint import locate, read_json
@@ -92,9 +92,13 @@ def load_model(
         names, max_length = DREAM, dream.max_position_embeddings
     elif encoder.is_encoder(model_type):
         config = _explained(folder, encoder.encoder_config, raw)
-        model = read_weights(
-            encoder.encoder_class(config), folder, config, placement, is_unused=encoder.is_unused
-        )
+        encoder_class = encoder.encoder_class(config)
+        try:
+            model = read_weights(
+                encoder_class, folder, config, placement, is_unused=encoder.is_unused
+            )
+        except CheckpointError as error:
+            raise encoder.without_head(error, raw) from error
         encoder.check_protocol(model)
     else:
         raise ConfigError(
@@ -104,7 +108,7 @@ def load_model(
     model.name_or_path = str(name_or_path)  # of a hub id transformers keeps the cache's folder
     tokenizer = _load_tokenizer(folder)
     if names is None or max_length is None:
-        names, max_length = encoder_tokens(tokenizer), encoder.max_length(model)
+        names, max_length = encoder_tokens(tokenizer, where=str(folder)), encoder.max_length(model)
     else:
         check_config_ids(model.config, tokenizer, names, where=str(folder))
     embedding: Any = model.get_input_embeddings()
@@ -139,9 +143,9 @@ def new_model(
         CheckpointError: If the tokenizer has no mask or end token.
     """
     config = copy.deepcopy(config)
-    end_id = require_id(tokenizer, END_OF_TEXT)
+    end_id = require_id(tokenizer, END_OF_TEXT, where="new_model")
     for key, token_id in (
-        ("mask_token_id", require_id(tokenizer, MASK)),
+        ("mask_token_id", require_id(tokenizer, MASK, where="new_model")),
         ("eos_token_id", end_id),
         ("pad_token_id", end_id),
     ):
@@ -264,8 +268,21 @@ def _device(device: torch.device | str) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device: unknown {device!r}; use cpu, cuda or cuda:0") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if found.type in ("cpu", "meta"):
+        return found
+    num_devices = _num_devices(found.type)
+    if (found.index or 0) >= num_devices:
+        kind = {"cuda": "CUDA"}.get(found.type, found.type)
+        number = counted(num_devices, f"{kind} device") if num_devices else f"no {kind} device"
         raise ConfigError(
-            f"device: torch {torch.__version__} finds no CUDA device for {str(device)!r}; use cpu"
+            f"device: torch {torch.__version__} finds {number} for {str(device)!r}; use another or cpu"
         )
     return found
+
+
+def _num_devices(kind: str) -> int:
+    try:
+        backend: Any = torch.get_device_module(kind)
+    except RuntimeError:  # torch knows the name and has nothing behind it
+        return 0
+    return int(backend.device_count()) if backend.is_available() else 0

@@ -37,7 +37,7 @@ LLADA = SpecialTokens(MASK, END_OF_TEXT, END_OF_TURN, (RESERVED,))
 DREAM = SpecialTokens(DREAM_MASK, END_OF_TEXT, CHATML_END, ())
 
 
-def encoder_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
+def encoder_tokens(tokenizer: PreTrainedTokenizerFast, *, where: str) -> SpecialTokens:
     """The tokens of an encoder, as its tokenizer names them; the separator ends a text.
 
     Raises:
@@ -46,7 +46,7 @@ def encoder_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
     mask, end = tokenizer.mask_token, tokenizer.sep_token or tokenizer.eos_token
     if mask is None or end is None:
         raise CheckpointError(
-            "tokenizer: expected a mask_token and a sep_token or eos_token, got "
+            f"{where}: expected a tokenizer with a mask_token and a sep_token or eos_token, got "
             f"mask_token {mask!r}, sep_token {tokenizer.sep_token!r} and eos_token "
             f"{tokenizer.eos_token!r}; use the tokenizer of a masked language model"
         )
@@ -66,7 +66,7 @@ def check_config_ids(
         ("eos_token_id", names.end),
         ("pad_token_id", names.end),
     ):
-        configured, token_id = getattr(config, key), require_id(tokenizer, token)
+        configured, token_id = getattr(config, key), require_id(tokenizer, token, where=where)
         if configured != token_id:
             raise CheckpointError(
                 f"{where}: {key} is {configured}, but {token} of the tokenizer is {token_id}; "
@@ -88,7 +88,7 @@ def check_room(tokenizer: PreTrainedTokenizerFast, *, num_rows: int, where: str)
         )
 
 
-def require_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+def require_id(tokenizer: PreTrainedTokenizerFast, token: str, *, where: str) -> int:
     """The id of a token a model cannot do without.
 
     Raises:
@@ -97,7 +97,7 @@ def require_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     token_id = special_id(tokenizer, token)
     if token_id is None:
         raise CheckpointError(
-            f"tokenizer: expected the token {token}, found none in its {len(tokenizer)} tokens; "
+            f"{where}: expected the token {token}, found none in its tokenizer of {len(tokenizer)} tokens; "
             "use the tokenizer of a masked diffusion model"
         )
     return token_id
@@ -117,12 +117,12 @@ def assemble(
         CheckpointError: If the tokenizer lacks the mask or the end token.
         ConfigError: If the vocabulary has to grow and the model lies on several devices.
     """
-    end_id = require_id(tokenizer, names.end)
+    end_id = require_id(tokenizer, names.end, where=name)
     turn_id = special_id(tokenizer, names.end_of_turn) if names.end_of_turn else None
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
-        mask_id=require_id(tokenizer, names.mask),
+        mask_id=require_id(tokenizer, names.mask, where=name),
         slack_id=_find_or_add_slack(model, tokenizer, names.unused),
         eos_ids=(end_id,) if turn_id is None else (end_id, turn_id),
         pad_id=end_id,
@@ -141,7 +141,7 @@ def _find_or_add_slack(
     tokenizer.add_special_tokens(
         {"additional_special_tokens": [SLACK]}, replace_extra_special_tokens=False
     )
-    slack_id = require_id(tokenizer, SLACK)
+    slack_id = require_id(tokenizer, SLACK, where="<slack>")
     embedding: Any = model.get_input_embeddings()
     if slack_id >= len(embedding.weight):
         _add_rows(model, slack_id + 1)

@@ -3,12 +3,14 @@
 import logging
 import re
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 from slackdlm import strict_json
 from slackdlm.atomic import write_json
-from slackdlm.errors import CheckpointError, one_line
+from slackdlm.errors import CheckpointError, SlackDLMError, one_line
 
 _LOG = logging.getLogger(__name__)
 _SEAL = "complete.json"
@@ -40,6 +42,24 @@ def fault(folder: Path) -> str | None:
             shown = f"{found.get(name, 0)} of {one_line(size, longest=40)} bytes"
             return f"{one_line(name)} has {shown}"
     return None
+
+
+@contextmanager
+def loading(folder: str | Path | None) -> Generator[None]:
+    """While it lasts, whatever goes wrong is the checkpoint's: its sizes fit, what is in it need not.
+
+    Raises:
+        CheckpointError: Naming the folder.
+    """
+    try:
+        yield
+    except SlackDLMError:
+        raise
+    except Exception as error:  # torch raises whatever damaged bytes lead to
+        raise CheckpointError(
+            f"{folder}: cannot be loaded ({type(error).__name__}: {one_line(error)}); remove this"
+            " folder, and the run resumes from the checkpoint before it"
+        ) from error
 
 
 def written_by(folder: Path) -> str | None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +19,7 @@ from slackdlm.training.rows import Row, read_rows
 
 _LOG = logging.getLogger(__name__)
 _NUM_NAMED = 5
+_NUM_REASONS = 3
 
 
 class Dialogue(NamedTuple):
@@ -102,12 +103,12 @@ def encode_samples(
     samples: list[Sample] = []
     long_prompts: list[Sample] = []
     long_responses: list[Sample] = []
-    unusable: list[str] = []
+    unusable: dict[str, list[str]] = {}
     for dialogue in dialogues:
         try:
             turns = encode_dialogue(tokenizer, dialogue.messages)
         except DataError as error:
-            unusable.append(f"{dialogue.source}: {error}")
+            unusable.setdefault(str(error), []).append(dialogue.source)
             continue
         for turn in turns:
             sample = Sample(
@@ -121,23 +122,34 @@ def encode_samples(
                 long_prompts.append(sample)
             else:
                 samples.append(sample)
-    num_left_out = len(long_prompts) + len(long_responses) + len(unusable)
+    num_unusable = sum(map(len, unusable.values()))
+    num_left_out = len(long_prompts) + len(long_responses) + num_unusable
     if not num_left_out:
         return samples
     total = num_left_out + len(samples)
-    reasons = [
-        *_too_long("prompt", long_prompts, max_prompt_length),
-        *_too_long("response", long_responses, canvas_length),
-        *([f"{len(unusable)} cannot be used ({_first(unusable)})"] if unusable else []),
-    ]
-    report = f"{name}: {num_left_out} of {total} samples left out: {'; '.join(reasons)}"
-    if not samples or num_left_out > max_unusable * total:
-        raise DataError(
-            f"{report}. That is more than data.max_unusable ({max_unusable:g}): raise"
-            " data.max_prompt_length or data.canvas_length, or repair these rows"
+    report = f"{name}: {num_left_out} of {total} samples left out: " + "; ".join(
+        [
+            *_too_long("prompt", long_prompts, max_prompt_length),
+            *_too_long("response", long_responses, canvas_length),
+            *_cannot_be_used(unusable),
+        ]
+    )
+    if samples and num_left_out <= max_unusable * total:
+        _LOG.warning("%s", report)
+        return samples
+    advice = " or ".join(
+        what
+        for what, concerned in (
+            ("raise data.max_prompt_length", long_prompts),
+            ("raise data.canvas_length", long_responses),
+            ("repair these rows", unusable),
         )
-    _LOG.warning("%s", report)
-    return samples
+        if concerned
+    )
+    verdict = (
+        f"That is more than data.max_unusable ({max_unusable:g})" if samples else "None is left"
+    )
+    raise DataError(f"{report}. {verdict}; {advice}")
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
@@ -155,6 +167,17 @@ def _too_long(part: str, samples: Sequence[Sample], limit: int) -> list[str]:
     names = _first([sample.source for sample in samples])
     number, most = counted(len(samples), part), counted(limit, "token")
     return [f"{number} above {most}, longest {longest} ({names})"]
+
+
+def _cannot_be_used(sources_by_reason: Mapping[str, Sequence[str]]) -> list[str]:
+    """The commonest reasons, each with the rows it holds for."""
+    ordered = sorted(sources_by_reason.items(), key=lambda item: -len(item[1]))
+    named = [
+        f"{len(sources)} cannot be used, {reason} ({_first(sources)})"
+        for reason, sources in ordered[:_NUM_REASONS]
+    ]
+    num_more = sum(len(sources) for _, sources in ordered[_NUM_REASONS:])
+    return [*named, f"{num_more} cannot be used for other reasons"] if num_more else named
 
 
 def _first(names: Sequence[str]) -> str:

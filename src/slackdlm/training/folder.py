@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from slackdlm import strict_json
 from slackdlm.atomic import write_json
-from slackdlm.errors import CheckpointError, ConfigError, one_line
+from slackdlm.errors import CheckpointError, ConfigError, counted, one_line
 from slackdlm.parsing import flatten
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.engine import engine
@@ -90,9 +90,22 @@ def begin(
         _refuse_other_engine(checkpoint)
     step = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
     if this_process().is_main_process:
-        journal.cut_back(folder / "log.jsonl", step=step)
+        _cut_back(folder / "log.jsonl", step=step)
     this_process().wait_for_everyone()
     return Start(checkpoint=checkpoint, step=step, result=None)
+
+
+def _cut_back(log: Path, *, step: int) -> None:
+    journal.cut_back(log, step=step)
+    num_steps = sum("loss" in record for record in journal.read(log))
+    if num_steps < step:
+        _LOG.warning(
+            "%s: holds %d of the first %s; the losses of the others are missing from the curve and"
+            " from the mean",
+            log,
+            num_steps,
+            counted(step, "step"),
+        )
 
 
 def _read_record(file: Path, *, results: Collection[str]) -> dict[str, Any]:

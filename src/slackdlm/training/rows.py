@@ -1,7 +1,9 @@
 """Where do rows come from? JSONL, Parquet, a folder or a hub data set, one mapping at a time."""
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -49,15 +51,26 @@ def read_rows(
     elif path.is_file():
         files = {"train": str(path)}
         rows = _data_set(
-            "parquet", where=str(path), data_files=files, split="train", streaming=True
+            "parquet",
+            where=str(path),
+            remedy="copy the file again",
+            data_files=files,
+            split="train",
+            streaming=True,
         )
     elif path.is_dir():
         where = f"{path}[{split}]"
-        rows = _data_set(str(path), where=where, split=split, streaming=True)
+        remedy = "check its files and the split (data.split, data.eval_split)"
+        rows = _data_set(str(path), where=where, remedy=remedy, split=split, streaming=True)
     elif _is_hub_name(name_or_path):
         name = str(name_or_path)
         rows = _data_set(
-            name, where=f"{name}[{split}]", name=subset, split=split, streaming=streaming
+            name,
+            where=f"{name}[{split}]",
+            remedy="check name, split (data.split, data.eval_split), subset and network",
+            name=subset,
+            split=split,
+            streaming=streaming,
         )
     else:
         raise DataError(_no_such_data(path))
@@ -117,14 +130,26 @@ def _jsonl(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file") from error
 
 
-def _data_set(path: str, *, where: str, **settings: Any) -> Iterator[Row]:
+def _data_set(path: str, *, where: str, remedy: str, **settings: Any) -> Iterator[Row]:
     from datasets import load_dataset  # takes seconds to import
 
     try:
-        for number, row in enumerate(load_dataset(path, **settings), start=1):
-            yield Row(dict(row), f"{where}:{number}")
+        with _quiet_datasets():
+            for number, row in enumerate(load_dataset(path, **settings), start=1):
+                yield Row(dict(row), f"{where}:{number}")
     except Exception as error:  # datasets raises whatever its readers, the hub or fsspec raise
         raise DataError(
-            f"{where}: datasets cannot read it ({type(error).__name__}: {one_line(error)}); check name, split"
-            " (data.split, data.eval_split), subset and network"
+            f"{where}: datasets cannot read it ({type(error).__name__}: {one_line(error)}); {remedy}"
         ) from error
+
+
+@contextmanager
+def _quiet_datasets() -> Generator[None]:
+    """What it logs as an error before raising it would be said twice."""
+    logger = logging.getLogger("datasets")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

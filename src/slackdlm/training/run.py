@@ -82,6 +82,8 @@ def train(
     """
     check_engine(recipe.training, is_quantized=recipe.model.quantization is not None)
     check_folder(Path(output), resume=resume)
+    # A batch that does not split evenly is refused before the model is loaded.
+    recipe.training.num_accumulation(num_processes=this_process().num_processes)
     loaded, samples, eval_samples = prepare(recipe)
     files = [file for file in (recipe.data.train, recipe.data.eval) if file is not None]
     return train_samples(
@@ -209,11 +211,6 @@ def train_samples(
         is_quantized=getattr(network, "is_quantized", False),
         is_tied=bool(network.all_tied_weights_keys),
     )
-    results = [key.name for key in fields(TrainResult) if key.name != "output"]
-    start = begin(folder, run, resume=resume, results=results)
-    if start.result is not None:
-        recorded: dict[str, Any] = {**start.result, "output": folder}
-        return TrainResult(**recorded)
     spec = canvas_spec(loaded, canvas_length=canvas_length, padding=padding, objective=objective)
     stream = TrainStream(
         samples,
@@ -225,6 +222,14 @@ def train_samples(
         length_grouping=length_grouping,
     )
     streams = _eval_streams(eval_samples, spec) if eval_samples else None
+    arguments = training_arguments(
+        training, folder=folder / "checkpoints", evaluate=streams is not None
+    )
+    results = [key.name for key in fields(TrainResult) if key.name != "output"]
+    start = begin(folder, run, resume=resume, results=results)
+    if start.result is not None:
+        recorded: dict[str, Any] = {**start.result, "output": folder}
+        return TrainResult(**recorded)
     started = time.perf_counter()
     shown = progress and this_process().is_main_process
     with (
@@ -233,9 +238,7 @@ def train_samples(
     ):
         trainer = SlackTrainer(
             loaded.model,
-            training_arguments(
-                training, folder=folder / "checkpoints", evaluate=streams is not None
-            ),
+            arguments,
             train_stream=stream,
             eval_streams=streams,
             config=training,
@@ -288,9 +291,12 @@ def read_recipe_dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue
     """Dialogues to train on and to evaluate on (none: no evaluation).
 
     Raises:
+        ConfigError: If a split of a single file is asked for.
         DataError: If they cannot be read, or holding out leaves none to train on.
     """
     data, num_held_out = recipe.data, recipe.training.eval_samples
+    _refuse_split("data.split", data.train, asked=data.split != "train")
+    _refuse_split("data.eval_split", data.eval, asked=data.eval_split != "test")
     where: dict[str, Any] = {
         "columns": data.columns,
         "subset": data.subset,
@@ -308,6 +314,12 @@ def read_recipe_dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue
             " leaves none to train on; lower it or give data.eval"
         )
     return dialogues[:-num_held_out], dialogues[-num_held_out:]
+
+
+def _refuse_split(key: str, file: str | None, *, asked: bool) -> None:
+    """All of a file would be read, whatever split is named."""
+    if asked and file is not None and Path(file).expanduser().is_file():
+        raise ConfigError(f"{key}: {file} is a file, which has no splits; leave {key} out")
 
 
 def _model(recipe: Recipe, dialogues: Sequence[Dialogue], *, device: str | None) -> LoadedModel:

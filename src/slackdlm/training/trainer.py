@@ -225,6 +225,20 @@ class SlackTrainer(Trainer):
         """All weights, on the main process, if an engine divided them; else None."""
         return whole_state(self.accelerator, self.model_wrapped)
 
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        with checkpoints.loading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with checkpoints.loading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with checkpoints.loading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = self.checkpoint_root / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
