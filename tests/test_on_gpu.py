@@ -12,6 +12,7 @@ from toy_models import random_llada
 from slackdlm import fused_linear_slack_ctc_loss, masked_ce_loss, slack_ctc_loss
 from slackdlm.models.loading import LoadedModel
 from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.sampling.captured import can_be_captured
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
@@ -106,6 +107,10 @@ def models() -> tuple[LoadedModel, LoadedModel]:
     return new(), there
 
 
+def test_the_pass_is_captured_there_alone(models: tuple[LoadedModel, LoadedModel]) -> None:
+    assert [can_be_captured(loaded) for loaded in models] == [False, True]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -116,7 +121,7 @@ def models() -> tuple[LoadedModel, LoadedModel]:
         {"remasking": "entropy", "steps": 7},
         {"remasking": "margin", "steps": 24},
         {"remasking": "random"},
-        {"remasking": "threshold", "bound": 0.05, "steps": None},
+        {"remasking": "threshold", "bound": 0.12, "steps": None},
         {"remasking": "entropy_bound", "bound": 3.0, "steps": None},
         {"guidance": 1.5},
         {"spacing": 3},

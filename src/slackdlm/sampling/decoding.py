@@ -147,8 +147,11 @@ class Decoding:
     @torch.inference_mode()
     def _step(self, free: Bool[np.ndarray, "B L"], due: Int64[np.ndarray, " B"]) -> None:
         cells = Cells(*np.nonzero(free))
-        proposed = self.predictor.propose(self.canvas, cells)
-        at = torch.from_numpy(np.stack(cells)).to(self.device)
+        sent = torch.from_numpy(np.concatenate([*cells, due])).to(self.device)  # all in one copy
+        at, number_due = sent[: -len(due)].view(2, -1), sent[-len(due) :]
+        is_free = torch.zeros_like(self.canvas, dtype=torch.bool)
+        is_free[at[0], at[1]] = True
+        proposed = self.predictor.propose(self.canvas, cells, at)
         # What is proposed for each free cell, and -inf where there is none.
         tokens = torch.zeros_like(self.canvas)
         scores = torch.full(free.shape, -torch.inf, device=self.device)
@@ -156,16 +159,14 @@ class Decoding:
         scores[at[0], at[1]] = proposed.scores
         most = int(due.max() if self.strategy.bound is None else free.sum(axis=1).max())
         positions, values = self._ordered(scores, most)
-        count = self.strategy.number(
-            values, torch.from_numpy(due).to(self.device), self.config.bound or 0.0
-        )
+        count = self.strategy.number(values, number_due, self.config.bound or 0.0)
         valid = torch.arange(most, device=self.device) < count[:, None]
         placement = self._place(
             Proposal(
                 positions,
                 tokens.gather(1, positions),
                 valid,
-                torch.from_numpy(free).to(self.device),
+                is_free,
                 tokens,
             ),
             free,

@@ -8,7 +8,7 @@ Axis letters: ``B`` rows, ``R`` rows that still decode, ``L`` canvas positions, 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from slackdlm.models.llada import attention_bias
 from slackdlm.models.loading import LoadedModel, head_weight
 from slackdlm.sampling.cache import KeyValueCache
+from slackdlm.sampling.captured import CapturedPass, can_be_captured
 from slackdlm.sampling.config import Block, SamplerConfig
 from slackdlm.sampling.noise import Cells, RowNoise, uniforms
 from slackdlm.sampling.strategies import STRATEGIES, gumbel_argmax
@@ -75,20 +76,26 @@ class Predictor:
         self._block = Block(0, config.canvas_length, 0)
         self._cache: KeyValueCache | None = None
         self._cached_rows = np.zeros(0, dtype=np.int64)
+        self._is_capturable = can_be_captured(loaded)
+        self._captured: CapturedPass | None = None
+        self._last_shape: torch.Size | None = None
 
     def enter(self, block: Block) -> None:
         """Begin a block: what was kept for the last one is forgotten."""
         self._block = block
         self._cache = None
 
-    def propose(self, canvas: Int[Tensor, "B L"], cells: Cells) -> Proposals:
+    def propose(
+        self, canvas: Int[Tensor, "B L"], cells: Cells, at: Int64[Tensor, "2 M"]
+    ) -> Proposals:
         """Tokens and scores for masked cells of the active block.
 
         Args:
             canvas: All rows.
             cells: At least one, in ascending order of rows.
+            at: Their rows and positions on the device.
         """
-        hidden, unprompted = self._hidden(canvas, cells)
+        hidden, unprompted = self._hidden(canvas, cells, at)
         config, head = self.config, self.head
         strategy = STRATEGIES[config.remasking]
         tokens: list[Tensor] = []
@@ -139,13 +146,14 @@ class Predictor:
         return uniforms(torch.from_numpy(self.noise.keys(cells)).to(self.device), width)
 
     def _hidden(
-        self, canvas: Int[Tensor, "B L"], cells: Cells
+        self, canvas: Int[Tensor, "B L"], cells: Cells, at: Int64[Tensor, "2 M"]
     ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M D"] | None]:
         """What the head reads at the cells, and the same without the prompt if there is guidance."""
         rows = np.unique(cells.rows) if self._cache is None else self._cached_rows
         states, first = self._run(canvas, rows)
-        local = torch.from_numpy(np.searchsorted(rows, cells.rows)).to(self.device)
-        positions = torch.from_numpy(cells.positions - first).to(self.device)
+        local, positions = at[0], at[1] - first
+        if len(rows) < len(canvas):
+            local = torch.from_numpy(np.searchsorted(rows, cells.rows)).to(self.device)
         hidden = states[local, positions]
         if self.config.guidance == 0:
             return hidden, None
@@ -178,8 +186,29 @@ class Predictor:
         return self._evaluate(part, bias, store=self._cache), first
 
     def _evaluate(
-        self, inputs: Int[Tensor, "R P"], bias: Bool[Tensor, "R 1 1 K"] | None, **kept: Any
+        self,
+        inputs: Int[Tensor, "R P"],
+        bias: Bool[Tensor, "R 1 1 K"] | None,
+        store: KeyValueCache | None = None,
     ) -> Float[Tensor, "R P D"]:
+        if store is not None or not self._is_capturable:
+            return self._forward(inputs, bias, store)
+        if self._captured is not None and self._captured.fits(inputs):
+            return self._captured(inputs, bias)
+        self._captured = None  # first, so that its memory serves the next
+        if inputs.shape != self._last_shape:  # the one pass of a shape may be its last
+            self._last_shape = inputs.shape
+            return self._forward(inputs, bias)
+        self._captured = CapturedPass(self._forward, inputs, bias)
+        return self._captured(inputs, bias)
+
+    def _forward(
+        self,
+        inputs: Int[Tensor, "R P"],
+        bias: Bool[Tensor, "R 1 1 K"] | None,
+        store: KeyValueCache | None = None,
+    ) -> Float[Tensor, "R P D"]:
+        kept = {} if store is None else {"store": store}  # encoders know no store
         output = self.loaded.model(input_ids=inputs, attention_mask=bias, logits=False, **kept)
         return output.last_hidden_state
 
