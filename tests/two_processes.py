@@ -1,4 +1,4 @@
-"""Starts a script or module in two processes, as a user does with torchrun, and shows all that is known if it fails."""
+"""Starts a script or module in several processes, as torchrun does, and shows all that is known if it fails."""
 
 import os
 import subprocess
@@ -9,7 +9,12 @@ TIMEOUT = 540
 
 
 def run_in_two_processes(*arguments: object) -> str:
-    """Runs ``torchrun --nproc-per-node 2 ARGUMENTS``; its standard output.
+    """:func:`run_in_processes` with two of them."""
+    return run_in_processes(2, *arguments)
+
+
+def run_in_processes(count: int, *arguments: object) -> str:
+    """Runs ``torchrun --nproc-per-node COUNT ARGUMENTS``; its standard output.
 
     The rendezvous is on a port that the kernel picks while the store binds it, and gloo on the loopback
     interface: no port is chosen first and bound later, and no host name is resolved.
@@ -18,7 +23,7 @@ def run_in_two_processes(*arguments: object) -> str:
         AssertionError: If it fails or takes too long, with the end of both output streams.
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launcher += ["--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    launcher += ["--local-addr", "127.0.0.1", "--nproc-per-node", str(count)]
     variables = {k: v for k, v in os.environ.items() if k not in _OF_A_LAUNCHER}
     variables |= {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
     variables |= {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}

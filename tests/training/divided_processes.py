@@ -1,5 +1,7 @@
 """Runs under FSDP2 or ZeRO-3 in as many processes as this is launched in: ``divided_processes.py ENGINE FOLDER``.
 
+With names of :data:`RUNS` behind that it does these alone, or goes on with what ``FOLDER`` holds of them.
+
 The settings are those of ``recipes/accelerate``, read by accelerate's own launcher. accelerate has FSDP2 divide
 weights over GPUs alone, so it is **patched** here to take a CPU that talks through gloo for one; DeepSpeed
 divides them over CPUs as it is.
@@ -117,7 +119,7 @@ def launcher_settings(recipe: Path, *options: str) -> dict[str, str]:
     return {k: v for k, v in settings.items() if k.startswith(("ACCELERATE_", "FSDP_"))}
 
 
-def main(engine: str, folder: Path) -> None:
+def main(engine: str, folder: Path, *names: str) -> None:
     recipe, _, shard = ENGINES[engine]
     os.environ |= launcher_settings(recipe)
     if engine == "fsdp2":
@@ -127,9 +129,9 @@ def main(engine: str, folder: Path) -> None:
     is_main = this_process().is_main_process
     if is_main:
         logging.basicConfig(filename=folder / "warnings.log", level=logging.WARNING)
-    for name in RUNS:
+    for name in names or RUNS:
         train_here(name, folder / name)
-    for name in ("full", "adapter"):
+    for name in () if names else ("full", "adapter"):
         if is_main:
             break_off(folder / name, folder / f"{name}_resumed", shard=shard)
         torch.distributed.barrier()
@@ -139,4 +141,4 @@ def main(engine: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -1,17 +1,21 @@
 """What a launcher asks for and cannot be trained is refused before anything is loaded or claimed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import DistributedType
+from accelerate import DistributedType, PartialState
 from arms import CANVAS_LENGTH, CE, made_samples, short, small_model
 from divided_processes import RECIPES, launcher_settings
 
 from slackdlm.errors import ConfigError
+from slackdlm.training import checkpoints
 from slackdlm.training.config import DataConfig, Recipe
 from slackdlm.training.engine import check_engine, check_sharding, engine
+from slackdlm.training.folder import begin
 from slackdlm.training.model_config import LoraRecipe, ModelConfig
+from slackdlm.training.processes import this_process
 from slackdlm.training.run import train, train_samples
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -21,6 +25,21 @@ ZERO3 = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": 
 def launched(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+
+
+def on_devices(
+    monkeypatch: pytest.MonkeyPatch, devices: DistributedType, *, processes: int = 1
+) -> None:
+    """What accelerate has found here, whatever it has."""
+    this_process()
+    state = PartialState._shared_state
+    monkeypatch.setitem(state, "distributed_type", devices)
+    monkeypatch.setitem(state, "num_processes", processes)
+
+
+@pytest.fixture(autouse=True)
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_devices(monkeypatch, DistributedType.MULTI_GPU)
 
 
 @pytest.mark.parametrize(("settings", "found"), [({}, None), (FSDP2, "FSDP"), (ZERO3, "DEEPSPEED")])
@@ -141,7 +160,57 @@ def test_a_launcher_that_was_to_divide_the_weights_and_does_not_is_an_error(
 ) -> None:
     launched(monkeypatch, settings)
     check_sharding(DistributedType[name])
+    with pytest.raises(ConfigError, match=f"asks for {name}, but it has set up MULTI_GPU; launch"):
+        check_sharding(DistributedType.MULTI_GPU)
+
+
+@pytest.mark.parametrize("devices", [DistributedType.NO, DistributedType.MULTI_CPU])
+def test_fsdp_on_a_cpu_is_refused_before_the_folder_is_claimed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, devices: DistributedType
+) -> None:
+    """accelerate would train whole weights there, without a word."""
+    launched(monkeypatch, FSDP2)
+    on_devices(monkeypatch, devices)
     with pytest.raises(
-        ConfigError, match=f"asks for {name}, but it has set up MULTI_CPU; on a CPU"
+        ConfigError,
+        match=f"FSDP divides weights over GPUs alone, and this is {devices.value}; .*torchrun",
     ):
-        check_sharding(DistributedType.MULTI_CPU)
+        train_samples(
+            small_model(),
+            made_samples(),
+            [],
+            canvas_length=CANVAS_LENGTH,
+            objective=CE,
+            training=short(),
+            output=tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("processes", "shown"), [(1, "1 process"), (4, "4 processes")])
+def test_zero3_resumes_with_as_many_processes_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: int, shown: str
+) -> None:
+    launched(monkeypatch, ZERO3)
+    record = {"recipe": {}, "samples": {}, "status": "running"}
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-2"
+    (checkpoint / "global_step2").mkdir(parents=True)
+    (checkpoint / "latest").write_text("global_step2")
+    for rank in range(2):
+        for kind in ("model", "optim"):
+            name = f"zero_pp_rank_{rank}_mp_rank_00_{kind}_states.pt"
+            (checkpoint / "global_step2" / name).touch()
+    checkpoints.seal(checkpoint)
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
+    on_devices(monkeypatch, DistributedType.MULTI_GPU, processes=processes)
+    with pytest.raises(
+        ConfigError,
+        match=f"checkpoint-2: written by 2 processes, but this run is launched with {shown};"
+        " DeepSpeed resumes with --num_processes 2 alone",
+    ):
+        begin(tmp_path, record, resume=True)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+    on_devices(monkeypatch, DistributedType.MULTI_GPU, processes=2)
+    monkeypatch.setattr(PartialState, "wait_for_everyone", lambda _: None)
+    assert begin(tmp_path, record, resume=True).checkpoint == checkpoint

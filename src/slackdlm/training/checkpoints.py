@@ -69,6 +69,11 @@ def written_by(folder: Path) -> str | None:
     return "DEEPSPEED" if (folder / "latest").is_file() else None
 
 
+def num_writers(folder: Path) -> int:
+    """Processes that wrote a checkpoint of DeepSpeed, each its share of the optimizer's state; else 0."""
+    return sum(1 for _ in folder.glob("global_step*/*zero_pp_rank_*_optim_states.pt"))
+
+
 def latest_complete(root: Path, *, up_to: int | None = None) -> Path | None:
     """Newest complete checkpoint, not after step ``up_to``, or None; torn ones are named in the log."""
     for folder in reversed(_by_step(root)):

@@ -9,6 +9,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from slackdlm.errors import ConfigError
 from slackdlm.training.config import TrainingConfig
+from slackdlm.training.processes import this_process
 
 Engine = Literal["FSDP", "DEEPSPEED"]
 
@@ -54,6 +55,12 @@ def check_engine(training: TrainingConfig, *, is_quantized: bool, is_tied: bool 
 
 
 def _check_fsdp(*, is_tied: bool) -> None:
+    found = this_process().distributed_type
+    if found in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise ConfigError(
+            f"accelerate: FSDP divides weights over GPUs alone, and this is {found.value}; on CPUs launch"
+            " with `torchrun --nproc-per-node N -m slackdlm.cli train RECIPE`"
+        )
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
         raise ConfigError(
@@ -96,14 +103,13 @@ def check_sharding(found: DistributedType) -> None:
         found: What accelerate made of its configuration.
 
     Raises:
-        ConfigError: If it was to divide them and does not: on a CPU it takes DDP without a word.
+        ConfigError: If it was to divide them and does not, of which it says nothing itself.
     """
     wanted = engine()
     if wanted is not None and found != DistributedType[wanted]:
         raise ConfigError(
-            f"accelerate: its configuration asks for {wanted}, but it has set up"
-            f" {found.value}; on a CPU accelerate divides no weights: use `torchrun"
-            " --nproc-per-node N -m slackdlm.cli train RECIPE` there"
+            f"accelerate: its configuration asks for {wanted}, but it has set up {found.value};"
+            " launch with a file of recipes/accelerate"
         )
 
 

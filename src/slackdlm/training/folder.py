@@ -161,13 +161,23 @@ def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: 
 
 
 def _refuse_other_engine(checkpoint: Path) -> None:
-    """Each engine writes and reads its own checkpoints, and says little about others'."""
+    """Each engine reads its own checkpoints alone; DeepSpeed those of as many processes."""
     old, new = checkpoints.written_by(checkpoint), engine()
     if old != new:
         raise ConfigError(
             f"{checkpoint}: written {_under(old)}, but this run is launched {_under(new)}; resume with"
             " the accelerate configuration that it was begun with"
         )
+    written, launched = checkpoints.num_writers(checkpoint), this_process().num_processes
+    if new == "DEEPSPEED" and written != launched:
+        raise ConfigError(
+            f"{checkpoint}: written by {_processes(written)}, but this run is launched with"
+            f" {_processes(launched)}; DeepSpeed resumes with --num_processes {written} alone"
+        )
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _under(name: str | None) -> str:

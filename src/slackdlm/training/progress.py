@@ -73,8 +73,10 @@ def evaluation_line(step: int, figures: dict[str, float]) -> str:
 
 def opening_line(model: nn.Module, arguments: TrainingArguments) -> str:
     """What is trained by whom: weights, and how a step's samples are split."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
+    # ZeRO-3 leaves a process nothing of a weight but its size.
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    trained = sum(size for size, is_trained in sizes if is_trained)
+    total = sum(size for size, _ in sizes)
     processes, passes = arguments.world_size, arguments.gradient_accumulation_steps
     samples = arguments.per_device_train_batch_size
     return (
