@@ -1,13 +1,12 @@
 """Does the CUDA path hold on real hardware, and what does it cost at the size of LLaDA-8B? Random weights, no download.
 
-Run by gpu_check.sh, in four parts, each in a process of its own: the kernel against float64, the losses, decoding,
-training steps. Prints one line per figure and writes a CSV per part; exits 1 if a correctness check fails.
+Run by gpu_check.sh in parts, each in a process of its own: the kernel against float64 and its time, the losses,
+decoding, training steps. Prints one line per figure and writes a CSV per part; exits 1 if a correctness check fails.
 ``--rehearse`` runs every line of it on a CPU at toy size, where the figures mean nothing.
 """
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, cpu
 from slackdlm.lattice.band import clamp_columns, target_band
-from slackdlm.measurement import Spread, hardware, spread, write_csv
+from slackdlm.measurement import Spread, hardware, now, spread, write_csv
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, recompute_activations
@@ -43,9 +42,16 @@ MASK_ID, SLACK_ID = 1001, 1000
 GRADIENT_TOLERANCE = 1e-5
 # A power of two, so that bfloat16 weights come back as they were.
 SHARPNESS = 16.0
-PARTS = ("lattice", "loss", "decoding", "training")
-# Of a long prompt; of a short one all of them.
-DECODED_LONG = ("published", "exact", "dual cache", "threshold, dual cache")
+PARTS = ("lattice", "lattice_time", "loss", "decoding", "training")
+DECODED_SHORT = (
+    "published",
+    "exact",
+    "exact, shift 1 %",
+    "threshold, dual cache",
+    "exact, 8 singly",
+    "exact, batch of 8",
+)
+DECODED_LONG = ("published", "exact", "threshold, dual cache")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Scale:
     dtype: torch.dtype
     lattices: tuple[tuple[int, int], ...]
     """``(L, S)`` of the correctness cases."""
+    lattice_batches: tuple[tuple[int, int], ...]
+    """``(B, L)`` of the lattice's times."""
     positions: tuple[int, ...]
     """``L`` of the loss cases."""
     model: LLaDAConfig
@@ -72,11 +80,12 @@ LLADA_8B = Scale(
     device="cuda",
     dtype=torch.bfloat16,
     lattices=((64, 40), (1024, 900), (4096, 2048), (4096, 3584)),
+    lattice_batches=((1, 1024), (1, 2048), (1, 4096), (8, 1024), (32, 1024)),
     positions=(1024, 2048, 4096),
     model=LLaDAConfig(mlp_hidden_size=12288),
     prompt_length=512,
     canvas_length=1536,
-    decoded=((64, 64, 32), (512, 128, 32)),
+    decoded=((64, 64, 32), (512, 64, 32)),
     paired_steps=300,
     repeats=10,
 )
@@ -84,6 +93,7 @@ REHEARSAL = Scale(
     device="cpu",
     dtype=torch.bfloat16,
     lattices=((64, 40),),
+    lattice_batches=((2, 32),),
     positions=(32,),
     model=LLaDAConfig(
         vocab_size=600,
@@ -154,13 +164,50 @@ def check_correctness(scale: Scale, output: Path) -> bool:
     return all(row["passed"] for row in rows)
 
 
+def time_lattice(scale: Scale, output: Path) -> None:
+    """Forward and backward recursions of a batch whose canvases are all masked, an eighth of them slack."""
+    rows: list[dict[str, object]] = []
+    for num_samples, num_positions in scale.lattice_batches:
+        num_slack = num_positions // 8
+        generator = torch.Generator(scale.device).manual_seed(0)
+        shape = (num_samples, num_positions)
+        token = torch.randn(*shape, num_slack + 1, generator=generator, device=scale.device)
+        slack = torch.randn(shape, generator=generator, device=scale.device)
+        lengths = torch.full((num_samples,), num_positions, device=scale.device)
+        for needs_posteriors in (False, True):
+            p20, p50, p80 = timed(
+                partial(
+                    band_posteriors,
+                    token,
+                    slack,
+                    lengths,
+                    lengths - num_slack,
+                    needs_posteriors=needs_posteriors,
+                ),
+                scale,
+            )
+            rows.append(
+                {
+                    "num_samples": num_samples,
+                    "num_positions": num_positions,
+                    "num_slack": num_slack,
+                    "recursions": "forward and backward" if needs_posteriors else "forward",
+                    "p20_ms": round(p20, 3),
+                    "p50_ms": round(p50, 3),
+                    "p80_ms": round(p80, 3),
+                    "repeats": scale.repeats,
+                }
+            )
+            write(rows, output / "lattice_gpu.csv", scale)
+
+
 def matmul_ceiling(scale: Scale, num_rows: int) -> float:
     """TFLOP/s of one product of the size of a chunk's logits, the most any fused loss could reach."""
     hidden = torch.randn(num_rows, scale.model.d_model, device=scale.device, dtype=scale.dtype)
     weight = torch.randn(
         scale.model.vocab_size, scale.model.d_model, device=scale.device, dtype=scale.dtype
     )
-    seconds = timed(lambda: hidden @ weight.T, scale)[0][1] / 1000
+    seconds = timed(lambda: hidden @ weight.T, scale).p50 / 1000
     return 2 * hidden.numel() * scale.model.vocab_size / seconds / 1e12
 
 
@@ -246,7 +293,7 @@ def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
         head.weight *= SHARPNESS
     rows: list[decode_bench.Row] = []
     for (prompt, canvas, block), names in zip(
-        scale.decoded, (tuple(decode_bench.CASES), DECODED_LONG), strict=True
+        scale.decoded, (DECODED_SHORT, DECODED_LONG), strict=True
     ):
         size = decode_bench.Size(
             prompt_length=prompt,
@@ -338,10 +385,15 @@ def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
         "ce_fused": partial(fused_step, *batch(0.0)),
         "slack_ctc_fused": partial(fused_step, *batch(1.0)),
     }
+    peaks = {name: peak_of(step, scale) for name, step in arms.items()}
+    milliseconds: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(scale.repeats):  # in turn, so that a busy moment of the machine meets all arms
+        for name, step in arms.items():
+            milliseconds[name].append(time_of(step, scale))
+    num_tokens = scale.prompt_length + scale.canvas_length
     rows: list[dict[str, object]] = []
-    for name, step in arms.items():
-        (p20, p50, p80), peak = timed(step, scale)
-        num_tokens = scale.prompt_length + scale.canvas_length
+    for name, times in milliseconds.items():
+        p20, p50, p80 = spread(times)
         rows.append(
             {
                 "arm": name,
@@ -350,30 +402,34 @@ def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
                 "p50_ms": round(p50, 2),
                 "p80_ms": round(p80, 2),
                 "tokens_per_second": round(num_tokens / p50 * 1000, 1),
-                "peak_gib": peak,
+                "peak_gib": peaks[name],
+                "repeats": scale.repeats,
             }
         )
         write(rows, output / "training_gpu.csv", scale)
     network.unload()
 
 
-def timed(run: Callable[[], object], scale: Scale) -> tuple[Spread, float | None]:
-    """Quantiles in milliseconds after two runs that do not count, and the peak memory in GiB."""
-    on_gpu = scale.device == "cuda"
-    milliseconds: list[float] = []
-    for turn in range(scale.repeats + 2):
-        if on_gpu:
-            torch.cuda.synchronize()
-        if on_gpu and turn == 2:
-            torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
-        run()
-        if on_gpu:
-            torch.cuda.synchronize()
-        if turn >= 2:
-            milliseconds.append(1000 * (time.perf_counter() - start))
-    peak = round(torch.cuda.max_memory_allocated() / 2**30, 3) if on_gpu else None
-    return spread(milliseconds), peak
+def time_of(run: Callable[[], object], scale: Scale) -> float:
+    """Milliseconds of one run, the device's work included."""
+    device = torch.device(scale.device)
+    start = now(device)
+    run()
+    return 1000 * (now(device) - start)
+
+
+def peak_of(run: Callable[[], object], scale: Scale) -> float | None:
+    """Peak memory of a second run, in GiB; None on a CPU."""
+    run()
+    if scale.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    run()
+    return round(torch.cuda.max_memory_allocated() / 2**30, 3) if scale.device == "cuda" else None
+
+
+def timed(run: Callable[[], object], scale: Scale) -> Spread:
+    """Quantiles in milliseconds after two runs that do not count."""
+    return spread([time_of(run, scale) for _ in range(scale.repeats + 2)][2:])
 
 
 def write(rows: list[dict[str, object]], file: Path, scale: Scale) -> None:
@@ -394,6 +450,8 @@ if __name__ == "__main__":
     arguments.output.mkdir(parents=True, exist_ok=True)
     print(hardware(chosen.device), "torch", torch.__version__, *parts, flush=True)
     is_correct = "lattice" not in parts or check_correctness(chosen, arguments.output)
+    if "lattice_time" in parts:
+        time_lattice(chosen, arguments.output)
     if "loss" in parts:
         check_losses(chosen, arguments.output)
     if "decoding" in parts or "training" in parts:

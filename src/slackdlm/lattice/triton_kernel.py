@@ -2,7 +2,8 @@
 
 The neighbour state comes from ``tl.gather``, for which the compiler places the barriers; the gaps written on the
 way forward are read on the way back behind a barrier of ours. States are float64; the correction
-``log1p(exp(-gap))`` is at most ``log 2`` and is computed in the dtype of the scores.
+``log1p(exp(-gap))`` is at most ``log 2`` and is computed in the dtype of the scores. What a position needs of memory
+is asked for two positions ahead, since a program has nothing else to do while it waits.
 """
 
 from typing import no_type_check
@@ -109,18 +110,29 @@ def lattice_kernel(
     nothing = float("-inf")
     if budget >= 0:
         state = tl.where(k == 0, 0.0, nothing).to(tl.float64)
+        token = tl.load(token_row, mask=k < tl.where(canvas_length > 0, band, 0), other=nothing)
+        slack = tl.load(slack_row, mask=canvas_length > 0, other=nothing)
+        token_row += band
+        next_token = tl.load(
+            token_row, mask=k < tl.where(canvas_length > 1, band, 0), other=nothing
+        )
+        next_slack = tl.load(slack_row + 1, mask=canvas_length > 1, other=nothing)
         for i in range(canvas_length):
-            token = tl.load(token_row, mask=in_band, other=nothing)
+            token_row += band
+            is_there = i + 2 < canvas_length
+            later_token = tl.load(token_row, mask=k < tl.where(is_there, band, 0), other=nothing)
+            later_slack = tl.load(slack_row + i + 2, mask=is_there, other=nothing)
             by_slack = tl.where(k == 0, nothing, tl.gather(state, before, 0))
             left = state + token.to(tl.float64)
-            right = by_slack + tl.load(slack_row + i).to(tl.float64)
+            right = by_slack + slack.to(tl.float64)
             top = tl.maximum(left, right, propagate_nan=tl.PropagateNan.ALL)
             gap = tl.where(top == nothing, 0.0, left - right).to(token.dtype)
             state = top + tl.log(1.0 + tl.exp(-tl.abs(gap))).to(tl.float64)
             if NEEDS_POSTERIORS:
                 tl.store(gap_row, gap, mask=in_band)
-            token_row += band
             gap_row += band
+            token, next_token = next_token, later_token
+            slack, next_slack = next_slack, later_slack
         log_likelihood = tl.sum(tl.where(k == budget, state, 0.0), 0)
         tl.store(log_likelihood_ptr + b, log_likelihood)
         if NEEDS_POSTERIORS:
@@ -128,9 +140,16 @@ def lattice_kernel(
             is_possible = tl.where(log_likelihood == nothing, 0.0, 1.0)
             start = tl.where(log_likelihood == log_likelihood, is_possible, float("nan"))
             mass = tl.where(k == budget, start, 0.0).to(tl.float64)
+            gap_row -= band
+            gap = tl.load(gap_row, mask=k < tl.where(canvas_length > 0, band, 0), other=0.0)
+            next_gap = tl.load(
+                gap_row - band, mask=k < tl.where(canvas_length > 1, band, 0), other=0.0
+            )
             for j in range(canvas_length):
-                gap_row -= band
-                gap = tl.load(gap_row, mask=in_band, other=0.0)
+                is_there = j + 2 < canvas_length
+                later_gap = tl.load(
+                    gap_row - 2 * band, mask=k < tl.where(is_there, band, 0), other=0.0
+                )
                 ratio = tl.exp(-tl.abs(gap))
                 smaller = mass * (ratio / (1.0 + ratio)).to(tl.float64)
                 larger = mass - smaller  # no mass is lost on the way
@@ -139,3 +158,5 @@ def lattice_kernel(
                 tl.store(gap_row, stayed, mask=in_band)
                 tl.store(slack_posterior_row + canvas_length - 1 - j, tl.sum(moved, 0))
                 mass = stayed + tl.where(k == BLOCK - 1, 0.0, tl.gather(moved, behind, 0))
+                gap_row -= band
+                gap, next_gap = next_gap, later_gap
