@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
+from scipy.stats import norm
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.judgments import Game
+from slackdlm.evaluation.statistics.bootstrap import Estimate
 from slackdlm.evaluation.statistics.length_control import (
     Gamed,
     fit_l1,
@@ -140,6 +142,68 @@ def test_missing_judgments_are_predicted_as_published_and_counted() -> None:
     found = length_controlled_win_rate(games).estimate
     assert (found.num_scored, found.num_total) == (58, 60)
     assert length_controlled_win_rate(games[:4]).estimate.value is None
+    assert length_controlled_win_rate(games[:1]).estimate.value is None
+    assert length_controlled_win_rate(games[:5]).estimate.value is not None
+
+
+def test_at_equal_length_the_interval_is_that_of_the_mean_score() -> None:
+    """Of a constant alone the influence of a question is its residual, however strongly the penalty draws on it."""
+    scores = [float(7 * n % NUM < 38) for n in range(NUM)]
+    games = [replace(one, score=s) for one, s in zip(judged(equal=True), scores, strict=True)]
+    found = length_controlled_win_rate(games).estimate
+    assert found.value is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.value < 38 / NUM - 5e-4, "the penalty is felt"
+    error = np.std(scores, ddof=1) / math.sqrt(NUM)
+    half = norm.ppf(0.975) * error / (found.value * (1 - found.value))
+    ends = logit(np.array([found.low, found.high])) - logit(found.value)
+    np.testing.assert_allclose(ends, [-half, half], rtol=1e-8)
+
+
+def test_only_relative_lengths_count() -> None:
+    """Differences of single characters are differences."""
+    few, many = (
+        [replace(one, extra={"output_1": "x" * times * (n % 3), "output_2": "y" * times})
+         for n, one in enumerate(judged())]
+        for times in (1, 50)
+    )  # fmt: skip
+    found = length_controlled_win_rate(few)
+    assert found.coefficients["length"] != 0
+    assert length_controlled_win_rate(many) == found
+
+
+@pytest.mark.parametrize("win", [1.0, 0.0])
+def test_a_win_rate_at_the_end_of_its_scale_has_no_interval(win: float) -> None:
+    """Wins alone, and losses that their length alone explains: nothing tells how far it is to the end."""
+    alike = length_controlled_win_rate([replace(one, score=win) for one in judged()]).estimate
+    assert alike.value == pytest.approx(win, abs=1e-5)
+    assert (alike.low, alike.high) == (None, None)
+    outputs = [{"output_1": "x" * (n + 1), "output_2": ""} for n in range(20)]
+    games = [game(n, win if n < 15 else 1 - win, told) for n, told in enumerate(outputs)]
+    explained = length_controlled_win_rate(games).estimate
+    assert (explained.value, explained.low, explained.high) == (win, None, None)
+    one_apart = [replace(one, score=win) for one in judged()[1:]]
+    assert length_controlled_win_rate(
+        [*one_apart, replace(judged()[0], score=1 - win)]
+    ).estimate.low
+
+
+def test_ties_alone_are_a_tie_without_an_interval() -> None:
+    found = length_controlled_win_rate([replace(one, score=0.5) for one in judged()])
+    assert found.coefficients == {"length": 0.0, "constant": 0.0}
+    assert found.estimate == Estimate(0.5, None, None, NUM, NUM)
+
+
+def test_the_first_row_of_an_instruction_has_its_difficulty(gamed_file: Path) -> None:
+    first = read_gamed(gamed_file, question_ids=IDS)
+    lines = gamed_file.read_text().splitlines()
+    lines[1 + NUM + 3] = lines[1 + NUM + 3].replace(repr(DIFFICULTY[3]), "77.0")
+    gamed_file.write_text("\n".join(lines) + "\n")
+    assert "77.0" in gamed_file.read_text()
+    again = read_gamed(gamed_file, question_ids=IDS)
+    np.testing.assert_array_equal(again.difficulty, first.difficulty)
+    np.testing.assert_array_equal(again.difficulty, DIFFICULTY)
 
 
 def test_other_judgments_and_files_are_errors(gamed_file: Path, tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ class LengthControlled:
     variant: Variant
     """The published name of the regression."""
     estimate: Estimate
-    """Mean prediction at equal length, with a Wald interval on the log-odds over questions; None below five."""
+    """Mean prediction at equal length, None below five questions, with a Wald interval on the log-odds over questions;
+    without one where less than half a question's points lie to one side, which do not tell how far it is to the end."""
     coefficients: dict[str, float]
     """Of length, difficulty and the constant, as published."""
 
@@ -280,7 +281,7 @@ def _interval(
     scores = np.zeros((size, nonzero.size))
     np.add.at(scores, rows.question, features * (rows.weights * (rows.outcomes - probs))[:, None])
     hessian = (features * (rows.weights * probs * (1 - probs))[:, None]).T @ features
-    if not 0 < value < 1 or nonzero.size == 0 or np.linalg.cond(hessian) > 1e12:
+    if size * min(value, 1 - value) < 0.5 or nonzero.size == 0 or np.linalg.cond(hessian) > 1e12:
         return value, None, None
     influence = (predicted - value) / size + (scores - scores.mean(axis=0)) @ np.linalg.solve(
         hessian, slope
