@@ -1,6 +1,7 @@
 import pytest
 
 from slackdlm.errors import ConfigError
+from slackdlm.sampling.decoding import Commit
 from slackdlm.sampling.frames import frames
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
@@ -33,6 +34,27 @@ def test_altered_tokens_say_how(toy, kind, state):
         altered = [c["state"] for c in cells if c["state"] in ("displaced", "substituted")]
         assert altered == [state] * generation.num_displaced
         assert altered
+
+
+def test_a_cell_says_what_its_token_is(toy):
+    (generation, _) = decode(toy, trace=True)
+    end, slack, word = (
+        toy.eos_ids[0],
+        toy.slack_id,
+        toy.tokenizer.encode(PROMPTS[0], add_special_tokens=False)[0],
+    )
+    commits = [
+        Commit(0, word, 0.5, altered=False),
+        Commit(1, slack, 0.5, altered=False),
+        *(Commit(2 + i, end, 0.5, altered=False) for i, end in enumerate(toy.eos_ids)),
+        Commit(5, end, 0.5, altered=True, displacement=1),
+        Commit(6, slack, 0.5, altered=True),
+    ]
+    _, last = frames(toy, generation._replace(steps=[commits]))
+    states = [last["cells"][commit.position]["state"] for commit in commits]
+    ends = ["end"] * len(toy.eos_ids)
+    assert states == ["token", "slack", *ends, "displaced", "substituted"]
+    assert {cell["state"] for cell in last["cells"][7:]} == {"masked"}
 
 
 def test_a_decoding_without_a_trace_has_no_frames(toy):

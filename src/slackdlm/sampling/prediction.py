@@ -20,7 +20,7 @@ from slackdlm.models.llada import attention_bias
 from slackdlm.models.loading import LoadedModel, head_weight
 from slackdlm.sampling.cache import KeyValueCache
 from slackdlm.sampling.captured import CapturedPass, can_be_captured
-from slackdlm.sampling.config import Block, SamplerConfig
+from slackdlm.sampling.config import Block, SamplerConfig, schedule
 from slackdlm.sampling.noise import Cells, RowNoise, uniforms
 from slackdlm.sampling.strategies import STRATEGIES, gumbel_argmax
 
@@ -73,17 +73,16 @@ class Predictor:
         self.prompts = ids.to(self.device)
         bias = attention_bias(mask)
         self.bias = None if bias is None else bias.to(self.device)
-        self._block = Block(0, config.canvas_length, 0)
-        self._cache: KeyValueCache | None = None
         self._cached_rows = np.zeros(0, dtype=np.int64)
         self._is_capturable = can_be_captured(loaded)
         self._captured: CapturedPass | None = None
         self._last_shape: torch.Size | None = None
+        self.enter(schedule(config)[0])
 
     def enter(self, block: Block) -> None:
         """Begin a block: what was kept for the last one is forgotten."""
         self._block = block
-        self._cache = None
+        self._cache: KeyValueCache | None = None
 
     def propose(
         self, canvas: Int[Tensor, "B L"], cells: Cells, at: Int64[Tensor, "2 M"]
