@@ -6,8 +6,12 @@ Every case runs in its own process: a tiny model first, so that imports and comp
 of the baseline, then three steps of the case with batches of full length. Measured is the rise of the
 peak resident memory. Freed memory goes back to the system at once (MALLOC_MMAP_THRESHOLD_), so the
 peak is that of the tensors.
+
+A case that is in OUTPUT.csv already is left as it is, so that an interrupted call can be repeated; take
+its line out to measure it again. ``qlora`` is left out where bitsandbytes is not installed.
 """
 
+import csv
 import dataclasses
 import gc
 import json
@@ -17,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 CASES = {
@@ -27,6 +32,7 @@ CASES = {
     "accumulated": ["training.micro_batch_size=2"],
     "large_vocabulary": ["model.from_scratch.vocab_size=32768"],
     "adapter": ["adapter"],
+    "qlora": ["adapter", "4bit"],
 }
 RECIPE = """
 model: {from_scratch: {vocab_size: 4096, d_model: 384, n_layers: 6, n_heads: 6, mlp_hidden_size: 1152}}
@@ -84,21 +90,28 @@ def measure(case: str) -> None:
 
     data, shape = recipe.data, recipe.model.from_scratch or FromScratchConfig()
     length = data.max_prompt_length + data.canvas_length
-    adapter = "adapter" in CASES[case]
-    if adapter:
+    quantization = "4bit" if "4bit" in CASES[case] else None
+
+    def load(name: str, shape: FromScratchConfig, length: int) -> LoadedModel:
+        """The model, or a new adapter on the one saved under a name."""
+        if "adapter" not in CASES[case]:
+            return build(shape, length)
+        loaded = load_model(folder / name, dtype="float32", quantization=quantization)
+        return new_adapter(loaded, rank=16, alpha=32, dropout=0)
+
+    small = dataclasses.replace(shape, d_model=64, n_layers=1, n_heads=2, mlp_hidden_size=64)
+    if "adapter" in CASES[case]:
         save_model(build(shape, length), folder / "base")
-        model = ModelConfig(path=str(folder / "base"), lora=LoraRecipe(rank=16))
+        save_model(build(small, 64), folder / "small")
+        path, lora = str(folder / "base"), LoraRecipe(rank=16)
+        model = ModelConfig(path=path, lora=lora, quantization=quantization)
         recipe = dataclasses.replace(recipe, model=model)
     plan = plan_memory(recipe)
-    small = dataclasses.replace(shape, d_model=32, n_layers=1, n_heads=2, mlp_hidden_size=32)
-    run(build(small, 64), "warm", 8, 24)
+    run(load("small", small, 64), "warm", 8, 24)
     gc.collect()
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    loaded = load_model(folder / "base") if adapter else build(shape, length)
-    if adapter:
-        loaded = new_adapter(loaded, rank=16, alpha=32, dropout=0)
-    run(loaded, "run", data.max_prompt_length, data.canvas_length)
+    run(load("base", shape, length), "run", data.max_prompt_length, data.canvas_length)
     parts = dataclasses.asdict(plan)
     print(json.dumps({"planned": plan.peak, "measured": _status("VmHWM") - before, **parts}))
 
@@ -116,9 +129,17 @@ def main(output: Path) -> None:
 
     from slackdlm.measurement import write_csv
 
-    rows = []
+    rows: list[dict[str, object]] = []
+    if output.exists():
+        with output.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     for case in CASES:
+        if case in [row["case"] for row in rows]:
+            continue
+        if "4bit" in CASES[case] and find_spec("bitsandbytes") is None:
+            print(case, "left out: bitsandbytes is not installed")
+            continue
         command = [sys.executable, __file__, "--case", case]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
@@ -138,7 +159,7 @@ def main(output: Path) -> None:
             }
         )
         print(rows[-1]["case"], rows[-1]["planned_mib"], rows[-1]["measured_mib"], found)
-    write_csv(output, rows)
+        write_csv(output, rows)
 
 
 if __name__ == "__main__":
