@@ -406,6 +406,7 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
     assert "0.050" in capsys.readouterr().out
     for flags, message in (
         (["--power", "--questions", 500], "give both"),
+        (["--power", "--questions", 500, "--spread", 0.4, "--output", report], "has no effect"),
         ([], "give judgment files"),
         ([judgments, "--style-control"], "give --answers"),
         (["--style-control", judgments], "there is no covariate"),

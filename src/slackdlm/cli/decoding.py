@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
@@ -73,13 +73,14 @@ def chosen_device(device: str | None) -> str | None:
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """How it decodes. A flag left out is None: the recipe decides, or the default of SamplerConfig."""
     group = parser.add_argument_group("decoding")
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--recipe",
         type=Path,
         metavar="YAML",
         help="decoding settings from a file such as recipes/decode-slack.yaml; flags override it",
     )
-    group.add_argument(
+    add(
         "--set",
         action="append",
         default=[],
@@ -93,46 +94,41 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         help="response tokens; the canvas has room for the slack the model was trained with too",
     )
     length.add_argument("--canvas-length", type=int, help="positions, slack and padding included")
-    group.add_argument(
-        "--steps", type=int, help="denoising steps (default: one per position, or by --bound)"
+    _add_order(add)
+    add("--temperature", type=float, help="0 is greedy (default)")
+    add("--guidance", type=float, help="classifier-free guidance (default: none)")
+    add(
+        "--cache",
+        choices=["none", "prefix", "dual"],
+        help="keep keys and values within a block; changes answers (default: none)",
     )
-    group.add_argument(
-        "--block-length", type=int, help="positions per block (default: the whole canvas)"
-    )
-    group.add_argument("--temperature", type=float, help="0 is greedy (default)")
-    group.add_argument(
+    add("--seed", type=int, help="of the noise (default: 0)")
+    add("--batch-size", type=int, help="prompts decoded together (default: 32); changes no answer")
+
+
+def _add_order(add: Callable[..., object]) -> None:
+    """Which cells are decoded when; ``add`` is a group's ``add_argument``."""
+    add("--steps", type=int, help="denoising steps (default: one per position, or by --bound)")
+    add("--block-length", type=int, help="positions per block (default: the whole canvas)")
+    add(
         "--remasking",
         choices=["low_confidence", "random", "entropy", "margin", "threshold", "entropy_bound"],
         help="which cells are decoded next (default: low_confidence)",
     )
-    group.add_argument(
-        "--bound", type=float, help="confidence of threshold, or nats of entropy_bound"
-    )
-    group.add_argument("--guidance", type=float, help="classifier-free guidance (default: none)")
+    add("--bound", type=float, help="confidence of threshold, or nats of entropy_bound")
     for flag, what in (
         ("--forbid-end-of-text", "never propose the end of text"),
         ("--delay-end", "decode cells that propose an end last"),
         ("--delay-slack", "decode cells that propose <slack> last"),
         ("--early-stop", "rest once the text is settled; does not change it"),
     ):
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, help=what)
-    group.add_argument(
+        add(flag, action=argparse.BooleanOptionalAction, help=what)
+    add(
         "--spacing",
         type=int,
         help="decode cells of one step at least this far apart while there are enough (default: 1, anywhere)",
     )
-    group.add_argument(
-        "--refill", type=int, help="further steps for the least certain slack (default: 0)"
-    )
-    group.add_argument(
-        "--cache",
-        choices=["none", "prefix", "dual"],
-        help="keep keys and values within a block; changes answers (default: none)",
-    )
-    group.add_argument("--seed", type=int, help="of the noise (default: 0)")
-    group.add_argument(
-        "--batch-size", type=int, help="prompts decoded together (default: 32); changes no answer"
-    )
+    add("--refill", type=int, help="further steps for the least certain slack (default: 0)")
 
 
 def add_intervention(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -25,6 +25,9 @@ from slackdlm.terminal import printable, table
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.harness.run import HarnessResult, Score
+    from slackdlm.evaluation.harness.tasks import Tasks
+    from slackdlm.models.loaded import LoadedModel
+    from slackdlm.sampling.recipe import DecodingRecipe
 
 _GEN_LENGTH = 256
 """lm-eval's own default of ``max_gen_toks``."""
@@ -72,33 +75,51 @@ def _harness(arguments: argparse.Namespace) -> None:
         raise ConfigError('harness: needs lm-eval; pip install "slackdlm[harness]"')
     check_model(arguments.model, arguments.adapter)
     check_recipe(arguments.recipe)
-    # lm-eval counts prompts with bars and logs every setting; ours shows what takes time. Read at import.
+    _quiet()
+    journal = _journal_file(arguments)
+    how = decoding(arguments, [(arguments.model, arguments.adapter)], gen_length=_GEN_LENGTH)
+    if arguments.mc_samples < 1:
+        raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")
+    from slackdlm.evaluation.harness.run import check_settings, write_results
+
+    names = ("num_fewshot", "limit", "chat", "system")
+    settings = {name: getattr(arguments, name) for name in names}
+    check_settings(**settings)
+    console = Console()
+    tasks = _tasks(arguments)
+    loaded = load_chosen(arguments)
+    result = _run(
+        loaded, tasks, how.recipe, settings, mc_samples=arguments.mc_samples, journal_file=journal
+    )
+    if arguments.output is not None:
+        write_results(arguments.output, result)
+    _show(console, result, name=loaded.name, canvas=how.canvas)
+    if arguments.output is not None:
+        console.print(Text(f"results: {arguments.output}"))
+
+
+def _journal_file(arguments: argparse.Namespace) -> Path | None:
+    """Where answers are kept, once it and the output can be written; None: nowhere."""
+    output, journal = arguments.output, arguments.journal
+    check_output_file("--output", output, arguments.recipe)
+    if journal is None and output is not None:
+        journal = output.with_name(output.name + ".sqlite")
+    check_output_file("--journal", journal, arguments.recipe, output)
+    return journal
+
+
+def _quiet() -> None:
+    """lm-eval counts prompts with bars and logs every setting; ours shows what takes time. Read at its import."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     for name in ("lm_eval", "datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    check_output_file("--output", arguments.output, arguments.recipe)
-    journal_file = arguments.journal
-    if journal_file is None and arguments.output is not None:
-        journal_file = arguments.output.with_name(arguments.output.name + ".sqlite")
-    check_output_file("--journal", journal_file, arguments.recipe, arguments.output)
-    how = decoding(arguments, [(arguments.model, arguments.adapter)], gen_length=_GEN_LENGTH)
-    if arguments.mc_samples < 1:
-        raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")
-    from contextlib import ExitStack
 
-    from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
-    from slackdlm.evaluation.harness.adapter import HarnessLM
-    from slackdlm.evaluation.harness.run import check_settings, run_harness, write_results
+def _tasks(arguments: argparse.Namespace) -> "Tasks":
     from slackdlm.evaluation.harness.tasks import Tasks
-    from slackdlm.evaluation.journal import Journal
 
-    console, errors = Console(), Console(stderr=True)
-    settings = {
-        name: getattr(arguments, name) for name in ("num_fewshot", "limit", "chat", "system")
-    }
-    check_settings(**settings)
+    errors = Console(stderr=True)
     names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
     with errors.status("reading lm-eval's tasks"):
         tasks = Tasks(names, arguments.include_path, run_model_code=arguments.run_model_code)
@@ -107,12 +128,33 @@ def _harness(arguments: argparse.Namespace) -> None:
             Text("warning: ", style="bold yellow")
             + Text("code that the model writes is run on this machine, with your rights")
         )
-    loaded = load_chosen(arguments)
+    return tasks
+
+
+def _run(
+    loaded: "LoadedModel",
+    tasks: "Tasks",
+    recipe: "DecodingRecipe",
+    settings: dict[str, Any],
+    *,
+    mc_samples: int,
+    journal_file: Path | None,
+) -> "HarnessResult":
+    """Answer with a progress bar for each kind of request."""
+    from contextlib import ExitStack
+
+    from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+
+    from slackdlm.evaluation.harness.adapter import HarnessLM
+    from slackdlm.evaluation.harness.run import run_harness
+    from slackdlm.evaluation.journal import Journal
+
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    bars: dict[str, TaskID] = {}
     with ExitStack() as stack:
         journal = None if journal_file is None else stack.enter_context(Journal(journal_file))
-        progress = stack.enter_context(Progress(*columns, console=errors, transient=True))
-        bars: dict[str, TaskID] = {}
+        shown = Progress(*columns, console=Console(stderr=True), transient=True)
+        progress = stack.enter_context(shown)
 
         def show(kind: str, done: int, total: int) -> None:
             if kind not in bars:
@@ -121,18 +163,13 @@ def _harness(arguments: argparse.Namespace) -> None:
 
         lm = HarnessLM(
             loaded,
-            how.recipe.sampler,
-            intervention=how.recipe.disturbance,
-            mc_samples=arguments.mc_samples,
+            recipe.sampler,
+            intervention=recipe.disturbance,
+            mc_samples=mc_samples,
             journal=journal,
             on_progress=show,
         )
-        result = run_harness(lm, tasks, **settings)
-    if arguments.output is not None:
-        write_results(arguments.output, result)
-    _show(console, result, name=loaded.name, canvas=how.canvas)
-    if arguments.output is not None:
-        console.print(Text(f"results: {arguments.output}"))
+        return run_harness(lm, tasks, **settings)
 
 
 def _show(console: Console, result: "HarnessResult", *, name: str, canvas: str) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -74,29 +74,69 @@ def add_probe(commands: Commands) -> None:
     parser.set_defaults(run=_probe)
 
 
+class _Study(NamedTuple):
+    """What is asked for, checked and read."""
+
+    benchmark: str
+    protocol: "JudgingProtocol"
+    questions: "Sequence[Question]"
+    arms: "Sequence[Arm]"
+    plan: "ProbePlan"
+    canvas: str
+    judge: "Judge"
+    budget: "Budget"
+    output: Path
+
+    @property
+    def names(self) -> list[str]:
+        """Of the arms."""
+        return [arm.name for arm in self.arms]
+
+
 def _probe(arguments: argparse.Namespace) -> None:
+    study, console = _study(arguments), Console()
+    console.print(Text(study.canvas, style="dim"))
+    if arguments.dry_run:
+        console.print(_dry_run(study))
+        return
+    from slackdlm.evaluation.judgments import read_games
+    from slackdlm.report.probe import HEAD, cells, sentences, write_probe
+
+    runs = _answer_and_judge(study)
+    files = [study.output / "judgments" / f"{name}.jsonl" for name in study.names]
+    games = [game for file in files for game in read_games(file)]
+    result = _result(study, games)
+    page = write_probe(result, study.output)
+    title, words = f"{study.benchmark}, judge {study.judge.name}", ("arm", "kind")
+    console.print(table(title, HEAD, cells(result), words=words, width=console.width))
+    for text in [*result["warnings"], *sentences(result)]:
+        console.print(printable(f"• {text}"))
+    calls = sum(run.new_calls for run in runs)
+    console.print(Text(f"{calls} new calls; report: {page}", style="bold"))
+    _check_missing(games, max_missing=arguments.max_missing)
+
+
+def _study(arguments: argparse.Namespace) -> _Study:
+    """What the flags ask for; no model is loaded."""
     check_recipe(arguments.recipe)
     check_output_folder("--output", arguments.output)
     from slackdlm.evaluation.question_source import question_file
 
     file = question_file(arguments.questions)
     check_files(file, arguments.references)
-    for text in arguments.arm:
-        _, path, adapter = _parts(text)
+    models = [_parts(text)[1:] for text in arguments.arm]
+    for path, adapter in models:
         check_model(path, adapter)
     from slackdlm.evaluation.answers import check_first
     from slackdlm.evaluation.budget import Budget
-    from slackdlm.evaluation.judgments import read_games
-    from slackdlm.report.probe import HEAD, cells, sentences, write_probe
-    from slackdlm.studies import probe
+    from slackdlm.studies.probe import pair_protocol
     from slackdlm.studies.probe_plan import ProbePlan, check_arms
-    from slackdlm.studies.probe_result import probe_result
 
-    protocol = probe.pair_protocol(arguments.benchmark)
+    protocol = pair_protocol(arguments.benchmark)
     check_first(arguments.first)
     arms = [_arm(text, device=arguments.device) for text in arguments.arm]
     check_arms(arms)
-    recipe, canvas = decoding(arguments, [_parts(text)[1:] for text in arguments.arm])
+    recipe, canvas = decoding(arguments, models)
     if recipe.intervention is not None:
         raise ConfigError(
             f"{arguments.recipe}: intervention: the probe disturbs by --rates and --kinds; leave the block out"
@@ -107,85 +147,79 @@ def _probe(arguments: argparse.Namespace) -> None:
         kinds=tuple(arguments.kinds),
         num_seeds=arguments.seeds,
     )
-    judge, console = judge_of(arguments), Console()
-    budget = Budget(arguments.max_calls, arguments.max_usd)
-    questions = protocol.read_questions(file, arguments.references)
-    questions = questions[: arguments.first]
-    names = [arm.name for arm in arms]
-    console.print(Text(canvas, style="dim"))
-    if arguments.dry_run:
-        most = probe.dry_run_probe(protocol, judge, questions, len(names), plan)
-        num_answers = probe.num_decodings(plan) * len(questions) * len(names)
-        console.print(
-            f"{num_answers} answers to decode, then at most {most.num_calls} calls with about {most.prompt_tokens} "
-            f"prompt tokens where answers fill their canvas, cost {most.cost}; nothing was decoded or asked"
-        )
-        return
-    runs = _answer_and_judge(protocol, judge, questions, arms, plan, arguments.output, budget)
-    games = [
-        game
-        for name in names
-        for game in read_games(arguments.output / "judgments" / f"{name}.jsonl")
-    ]
-    doses = probe.read_doses(names, plan, arguments.output)
-    result = asdict(
-        probe_result(games, doses, plan, names, benchmark=arguments.benchmark, judge=judge.name)
+    return _Study(
+        benchmark=arguments.benchmark,
+        protocol=protocol,
+        arms=arms,
+        plan=plan,
+        canvas=canvas,
+        judge=judge_of(arguments),
+        budget=Budget(arguments.max_calls, arguments.max_usd),
+        questions=protocol.read_questions(file, arguments.references)[: arguments.first],
+        output=arguments.output,
     )
-    for row in result["rows"]:
-        row["dose"] = row["dose"]._asdict()
-    settings = {
-        "sampler": asdict(plan.sampler),
-        "arms": {arm.name: arm.model for arm in arms},
-        "judge": judge.settings,
-        "decoding seeds": plan.num_seeds,
-    }
-    page = write_probe({**result, "settings": settings}, arguments.output)
-    title = f"{arguments.benchmark}, judge {judge.name}"
-    words = ("arm", "kind")
-    console.print(table(title, HEAD, cells(result), words=words, width=console.width))
-    for text in [*result["warnings"], *sentences(result)]:
-        console.print(printable(f"• {text}"))
-    calls = sum(run.new_calls for run in runs)
-    console.print(Text(f"{calls} new calls; report: {page}", style="bold"))
-    _check_missing(games, max_missing=arguments.max_missing)
 
 
-def _answer_and_judge(
-    protocol: "JudgingProtocol",
-    judge: "Judge",
-    questions: "Sequence[Question]",
-    arms: "Sequence[Arm]",
-    plan: "ProbePlan",
-    output: Path,
-    budget: "Budget",
-) -> "list[Judged]":
+def _dry_run(study: _Study) -> str:
+    from slackdlm.studies.probe import dry_run_probe, num_decodings
+
+    num_arms, num_questions = len(study.arms), len(study.questions)
+    most = dry_run_probe(study.protocol, study.judge, study.questions, num_arms, study.plan)
+    return (
+        f"{num_decodings(study.plan) * num_questions * num_arms} answers to decode, then at most {most.num_calls} "
+        f"calls with about {most.prompt_tokens} prompt tokens where answers fill their canvas, cost {most.cost}; "
+        "nothing was decoded or asked"
+    )
+
+
+def _answer_and_judge(study: _Study) -> "list[Judged]":
     """All of the probe that takes time, with progress bars."""
     from slackdlm.studies import probe
 
-    names = [arm.name for arm in arms]
+    plan, output, asked = study.plan, study.output, (study.protocol, study.judge, study.questions)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        total = probe.num_decodings(plan) * len(questions)
-        bars = {name: progress.add_task(f"answers of {name}", total=total) for name in names}
+        total = probe.num_decodings(plan) * len(study.questions)
+        bars = {name: progress.add_task(f"answers of {name}", total=total) for name in study.names}
         probe.answer_probe(
-            arms,
-            questions,
+            study.arms,
+            study.questions,
             plan,
             output,
             on_answers=lambda arm, count: progress.advance(bars[arm], count),
         )
-        num_calls = probe.num_calls(protocol, judge, questions, names, plan, output)
+        num_calls = probe.num_calls(*asked, study.names, plan, output)
         bar = progress.add_task("judgments", total=num_calls)
         return probe.judge_probe(
-            protocol,
-            judge,
-            questions,
-            names,
+            *asked,
+            study.names,
             plan,
             output,
-            budget=budget,
+            budget=study.budget,
             on_judged=lambda count, usd: progress.advance(bar, count),
         )
+
+
+def _result(study: _Study, games: "list[Game]") -> dict[str, Any]:
+    """The dose-response as plain values, with the settings behind it."""
+    from slackdlm.studies.probe import read_doses
+    from slackdlm.studies.probe_result import probe_result
+
+    doses = read_doses(study.names, study.plan, study.output)
+    result = asdict(
+        probe_result(
+            games, doses, study.plan, study.names, benchmark=study.benchmark, judge=study.judge.name
+        )
+    )
+    for row in result["rows"]:
+        row["dose"] = row["dose"]._asdict()
+    settings = {
+        "sampler": asdict(study.plan.sampler),
+        "arms": {arm.name: arm.model for arm in study.arms},
+        "judge": study.judge.settings,
+        "decoding seeds": study.plan.num_seeds,
+    }
+    return {**result, "settings": settings}
 
 
 def _check_missing(games: "list[Game]", *, max_missing: float) -> None:

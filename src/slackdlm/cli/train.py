@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.inputs import check_model, refuse_beside
 from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, counted
-from slackdlm.terminal import printable
+from slackdlm.terminal import printable, table
 
 if TYPE_CHECKING:
     from slackdlm.training.config import Recipe
@@ -75,22 +74,18 @@ def _train(arguments: argparse.Namespace) -> None:
     result = train(recipe, output=output, resume=arguments.resume, progress=not arguments.quiet)
     if not this_process().is_main_process:
         return
-    console = Console()
-    table = Table(
-        title=f"{recipe.name}: {counted(result.steps, 'step')}",
-        title_justify="left",
-        show_header=False,
-    )
     last = "" if result.steps <= NUM_FINAL_STEPS else f", last {NUM_FINAL_STEPS} steps"
-    for name, value in (
+    figures = (
         (f"mean training loss{last} (nats per position)", result.train_loss),
         ("evaluation CE bound (nats per token)", result.eval_ce),
         ("evaluation of the objective (nats per token)", result.eval_objective),
         ("seconds", result.seconds),
         ("canvas positions per second", result.tokens_per_second),
-    ):
-        table.add_row(name, "–" if value is None else f"{value:.4g}")
-    console.print(table)
+    )
+    rows = [[name, "–" if value is None else f"{value:.4g}"] for name, value in figures]
+    title, console = f"{recipe.name}: {counted(result.steps, 'step')}", Console()
+    headings = ("measured", "value")
+    console.print(table(title, headings, rows, words=headings[:1], width=console.width))
     console.print(Text(f"model: {result.output / 'model'}"))
 
 
@@ -162,11 +157,8 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
         f" {counted(processes, 'process')} x {counted(plan.micro_batch_size, 'sample')} x"
         f" {counted(plan.num_positions, 'position')}"
     )
-    table = Table()
-    table.add_column("per process")
-    table.add_column("GB", justify="right")
     out = ("largest layer out of 4 bits, for a moment", plan.dequantised)
-    for name, value in (
+    parts = (
         ("weights", plan.weights),
         ("gradients", plan.gradients),
         ("optimizer", plan.optimizer),
@@ -175,11 +167,10 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
         ("loss buffers", plan.loss_buffers),
         *([out] if plan.dequantised else []),
         ("peak: not all of these at the same time", plan.peak),
-    ):
-        table.add_row(name, f"{value / 1e9:.3f}")
-    console = Console()
-    console.print(Text(title))
-    console.print(table)
+    )
+    rows = [[name, f"{value / 1e9:.3f}"] for name, value in parts]
+    console, headings = Console(), ("per process", "GB")
+    console.print(table(title, headings, rows, words=headings[:1], width=console.width))
     console.print(Text(_assumed(recipe)))
     if arguments.memory is None:
         return
