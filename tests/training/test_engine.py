@@ -19,7 +19,11 @@ from slackdlm.training.processes import this_process
 from slackdlm.training.run import train, train_samples
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-ZERO3 = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+ZERO3 = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+    "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+}
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
@@ -93,6 +97,21 @@ def test_the_recipes_for_accelerate_train_in_either_precision(
             ZERO3 | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"},
             {},
             "deepspeed_config_file is set, whose optimizer",
+        ),
+        (
+            ZERO3 | {"ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "false"},
+            {},
+            "without zero3_save_16bit_model no process could save .*; set it to true",
+        ),
+        (
+            ZERO3 | {"ACCELERATE_GRADIENT_CLIPPING": "0.5"},
+            {},
+            "gradient_clipping is 0.5; remove it, and training.max_grad_norm of the recipe decides",
+        ),
+        (
+            ZERO3 | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
+            {},
+            "gradient_accumulation_steps is 4; remove it, and training.micro_batch_size",
         ),
         (
             {"ACCELERATE_MIXED_PRECISION": "bf16"},

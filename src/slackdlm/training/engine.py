@@ -15,6 +15,11 @@ Engine = Literal["FSDP", "DEEPSPEED"]
 
 _DDP = "launch with recipes/accelerate/ddp.yaml, which keeps the whole model on each GPU"
 
+_OF_THE_RECIPE = {
+    "gradient_clipping": "training.max_grad_norm",
+    "gradient_accumulation_steps": "training.micro_batch_size",
+}
+
 
 def engine() -> Engine | None:
     """What ``accelerate launch`` was told to divide the weights with; None: nothing."""
@@ -93,6 +98,17 @@ def _check_deepspeed(precision: str) -> None:
         raise ConfigError(
             "accelerate: with mixed_precision bf16 DeepSpeed trains weights of bfloat16, which lose small"
             " updates; set mixed_precision to 'no', and training.bf16 of the recipe decides"
+        )
+    for setting, key in _OF_THE_RECIPE.items():
+        value = os.environ.get(f"ACCELERATE_{setting.upper()}", "auto")
+        if value != "auto":
+            raise ConfigError(
+                f"accelerate: {setting} is {value}; remove it, and {key} of the recipe decides"
+            )
+    if not _is_set("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"):
+        raise ConfigError(
+            "accelerate: without zero3_save_16bit_model no process could save the weights at the end;"
+            " set it to true"
         )
 
 
