@@ -41,6 +41,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_source_tree_that_is_not_installed_runs_and_has_no_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from importlib.metadata import PackageNotFoundError
+
+    import slackdlm.cli
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(slackdlm.cli, "version", missing)
+    with pytest.raises(SystemExit) as stopped:
+        run("--version")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: slackdlm is on the path but not installed")
+    with pytest.raises(SystemExit) as stopped:
+        run("train", "--help")
+    assert stopped.value.code == 0
+
+
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     from importlib.metadata import version
 

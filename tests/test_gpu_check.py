@@ -33,16 +33,20 @@ def test_the_gpu_check_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
 
 def test_parts_run_alone_and_the_failed_ones_are_named(tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "$5" "$4"\n[ "$5" != loss ]\n', encoding="utf-8")
+    python.write_text('#!/bin/sh\necho "$*"\n[ "$3" != loss ]\n', encoding="utf-8")
     python.chmod(0o755)
     script = str(ROOT / "benchmarks" / "gpu_check.sh")
     done = subprocess.run(
-        ["sh", script, "out", "lattice", "loss", "training"],
+        ["sh", script, "out", "lattice", "loss", "recipes"],
         env={**os.environ, "PYTHON": str(python)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert done.stdout.split() == ["lattice", "--part", "loss", "--part", "training", "--part"]
+    assert done.stdout.splitlines() == [
+        "benchmarks/gpu_check.py --part lattice --output out",
+        "benchmarks/gpu_check.py --part loss --output out",
+        "benchmarks/gpu_recipes.py --output out",
+    ]
     assert done.stderr == "failed or too slow: loss\n"

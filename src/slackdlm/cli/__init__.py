@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from rich.console import Console
 from rich.text import Text
@@ -73,13 +73,25 @@ class _Warnings(logging.Handler):
         Console(stderr=True).print(text, soft_wrap=True)
 
 
+class _Version(argparse.Action):
+    """Looked up when asked for: a source tree on the path has none, and its commands run all the same."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print and exit."""
+        try:
+            print(f"slackdlm {version('slackdlm')}")  # noqa: T201
+        except PackageNotFoundError:
+            parser.exit(2, "error: slackdlm is on the path but not installed; pip install -e .\n")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="slackdlm",
         description="Fine-tune, decode, probe and evaluate masked diffusion language models "
         "with alignment-flexible supervision.",
     )
-    parser.add_argument("--version", action="version", version=f"slackdlm {version('slackdlm')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_demo(commands)
     add_train(commands)
