@@ -58,6 +58,14 @@ def test_one_order_alone_is_enough_where_no_question_has_two():
     np.testing.assert_array_equal(found.scores, [1.0, 0.0])
 
 
+def test_every_turn_in_every_order_is_a_game():
+    verdicts = [(0, 1, "A>B"), (1, 1, "A>B"), (0, 2, "A>B"), (1, 2, "B>A")]
+    games = [game("q", order, verdict, turn=turn) for order, turn, verdict in verdicts]
+    assert game_scores(games).scores == pytest.approx([0.75])
+    lacking = [replace(one, question_id="r") for one in games[:3]]
+    np.testing.assert_array_equal(game_scores([*games, *lacking]).scores, [0.75, NAN])
+
+
 def test_what_may_not_be_merged_is_refused():
     (one, two) = pairs(("A>B", "A>B"))
     with pytest.raises(DataError, match="never merged"):
@@ -115,6 +123,8 @@ def test_a_ratio_of_equal_weights_is_the_mean():
     assert ratio_interval(array(NAN), array(1), rng=rng()).value is None
     assert ratio_interval(array(1, 0), array(2, 0), rng=rng()).low is None
     assert ratio_interval(array(1, 2), array(2, 4), rng=rng()).low == 0.5
+    weightless = ratio_interval(array(1, 2, 0), array(2, 4, 0), rng=rng())
+    assert (weightless.value, weightless.num_scored, weightless.num_total) == (0.5, 2, 3)
 
 
 # Clustered errors
@@ -161,6 +171,19 @@ def test_an_interval_over_runs_stays_within_the_range_of_the_score():
     assert wide.high > 1
     assert wide.low < 0.5
     assert (cut.low, cut.high) == (max(wide.low, 0), 1.0)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])
+def test_runs_that_agree_are_not_certain_where_the_range_is_known(level):
+    table = np.full((3, 8), level)
+    found = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1))
+    assert found.new_runs == found.these_runs
+    assert found.new_runs.low == pytest.approx(level * 0.05 ** (1 / 8))
+
+
+def test_one_question_says_nothing_about_new_runs():
+    found = over_training_runs(array(0.25, 0.75)[:, None], rng=rng(), num_resamples=200)
+    assert (found.new_runs.value, found.new_runs.low, found.new_runs.high) == (0.5, None, None)
 
 
 def test_a_bootstrap_of_points_stays_within_zero_and_one():

@@ -139,6 +139,34 @@ def test_a_covariate_that_never_varies_changes_nothing():
     assert one.coefficients["bold"] == 0.0
 
 
+def test_markup_counts_per_token_and_one_so_that_empty_answers_have_a_density():
+    told = {"header_count": {"h1": 2}, "list_count": {}, "bold_count": {"**": 1}}
+    empty = {"header_count": {"h1": 1}, "list_count": {}, "bold_count": {}}
+    style = {("q0", "m"): told | {"token_len": 3}, ("q0", "base"): empty | {"token_len": 0}}
+    headers, bold = (2 / 4, 1 / 1), (1 / 4, 0.0)
+    assert style_differences(style, pairs(("A>B", "A>B"))[0]) == pytest.approx(
+        [1.0, *((x - y) / (x + y + 1) for x, y in (headers, (0.0, 0.0), bold))]
+    )
+
+
+def test_a_question_without_both_games_is_left_out():
+    games, style = study(num=60)
+    style["q60", "m"], style["q60", "base"] = style["q0", "m"], style["q0", "base"]
+    half = pairs(*[("A>B", "A>B")] * 60, ("A>>B", None))[-2:]
+    alone, beside = (
+        style_control({"m": [*games["m"], *more]}, style).win_rates["m"] for more in ([], half)
+    )
+    assert (beside.value, beside.low, beside.high) == (alone.value, alone.low, alone.high)
+    assert (beside.num_scored, beside.num_total) == (60, 61)
+
+
+def test_one_question_has_a_value_and_no_interval():
+    _, style = study(num=1)
+    found = style_control({"m": pairs(("A>>B", "A>B"))}, style, covariates=[]).win_rates["m"]
+    assert found.value == pytest.approx(0.75)
+    assert (found.low, found.high) == (None, None)
+
+
 def test_bad_requests_are_one_error():
     games, style = study(num=5)
     with pytest.raises(ConfigError, match="no covariate 'words'; use some of length"):

@@ -43,7 +43,7 @@ def over_training_runs(
     ``value ± t sqrt(v_runs + v_questions)``, the squared standard errors of the per-run and of the
     per-question means, with Welch-Satterthwaite degrees of freedom and no ends below two runs or
     two questions. Noise of single cells is counted in both parts, so it errs wide. With ``bounds``,
-    the range a score can have, its ends are cut to it.
+    the range a score can have, its ends are cut to it; cells that all agree get what `mean_interval` gives them.
 
     The two-way percentile bootstrap was measured against it and rejected: where the spread of runs
     dominates, its 95 % interval covers 77 % with 3 runs and 88 % with 5 (this one 93 %).
@@ -53,7 +53,9 @@ def over_training_runs(
     """
     questions = average_over_seeds(scores)
     runs = average_over_seeds(scores.T)
-    these = mean_interval(questions, rng=rng, num_resamples=num_resamples, confidence=confidence)
+    these = mean_interval(
+        questions, rng=rng, num_resamples=num_resamples, confidence=confidence, bounds=bounds
+    )
     low = high = None
     num_runs = int((~np.isnan(runs)).sum())
     if these.value is not None and num_runs >= 2 and these.num_scored >= 2:
@@ -63,14 +65,15 @@ def over_training_runs(
                 np.nanvar(questions, ddof=1) / these.num_scored,
             ]
         )
-        low = high = these.value
-        if parts.sum() > 0:
+        low, high = these.low, these.high
+        if np.sqrt(parts.sum()) > 1e-12 * abs(these.value):  # else rounding alone
             freedom = np.array([num_runs - 1, these.num_scored - 1])
             degrees = parts.sum() ** 2 / (parts**2 / freedom).sum()
             half = float(stats.t.ppf((1 + confidence) / 2, degrees) * np.sqrt(parts.sum()))
-            low, high = these.value - half, these.value + half
-        if bounds is not None:
-            low, high = max(low, bounds[0]), min(high, bounds[1])
+            ends = (these.value - half, these.value + half)
+            low, high = (
+                ends if bounds is None else (max(ends[0], bounds[0]), min(ends[1], bounds[1]))
+            )
     return TrainingRuns(
         per_run=tuple(None if np.isnan(mean) else float(mean) for mean in runs),
         these_runs=these,

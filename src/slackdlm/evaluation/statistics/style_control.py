@@ -102,8 +102,10 @@ def style_control(
         ends: tuple[float | None, float | None, float | None] = (None, None, None)
         if fitted is not None:
             at, error = fitted.coefficients[place], fitted.errors[place]
-            value, low, high = (float(expit(at + step * error)) for step in (0, -half, half))
-            ends = (value, low, high) if np.isfinite(error) else (value, None, None)
+            ends = (float(expit(at)), None, None)
+            if np.isfinite(error):
+                low, high = (float(expit(at + step * error)) for step in (-half, half))
+                ends = (ends[0], low, high)
         estimates[system] = Estimate(*ends, *totals[system])
     effects: dict[str, float] = dict.fromkeys(covariates, 0.0) if fitted is not None else {}
     if fitted is not None:
