@@ -289,7 +289,12 @@ def test_a_log_that_lost_steps_is_named(
     run(new_loaded(), samples, tmp_path / "run", training=training)
     undo(tmp_path / "run", step=2)
     log = tmp_path / "run" / "log.jsonl"
-    log.write_text("".join(log.read_text().splitlines(keepends=True)[1:]))
+    whole = log.read_text()
+    with caplog.at_level(logging.WARNING):
+        run(new_loaded(), samples, tmp_path / "run", training=training, resume=True)
+    assert not caplog.messages
+    undo(tmp_path / "run", step=2)
+    log.write_text("".join(whole.splitlines(keepends=True)[1:]))
     with caplog.at_level(logging.WARNING):
         run(new_loaded(), samples, tmp_path / "run", training=training, resume=True)
     assert (
@@ -506,6 +511,16 @@ def test_bfloat16_weights_carry_a_float32_adapter(lora_recipe: Path, tmp_path: P
     whole = train(steps(lora_recipe, 12, options[-1]), output=tmp_path / "whole", progress=False)
     assert result.train_loss == pytest.approx(whole.train_loss, abs=0.05)
     assert result.train_loss != whole.train_loss
+
+
+def test_activations_are_recomputed_if_asked_for(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    for asked in (False, True):
+        loaded = new_loaded()
+        training = short(steps=1, gradient_checkpointing=asked)
+        run(loaded, samples, tmp_path / str(asked), training=training)
+        assert loaded.model.is_gradient_checkpointing == asked
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])

@@ -74,6 +74,7 @@ def train_tokenizer(
         The special tokens and the chat format are LLaDA's (Nie et al., 2025); ``<slack>`` is from
         arXiv 2601.22947.
     """
+    texts = filter(_is_unicode, texts)
     if kind == "byte_bpe":
         backend = _train_byte_bpe(texts, vocab_size=vocab_size - len(SPECIAL_TOKENS))
     elif kind == "word":
@@ -135,6 +136,15 @@ def _train_word(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
     backend = Tokenizer(models.WordLevel(vocab=vocab, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return backend
+
+
+def _is_unicode(text: str) -> bool:
+    """No half of a surrogate pair, which JSON can spell and nothing can encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -88,8 +88,8 @@ class ModelConfig:
     own weights are float32 either way); trained itself, it loses small updates to rounding."""
 
     quantization: Literal["4bit"] | None = None
-    """``4bit``: the weights of ``path`` as NF4 under an adapter (QLoRA); needs bitsandbytes and a
-    GPU, and has not been measured on one."""
+    """``4bit``: the weights of ``path`` as NF4 under an adapter (QLoRA); needs bitsandbytes. Tried
+    on a CPU, not on a GPU."""
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.from_scratch is None):
