@@ -135,7 +135,7 @@ def _print_answers(
     sampler = Sampler(loaded, replace(config, batch_size=1, trace=is_traced), disturbance)
     replays: list[dict[str, Any]] = []
     traces: list[dict[str, Any]] = []
-    for row, question in enumerate(track(questions, console=errors, transient=True)):
+    for row, question in enumerate(track(questions, "decoding", console=errors, transient=True)):
         prompt = [dict(message) for message in question.messages]
         (generation,) = sampler.generate([prompt], row_ids=[row])
         console.print(printable(generation.text), soft_wrap=True)

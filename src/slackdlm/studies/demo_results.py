@@ -214,7 +214,8 @@ def source_row(tasks: Sequence[Task], *, rng: np.random.Generator) -> dict[str, 
     metrics: dict[str, Any] = {}
     for metric in verdicts[0]:
         column = [np.nan if verdict[metric] is None else verdict[metric] for verdict in verdicts]
-        estimate = mean_interval(np.array(column, dtype=np.float64), rng=rng)
+        bounds = BOUNDS.get(metric, (0.0, math.inf))
+        estimate = mean_interval(np.array(column, dtype=np.float64), rng=rng, bounds=bounds)
         metrics[metric] = {
             "value": estimate.value,
             "low": estimate.low,

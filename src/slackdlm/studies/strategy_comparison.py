@@ -93,6 +93,6 @@ def compare(
         yield Outcome(
             setting,
             float(np.mean([a.num_forwards for a in answers])),
-            mean_interval(np.array(scores), rng=rng),
+            mean_interval(np.array(scores), rng=rng, bounds=(0.0, 1.0)),
             float(np.mean([len(a.text.split()) for a in answers])),
         )

@@ -354,6 +354,23 @@ def test_one_training_run_says_nothing_about_new_ones():
     assert found.new_runs == Estimate(0.5, None, None, 2, 2)
 
 
+@pytest.mark.parametrize("num_runs", [1, 3])
+def test_training_runs_whose_questions_all_agree_have_an_exact_interval(num_runs: int):
+    table = np.full((num_runs, 16), 0.5)
+    found = over_training_runs(table, rng=rng(), bounds=(0.0, 1.0))
+    expected = mean_interval(table[0], rng=rng(), bounds=(0.0, 1.0))
+    assert found.these_runs == expected
+    assert 0.4 < expected.low < 0.5 < expected.high < 0.6
+    ends = (None, None) if num_runs == 1 else (expected.low, expected.high)
+    assert (found.new_runs.low, found.new_runs.high) == ends
+
+
+def test_scores_that_agree_on_a_scale_open_above_have_width_below_alone():
+    found = mean_interval(np.full(16, 2.0), rng=rng(), bounds=(0.0, np.inf))
+    assert found.low is not None
+    assert found.low < 2.0 == found.high
+
+
 def test_training_runs_that_agree_exactly_give_zero_width():
     found = over_training_runs(np.ones((3, 4)), rng=rng(), num_resamples=FEW)
     assert found.new_runs == Estimate(1.0, 1.0, 1.0, 4, 4)

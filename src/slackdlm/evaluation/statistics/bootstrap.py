@@ -144,12 +144,14 @@ def _all_alike(
 
     If a share ``q`` of the population scored otherwise, so many would agree with probability
     ``(1 - q)^n``. The largest ``q`` for which that is not below ``1 - confidence`` may lie at either
-    bound: about 3 in ``n`` at 95 %.
+    bound: about 3 in ``n`` at 95 %. To the side of an infinite bound nothing can be said: no width.
     """
-    if bounds is None:
-        return value, value
+    low, high = (-np.inf, np.inf) if bounds is None else bounds
     other = 1 - (1 - confidence) ** (1 / num_questions)
-    return value - other * (value - bounds[0]), value + other * (bounds[1] - value)
+    return (
+        value if np.isinf(low) else value - other * (value - low),
+        value if np.isinf(high) else value + other * (high - value),
+    )
 
 
 def standard_error(scores: Float[np.ndarray, " Q"]) -> float | None:
