@@ -247,7 +247,7 @@ def test_one_cell_at_a_time_ce_writes_sentences_alone(
         table = ideal.canvases(language, slack_ratio=slack_ratio, canvas_length=LENGTH)
         model = ideal.loaded_model(ideal.Ideal(table, ideal.marginals), canvas_length=LENGTH)
         way = ideal.Way("plain", 1.0, LENGTH, 1)
-        assert set(ideal.decode(model, way, canvas_length=LENGTH)) == set(language)
+        assert set(ideal.decode(model, way, canvas_length=LENGTH)) <= set(language)
 
 
 def test_total_variation_by_hand(ideal: Any) -> None:
