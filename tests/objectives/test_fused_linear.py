@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slackdlm import fused_linear_slack_ctc_loss, masked_ce_loss, slack_ctc_loss
 from slackdlm.errors import ConfigError
-from slackdlm.objectives import vocabulary_pass
+from slackdlm.objectives import fused_linear, vocabulary_pass
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 HIDDEN_SIZE = 3
@@ -264,3 +264,20 @@ def test_a_slack_row_is_trained_under_a_frozen_output_layer():
 def test_a_slack_row_of_another_shape_is_refused(row: Tensor, message: str):
     with pytest.raises(ConfigError, match=message):
         fused_linear_slack_ctc_loss(**batch_of_two(slack_row=row))
+
+
+@pytest.mark.parametrize("tile", [1, 3, 1000])
+def test_the_tiles_of_the_band_do_not_show(tile: int, monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 11, HIDDEN_SIZE, generator=generator, dtype=torch.float64)
+    head = torch.randn(VOCAB_SIZE, HIDDEN_SIZE, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 3, (2, 7), generator=generator)
+    monkeypatch.setattr(fused_linear, "_TILE", tile)
+    band = fused_linear.band_logits(hidden, head, targets, num_slack=4)
+    logits = hidden @ head.T
+    for i in range(11):
+        for k in range(5):
+            is_token = 0 <= i - k < 7
+            for b in range(2):
+                expected = logits[b, i, targets[b, i - k]] if is_token else torch.tensor(0.0)
+                torch.testing.assert_close(band[b, i, k], expected, check_dtype=False)

@@ -11,6 +11,7 @@ from slackdlm.objectives import checks
 from slackdlm.objectives.vocabulary_pass import Supervision, VocabularyLoss, default_chunk_size
 
 _TILE = 256  # positions whose band logits are computed in one product
+_TILE_GPU = 1024  # there a tile costs its twenty launches, not its arithmetic
 
 
 def fused_linear_slack_ctc_loss(
@@ -226,8 +227,9 @@ def band_logits(
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     band = torch.zeros(num_samples, num_positions, num_slack + 1, dtype=dtype, device=hidden.device)
     slack_used = torch.arange(num_slack + 1, device=hidden.device)
-    for start in range(0, num_positions, _TILE):
-        stop = min(start + _TILE, num_positions)
+    tile = _TILE if hidden.device.type == "cpu" else _TILE_GPU
+    for start in range(0, num_positions, tile):
+        stop = min(start + tile, num_positions)
         low, high = max(0, start - num_slack), min(num_tokens, stop)
         if low >= high:
             break  # every later tile lies behind the last token it could emit
