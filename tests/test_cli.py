@@ -456,6 +456,15 @@ def test_power_of_a_pilot_without_spread_is_said_to_be_unknown(
     assert "no spread: fewer than two questions, or all alike" in capsys.readouterr().out
 
 
+def test_report_of_another_command_s_results_says_whose_they_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "comparison.json").write_text('{"lines": [], "judges": []}')
+    assert run("report", tmp_path / "comparison.json") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "holds no results of slackdlm demo; compare and probe write their own pages" in error
+
+
 def test_compare_of_judgments_without_any_score_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,6 +144,47 @@ def test_a_difference_counts_questions_that_either_system_has():
     assert gap.bounds.num_missing == 2
 
 
+def test_only_arena_hard_has_a_leaderboard_per_category():
+    other = {"benchmark": "wildbench-pairs", "judge": "j"}
+    ours = [
+        *games("m", [1.0] * 3, category="x", judge=other),
+        *games("m", [0.0] * 4, category="y", judge=other)[6:],
+    ]
+    (line,) = compare(ours, settings=FEW).lines
+    assert (line.benchmark, line.estimate.num_total) == ("wildbench-pairs", 4)
+
+
+def test_the_spread_is_that_of_what_was_scored():
+    scored = [1.0] * 6 + [0.0] * 2
+    line = compare(games("m", [*scored, None, None]), settings=FEW).lines[0]
+    assert line.spread == pytest.approx(100 * np.std(scored, ddof=1))
+    alike = compare(games("m", [1.0] * 4), settings=FEW).lines[0]
+    assert (alike.spread, alike.detectable) == (None, None)
+    assert alike.verdict == "no difference shown: 4 questions that are all alike say nothing"
+
+
+def test_verdicts_at_the_edge():
+    clear = compare(games("m", [1.0] * 5), settings=replace(FEW, alpha=0.0625)).lines[0]
+    assert (clear.p_adjusted, clear.verdict) == (0.0625, "better")
+    half = compare(games("m", [1.0] * 14 + [None] * 14), settings=FEW).lines[0]
+    assert half.bounds.low == 50.0
+    assert half.verdict == "better, unless the 14 missing questions say otherwise"
+    worse = compare(games("m", [0.0] * 14 + [None] * 14), settings=FEW).lines[0]
+    assert worse.verdict == "worse, unless the 14 missing questions say otherwise"
+    share = replace(FEW, max_missing=0.25)
+    assert compare(games("m", [1.0] * 3 + [None]), settings=share).warnings == ()
+
+
+def test_grades_of_an_unknown_scale_are_bounded_by_what_was_seen():
+    line = compare(grades("m", [3.0, 5.0, None], benchmark="x"), settings=FEW).lines[0]
+    assert (line.bounds.low, line.bounds.high) == pytest.approx((11 / 3, 13 / 3))
+
+
+def test_systems_with_different_rivals_have_no_difference():
+    judged = [*games("m", [1.0] * 4), *games("n", [0.0] * 4, rival="other")]
+    assert [line.kind for line in compare(judged, settings=FEW).lines] == ["win rate"] * 2
+
+
 def test_a_small_study_says_what_it_could_not_see():
     found = compare(games("m", [1.0, 0.0] * 10), settings=FEW)
     assert found.lines[0].verdict.startswith("no difference shown; one below 3")

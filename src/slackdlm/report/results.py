@@ -55,9 +55,13 @@ def checked(results: Results) -> Results:
 
 def load_results(file: Path) -> Results:
     """What a ``results.json`` holds, `checked`; every error names the file."""
-    results = read_json(file, what="a results.json")
+    results = as_object(read_json(file, what="a results.json"), where=f"{file}: a results.json")
+    if not results.keys() & {"title", "quality"}:
+        raise DataError(
+            f"{file}: holds no results of slackdlm demo; compare and probe write their own pages, beside this file"
+        )
     try:
-        return checked(as_object(results, where="a results.json"))
+        return checked(results)
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
 

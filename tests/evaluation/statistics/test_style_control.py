@@ -167,6 +167,12 @@ def test_one_question_has_a_value_and_no_interval():
     assert (found.low, found.high) == (None, None)
 
 
+def test_games_that_all_agree_have_no_interval_of_no_width():
+    _, style = study(num=9)
+    found = style_control({"m": pairs(*[("A=B", "A=B")] * 9)}, style).win_rates["m"]
+    assert (found.value, found.low, found.high) == (0.5, None, None)
+
+
 def test_bad_requests_are_one_error():
     games, style = study(num=5)
     with pytest.raises(ConfigError, match="no covariate 'words'; use some of length"):

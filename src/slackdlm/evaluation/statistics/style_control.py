@@ -103,7 +103,7 @@ def style_control(
         if fitted is not None:
             at, error = fitted.coefficients[place], fitted.errors[place]
             ends = (float(expit(at)), None, None)
-            if np.isfinite(error):
+            if error > 1e-9:  # neither NaN, of one question, nor 0, of games that all agree
                 low, high = (float(expit(at + step * error)) for step in (-half, half))
                 ends = (ends[0], low, high)
         estimates[system] = Estimate(*ends, *totals[system])
@@ -143,7 +143,7 @@ class Fitted:
     coefficients: Float[np.ndarray, " P"]
     """Maximum-likelihood estimates."""
     errors: Float[np.ndarray, " P"]
-    """Cluster-robust standard errors; NaN with fewer clusters than two."""
+    """Cluster-robust standard errors; NaN with fewer clusters than two, 0 where nothing varies."""
 
 
 def fit_logistic(
