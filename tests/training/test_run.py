@@ -545,6 +545,25 @@ def test_bfloat16_products_change_little(recipe_file: Path, tmp_path: Path) -> N
     assert 0 < float((exact - rounded).abs().max()) < 0.05
 
 
+def test_an_adapter_on_4_bits_is_trained_saved_and_trained_on(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    shape = ["d_model=64", "mlp_hidden_size=64"]  # bitsandbytes packs 32 rows at a time on a CPU
+    base = steps(recipe_file, 2, *(f"model.from_scratch.{size}" for size in shape))
+    path = train(base, output=tmp_path / "base", progress=False).output / "model"
+    block = f"{{path: {path}, lora: {{rank: 2, alpha: 8}}, quantization: 4bit}}"
+    recipe = steps(recipe_file, 12, f"model={block}")
+    first = train(recipe, output=tmp_path / "first", progress=False)
+    names = [file.name for file in (first.output / "model").glob("*.safetensors")]
+    assert names == ["adapter_model.safetensors"]
+    model = replace(recipe.model, lora=None, adapter=str(first.output / "model"))
+    again = train(replace(recipe, model=model), output=tmp_path / "again", progress=False)
+    begun, gone_on = (journal(result.output)[0]["loss"] for result in (first, again))
+    assert gone_on < begun
+    assert again.train_loss < first.train_loss
+
+
 def test_a_logger_gets_the_curves(recipe_file: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     recipe = steps(recipe_file, 4, "training.report_to=tensorboard", "training.eval_every=2")

@@ -266,12 +266,37 @@ def test_a_loss_that_explodes_stops_the_run_and_names_a_checkpoint_from_before(
 
 def test_growth_is_judged_by_medians_of_twenty_steps() -> None:
     calm = [1.0, 900.0] + [1.0] * 18
-    assert LossCurve([*calm, *[1.9] * 20]).explosion(2.0) is None
-    assert LossCurve([*calm, *[2.1] * 20]).explosion(0) is None
-    assert LossCurve([*calm, *[2.1] * 19]).explosion(2.0) is None
-    message = LossCurve([*calm, *[2.1] * 20]).explosion(2.0)
-    assert message is not None
-    assert message.startswith("the loss has grown from 1 (median of the first 20 steps) to 2.1")
+    assert LossCurve([*calm, *[1.9] * 20]).explosion(2.0, guessing=9.0) is None
+    assert LossCurve([*calm, *[2.1] * 20]).explosion(0, guessing=9.0) is None
+    assert LossCurve([*calm, *[2.1] * 19]).explosion(2.0, guessing=9.0) is None
+    message = LossCurve([*calm, *[2.1] * 20]).explosion(2.0, guessing=9.0)
+    assert message == (
+        "the loss has grown from 1 (of the first 20) to 2.1 (median of the last 20 steps), more than"
+        " training.max_loss_growth = 2 times"
+    )
+
+
+def test_a_run_that_begins_worse_than_guessing_is_measured_by_that() -> None:
+    wild = [50.0] * 20
+    assert LossCurve([*wild, *[11.9] * 20]).explosion(2.0, guessing=6.0) is None
+    message = LossCurve([*wild, *[44.0] * 20]).explosion(2.0, guessing=6.0)
+    assert message == (
+        "the loss is 44 (median of the last 20 steps), more than training.max_loss_growth = 2 times the 6"
+        " of guessing among all tokens"
+    )
+
+
+def test_a_run_that_explodes_at_once_is_stopped_and_no_spoilt_checkpoint_recommended(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    training = short(steps=60, learning_rate=2.0, max_grad_norm=0, save_every=15)
+    training = replace(training, schedule="constant", keep_checkpoints=1)
+    with pytest.raises(
+        SlackDLMError,
+        match=r"stopped at step 4\d: the loss is .* of guessing among all tokens; the samples of .* the last "
+        r"good checkpoint is not kept, those there are of the last 20 steps \(training\.keep_ch",
+    ):
+        run(loaded, samples, tmp_path / "run", training=training)
 
 
 def test_the_average_of_the_loss_is_exponential_and_survives_resuming() -> None:

@@ -109,7 +109,8 @@ class TrainingConfig:
     """A logger beside ``log.jsonl``."""
     max_loss_growth: float = 2.0
     """A run stops as diverged once the median loss of its last 20 steps is this many times that of
-    its first 20; 0: never. Ours. A loss or gradient that is not finite always stops it."""
+    its first 20, or that of guessing (``ln V``) if it is less; 0: never. Ours. A loss or gradient
+    that is not finite always stops it."""
     seed: int = 0
     """New weights, masks and slack; 0 to 2**32 - 1."""
     data_seed: int = 0

@@ -26,21 +26,30 @@ class LossCurve:
         self.last = [*self.last, loss][-_WINDOW:]
         self.num_steps += 1
 
-    def explosion(self, max_growth: float) -> str | None:
-        """What has happened, if the median of the last 20 losses is ``max_growth`` times that of the first 20.
+    def explosion(self, max_growth: float, *, guessing: float) -> str | None:
+        """What has happened, if the median of the last 20 losses is ``max_growth`` times too high.
+
+        That is, times that of the first 20, or times that of guessing where the first 20 were no better: a run
+        may explode within its first steps.
 
         Single losses of masked diffusion vary too much to tell: a sample with few masks can weigh
         a thousand times as much as another.
+
+        Args:
+            max_growth: 0 or less: never.
+            guessing: Loss of a model to which all tokens are alike, in nats per canvas position.
         """
         if max_growth <= 0 or self.num_steps < 2 * _WINDOW:
             return None
         start, now = median(self.first), median(self.last)
-        if now <= max_growth * start:
+        if now <= max_growth * min(start, guessing):
             return None
-        return (
-            f"the loss has grown from {start:.4g} (median of the first {_WINDOW} steps) to {now:.4g}"
-            f" (of the last {_WINDOW}), more than training.max_loss_growth = {max_growth:g} times"
-        )
+        last = f"(median of the last {_WINDOW} steps), more than training.max_loss_growth = {max_growth:g} times"
+        if start <= guessing:
+            return (
+                f"the loss has grown from {start:.4g} (of the first {_WINDOW}) to {now:.4g} {last}"
+            )
+        return f"the loss is {now:.4g} {last} the {guessing:.4g} of guessing among all tokens"
 
     @property
     def window(self) -> int:

@@ -210,7 +210,10 @@ class SlackTrainer(Trainer):
 
     def _describe_step(self, logs: dict[str, float], *, step: int) -> None:
         self.curve.add(logs["loss"])
-        what = self.curve.explosion(self.config.max_loss_growth)
+        vocabulary: Any = self.network.config
+        what = self.curve.explosion(
+            self.config.max_loss_growth, guessing=math.log(vocabulary.vocab_size)
+        )
         if what is not None:
             self._stop(what, step=step, spoilt=self.curve.window)
         now = time.perf_counter()
@@ -253,12 +256,17 @@ class SlackTrainer(Trainer):
 
     def _stop(self, what: str, *, step: int, spoilt: int = 0) -> None:
         """Ends the run; checkpoints of the last ``spoilt`` steps are not recommended."""
-        last = checkpoints.latest_complete(self.checkpoint_root, up_to=step - spoilt)
+        root = self.checkpoint_root
+        last = str(checkpoints.latest_complete(root, up_to=step - spoilt) or "not there yet")
+        if last == "not there yet" and checkpoints.latest_complete(root) is not None:
+            last = (
+                f"not kept, those there are of the last {spoilt} steps (training.keep_checkpoints)"
+            )
         ids = self.train_stream.step_sample_ids(step - 1)
         names = [f"{i} ({self.train_stream.samples[i].source})" for i in ids[:_NUM_NAMED]]
         more = f" and {len(ids) - _NUM_NAMED} more" if len(ids) > _NUM_NAMED else ""
         raise SlackDLMError(
             f"training stopped at step {step}: {what}; the samples of this step are"
-            f" {', '.join(names)}{more}; the last good checkpoint is {last or 'not there yet'};"
+            f" {', '.join(names)}{more}; the last good checkpoint is {last};"
             " lower training.learning_rate or look at these samples"
         )
