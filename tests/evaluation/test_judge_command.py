@@ -12,6 +12,7 @@ from slackdlm.errors import DataError
 from slackdlm.evaluation.answers import read_answers, read_questions
 from slackdlm.evaluation.benchmarks import arena_hard_files, mt_bench_files
 from slackdlm.evaluation.benchmarks.items import Answer, Question
+from slackdlm.evaluation.endpoint import EndpointJudge
 from slackdlm.evaluation.judges import ExactJudge, strip_thoughts
 from slackdlm.evaluation.judging import judge_answers
 from slackdlm.evaluation.judgments import Game, Grade, read_games
@@ -93,6 +94,24 @@ def test_the_toy_judge_needs_no_model(files: list[object], tmp_path: Path) -> No
     again = [*files[:-1], tmp_path / "replayed.jsonl", "--judge", "replay", "--recorded"]
     assert run(*again, tmp_path / "judgments.jsonl") == 0
     assert [g.score for g in read_games(tmp_path / "replayed.jsonl")] == [1.0] * 6
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--max-calls", 0]])
+def test_connections_are_closed_however_a_run_ends(
+    files: list[object], flags: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[EndpointJudge] = []
+    close = EndpointJudge.close
+
+    def noted(judge: EndpointJudge) -> None:
+        closed.append(judge)
+        close(judge)
+
+    monkeypatch.setattr(EndpointJudge, "close", noted)
+    with serving() as server:
+        judge = ["--judge", "openai", "--judge-model", "served", "--base-url", server.url]
+        assert run(*files, *judge, *flags) == (2 if "--max-calls" in flags else 0)
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,28 @@ def test_a_limit_of_cost_needs_prices(tmp_path: Path) -> None:
         run(endpoint(server), tmp_path / "j.sqlite", budget=Budget(max_usd=1.0))
 
 
+def test_equal_answers_are_judged_in_both_orders() -> None:
+    same = [replace(answer, system="base") for answer in answers("ours")]
+    plan = plan_judgments(PAIRS, ExactJudge("x", _exact), QUESTIONS, answers("ours"), same)
+    assert len({item.key for item in plan}) == 6
+
+
+def test_failures_between_replies_do_not_end_a_run(tmp_path: Path) -> None:
+    class Moody(ExactJudge):
+        gives_up_after = 2
+        num_calls = 0
+
+        def reply(self, call: Call) -> Reply:
+            self.num_calls += 1
+            if self.num_calls % 2:
+                raise CallFailed("not now", again=False)
+            return super().reply(call)
+
+    judged = run(Moody("moody", _exact), tmp_path / "j.sqlite")
+    assert judged.stopped is None
+    assert (judged.tally.num_failed, judged.tally.num_scored) == (3, 3)
+
+
 def test_a_dry_run_counts_and_asks_nothing(tmp_path: Path) -> None:
     journal = tmp_path / "j.sqlite"
     with serving() as server:
@@ -275,6 +297,8 @@ def test_a_dry_run_counts_and_asks_nothing(tmp_path: Path) -> None:
         assert server.requests == []
         run(judge, journal, budget=Budget(max_calls=2))
         assert dry_run(judge, plan, journal=journal).num_done <= 2
+        run(judge, journal)
+        assert dry_run(judge, plan, journal=journal)[:4] == (6, 4, 2, 0)
     letters = sum(len(m["content"]) for m in plan[0].call.messages)  # pyright: ignore[reportOptionalMemberAccess]
     assert counted.prompt_tokens == pytest.approx(letters, rel=0.05)
     assert counted.worst_usd == pytest.approx((2 * counted.prompt_tokens + 4 * 10) / 1e6)

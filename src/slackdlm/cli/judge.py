@@ -1,6 +1,7 @@
 """``slackdlm judge``: judge answers."""
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,16 +100,17 @@ def _judge(arguments: argparse.Namespace) -> None:
     check_output_file("--export", files.export, *given, files.output)
     check_output_file("--journal", files.journal_file, *given, files.output, files.export)
     budget = Budget(arguments.max_calls, arguments.max_usd)
-    judge, console = judge_of(arguments), Console()
-    if arguments.dry_run:
-        counted = count_calls(files, judge)
-        console.print(
-            f"{counted.num_calls} calls of {counted.num_judgments} judgments ({counted.num_done} done, "
-            f"{counted.num_without_call} with nothing to ask), about {counted.prompt_tokens} prompt tokens, "
-            f"cost {counted.cost}"
-        )
-        return
-    judged = _judged(files, judge, budget)
+    console = Console()
+    with closing(judge_of(arguments)) as judge:
+        if arguments.dry_run:
+            counted = count_calls(files, judge)
+            console.print(
+                f"{counted.num_calls} calls of {counted.num_judgments} judgments ({counted.num_done} done, "
+                f"{counted.num_without_call} with nothing to ask), about {counted.prompt_tokens} prompt tokens, "
+                f"cost {counted.cost}"
+            )
+            return
+        judged = _judged(files, judge, budget)
     counts = judged.tally
     tokens = judged.prompt_tokens + judged.completion_tokens
     figures: dict[str, object] = {

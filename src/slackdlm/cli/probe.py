@@ -1,6 +1,7 @@
 """``slackdlm probe``: what a displaced token costs, from models and questions to a dose-response."""
 
 import argparse
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -102,7 +103,8 @@ def _probe(arguments: argparse.Namespace) -> None:
     from slackdlm.evaluation.judgments import read_games
     from slackdlm.report.probe import HEAD, cells, sentences, write_probe
 
-    runs = _answer_and_judge(study)
+    with closing(study.judge):
+        runs = _answer_and_judge(study)
     files = [study.output / "judgments" / f"{name}.jsonl" for name in study.names]
     games = [game for file in files for game in read_games(file)]
     result = _result(study, games)

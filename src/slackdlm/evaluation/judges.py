@@ -79,6 +79,10 @@ class Judge(Protocol):
         """The reply; raises `CallFailed` if there is none, ConfigError if there can never be one."""
         ...
 
+    def close(self) -> None:
+        """Close what it holds open; it is asked no more."""
+        ...
+
 
 def strip_thoughts(text: str) -> str:
     """A reply without its ``<think>`` part; empty if the judge was still thinking when it was cut off.
@@ -111,6 +115,9 @@ class ExactJudge:
         self.name = name
         self.settings: dict[str, Any] = {"kind": "exact"}
         self._function = function
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def worst_usd(self, call: Call) -> float | None:
         """Nothing."""
@@ -160,6 +167,9 @@ class ReplayJudge:
             "kind": "replay",
             "recorded_sha256": content_hash(self._replies),
         }
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def worst_usd(self, call: Call) -> float | None:
         """Nothing."""

@@ -79,6 +79,9 @@ class LocalJudge:
             "template_sha256": hashlib.sha256(self._template().encode()).hexdigest(),
         }
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def worst_usd(self, call: Call) -> float | None:
         """Nothing."""
         return 0.0
