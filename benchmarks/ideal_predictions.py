@@ -56,6 +56,11 @@ FLOOR = 1e-30
 """Stands for a probability of 0, which the sampler's matrix product could not carry as a logarithm."""
 ARMS = ("ce", "ce_slack", "slack_ctc", "slack_ctc_first")
 """The last is slack-CTC searched for from CE's marginals alone, to see what the choice of the optimum does."""
+ORDERS = {
+    "plain": {},
+    "slack last": {"delay_slack": True},
+    "slack and ends last": {"delay_slack": True, "delay_end": True},
+}
 Sentence = tuple[int, ...]
 
 
@@ -309,7 +314,7 @@ class Way(NamedTuple):
 
 def ways() -> Iterator[Way]:
     """Spacing is left out where it cannot matter: with all cells in one step, or one in each."""
-    for order, temperature, steps in product(("plain", "slack last"), (0.0, 1.0), STEPS):
+    for order, temperature, steps in product(ORDERS, (0.0, 1.0), STEPS):
         yield Way(order, temperature, steps, 1)
         if 1 < steps < CANVAS_LENGTH:
             yield Way(order, temperature, steps, SPACING)
@@ -322,8 +327,8 @@ def decode(model: LoadedModel, way: Way, *, canvas_length: int = CANVAS_LENGTH) 
         steps=way.steps,
         temperature=way.temperature,
         spacing=way.spacing,
-        delay_slack=way.order == "slack last",
         batch_size=NUM_SAMPLES,
+        **ORDERS[way.order],
     )
     prompts = [[model.pad_id]] * (NUM_SAMPLES if way.temperature > 0 else 1)
     return [tuple(answer.tokens) for answer in Sampler(model, config).generate_from_ids(prompts)]
@@ -462,7 +467,7 @@ def main(*, num_languages: int, first_seed: int, output: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--languages", type=int, default=64)
+    parser.add_argument("--languages", type=int, default=48)
     parser.add_argument("--first-seed", type=int, default=0, help="of the languages")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results" / "ideal_predictions.csv"
