@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,12 @@ def test_a_word_outside_the_vocabulary_is_an_error_naming_it(text: str) -> None:
 def test_text_that_is_not_unicode_is_an_error() -> None:
     with pytest.raises(DataError, match="valid Unicode"):
         encode_text(BYTES, "half a pair: \ud83d")
+
+
+def test_a_long_text_is_not_shown_whole() -> None:
+    near = repr("a" * 20 + "\ud800" + "b" * 20)
+    with pytest.raises(DataError, match=re.escape(f"got {near}: surrogates not allowed; repair")):
+        encode_text(BYTES, "a" * 300 + "\ud800" + "b" * 300)
 
 
 def test_a_tokenizer_that_reads_special_tokens_in_text_all_the_same_is_an_error() -> None:

@@ -154,7 +154,11 @@ def test_accumulation_fills_the_global_batch(
     assert training.num_accumulation(num_processes=processes) == expected
 
 
-def test_a_batch_that_does_not_split_evenly_is_refused() -> None:
-    training = TrainingConfig(steps=1, batch_size=8, micro_batch_size=3)
-    with pytest.raises(ConfigError, match=r"batch_size: 8 is not a multiple of .* = 3 x 1"):
-        training.num_accumulation()
+@pytest.mark.parametrize(("micro", "processes", "product"), [(3, 1, "3 x 1"), (None, 3, "2 x 3")])
+def test_a_batch_that_does_not_split_evenly_is_refused(
+    micro: int | None, processes: int, product: str
+) -> None:
+    training = TrainingConfig(steps=1, batch_size=8, micro_batch_size=micro)
+    message = rf"batch_size: 8 is not a multiple of .* = {product}; change one of them"
+    with pytest.raises(ConfigError, match=message):
+        training.num_accumulation(num_processes=processes)

@@ -212,6 +212,16 @@ def test_a_hub_data_set_is_read_as_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     assert calls == [(("owner/some-set",), settings)]
 
 
+def test_a_hub_data_set_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*arguments: Any, **settings: Any) -> None:
+        raise ConnectionError("Couldn't reach it")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    message = r"owner/set\[train\]: datasets cannot read it \(ConnectionError: .*; check name, split .* and network"
+    with pytest.raises(DataError, match=message):
+        read_dialogues("owner/set")
+
+
 def test_what_datasets_cannot_read_is_named_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

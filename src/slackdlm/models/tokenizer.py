@@ -164,7 +164,10 @@ def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"text: expected valid Unicode, got {text!r}: {error.reason}") from error
+        near = text[max(error.start - 20, 0) : error.end + 20]
+        raise DataError(
+            f"text: expected valid Unicode, got {near!r}: {error.reason}; repair this text"
+        ) from error
     ids = _encode_unchecked(tokenizer, text)
     unknown_id = tokenizer.unk_token_id
     if unknown_id is not None and unknown_id in ids:

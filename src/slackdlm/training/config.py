@@ -149,7 +149,7 @@ class TrainingConfig:
         if self.batch_size % (micro * num_processes):
             raise ConfigError(
                 f"training.batch_size: {self.batch_size} is not a multiple of micro_batch_size x"
-                f" processes = {micro} x {num_processes}"
+                f" processes = {micro} x {num_processes}; change one of them"
             )
         return self.batch_size // (micro * num_processes)
 
