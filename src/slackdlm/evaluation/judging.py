@@ -168,9 +168,8 @@ class _Run:
                 break
             finally:
                 self.budget.end(worst, usd)
-            tokens = (reply.prompt_tokens, reply.completion_tokens)
-            known = None if None in tokens else usd
-            spent = spent.plus(Spent(1, tokens[0] or 0, tokens[1] or 0, known))
+            tokens = (reply.prompt_tokens or 0, reply.completion_tokens or 0)
+            spent = spent.plus(Spent(1, *tokens, usd))
             text, error = reply.text, ""
             if self.protocol.parse(text) is not None:
                 break
