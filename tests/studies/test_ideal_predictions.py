@@ -205,38 +205,48 @@ def test_where_one_text_is_left_slack_ctc_is_certain_and_ce_is_not(
     np.testing.assert_allclose(ce.max(axis=1), 2 / 3)
 
 
-@pytest.mark.parametrize(("order", "spacing"), [("plain", 1), ("slack last", 1), ("plain", 3)])
-@pytest.mark.parametrize("steps", [1, 3, 6])
-def test_the_sampler_decodes_what_the_steps_written_out_decode(
-    ideal: Any, language: dict[tuple[int, ...], float], order: str, spacing: int, steps: int
-) -> None:
-    table = ideal.canvases(language, slack_ratio=1.0, canvas_length=LENGTH)
-    predict = ideal.Ideal(table, ideal.marginals)
-    model = ideal.loaded_model(predict, canvas_length=LENGTH)
+def steps_written_out(ideal: Any, predict: Any, way: Any) -> tuple[int, ...]:
+    """The greedy text, by the definitions of the schedule, the confidence, the delays and the spacing."""
     mask, slack = ideal.token_id(ideal.MASK), ideal.token_id(ideal.SLACK)
-    canvas = np.full(LENGTH, mask)
-    for step in range(steps):
-        probs = np.exp(predict(canvas)).astype(np.float32)
-        free = [i for i in range(LENGTH) if canvas[i] == mask]
+    end = ideal.token_id(ideal.END_OF_TEXT)
+    delayed = {"plain": [], "slack last": [slack], "slack and ends last": [slack, end]}[way.order]
+    canvas = np.full(ideal.CANVAS_LENGTH, mask)
+    for step in range(way.steps):
+        probs = np.exp(predict(canvas))
+        free = [i for i in range(len(canvas)) if canvas[i] == mask]
         proposed = {i: int(probs[i].argmax()) for i in free}
-        sure = {i: float(probs[i].max()) for i in free}
-        if order == "slack last":
-            for i in free:
-                content = probs[i].copy()
-                content[slack] = 0
-                sure[i] = -1.0 if proposed[i] == slack else content.max() / content.sum()
+        sure: dict[int, float] = {}
+        for i in free:
+            share = 1 - probs[i, delayed].sum()
+            sure[i] = -1.0 if proposed[i] in delayed else probs[i].max() / share
         taken: list[int] = []
-        for _ in range(math.ceil(len(free) / (steps - step))):
+        for _ in range(math.ceil(len(free) / (way.steps - step))):
             left = [i for i in free if i not in taken]
-            far = [i for i in left if all(abs(i - j) >= spacing for j in taken)]
+            far = [i for i in left if all(abs(i - j) >= way.spacing for j in taken)]
             taken.append(max(far or left, key=lambda i: (round(sure[i], 6), -i)))
         for i in taken:
             canvas[i] = proposed[i]
-    end = ideal.token_id(ideal.END_OF_TEXT)
-    text = [token for token in (*canvas.tolist(), end)]
-    expected = [token for token in text[: text.index(end)] if token != slack]
-    way = ideal.Way(order, 0.0, steps, spacing)
-    assert ideal.decode(model, way, canvas_length=LENGTH) == [tuple(expected)]
+    text = [*canvas.tolist(), end]
+    return tuple(token for token in text[: text.index(end)] if token != slack)
+
+
+def test_the_sampler_decodes_what_the_steps_written_out_decode(ideal: Any) -> None:
+    """A language in which order and spacing change the texts."""
+    table = ideal.canvases(
+        ideal.sentences("unequal", 0), slack_ratio=0.5, canvas_length=ideal.CANVAS_LENGTH
+    )
+    predict = ideal.Ideal(table, lambda fits: ideal.slack_ctc_optimum(fits, num_starts=1).probs)
+    model = ideal.loaded_model(predict, canvas_length=ideal.CANVAS_LENGTH)
+    texts: dict[Any, tuple[int, ...]] = {}
+    for way in ideal.ways():
+        if way.temperature == 0:
+            texts[way] = steps_written_out(ideal, predict, way)
+            assert ideal.decode(model, way) == [texts[way]], way
+    for order in ideal.ORDERS:
+        spaced = [way for way in texts if way.order == order and way.spacing > 1]
+        assert any(texts[way] != texts[way._replace(spacing=1)] for way in spaced)
+        others = [way for way in texts if way.order == order != "plain"]
+        assert not others or any(texts[w] != texts[w._replace(order="plain")] for w in others)
 
 
 def test_one_cell_at_a_time_ce_writes_sentences_alone(
