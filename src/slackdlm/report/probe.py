@@ -94,12 +94,15 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         if difference["value"] is None:
             continue
         is_clear = entry["p_adjusted"] is not None and entry["p_adjusted"] < 0.05
-        direction = "better" if difference["value"] > 0 else "worse"
-        verdict = f"{direction} than" if is_clear else "not told apart from"
+        how = "better" if difference["value"] > 0 else "worse"
+        verdict = (
+            f"{entry['arm']} keeps its own quality {how} than {entry['against']}"
+            if is_clear
+            else f"no difference shown in how {entry['arm']} and {entry['against']} keep their own quality"
+        )
         found.append(
-            f"At {percent(entry['rate'])} {KINDS[entry['kind']]}, {entry['arm']} keeps its own quality {verdict} "
-            f"{entry['against']}: difference of win rates {number(difference['value'], 3)} {interval(difference)}, "
-            f"adjusted p {p_text(entry['p_adjusted'])}."
+            f"At {percent(entry['rate'])} {KINDS[entry['kind']]}, {verdict}: difference of win rates "
+            f"{number(difference['value'], 3)} {interval(difference)}, adjusted p {p_text(entry['p_adjusted'])}."
         )
     return found
 

@@ -169,6 +169,7 @@ def _trends(
                 np.array([0.0, *plan.rates]),
                 rng=np.random.Generator(np.random.PCG64(0)),
                 num_resamples=num_resamples,
+                bounds=(0.0, 1.0),
             )
             yield ProbeTrend(arm, kind, trend)
 

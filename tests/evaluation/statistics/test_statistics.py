@@ -421,6 +421,18 @@ def test_scores_that_never_move_are_no_trend(level, doses):
     assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
+def test_flat_scores_are_not_certain_where_their_range_is_known():
+    doses, flat = array(0.0, 0.1, 0.3), np.full((3, 8), 0.5)
+    flat[2, 0] = NAN  # its two doses, 0.1 apart, allow the steepest slope: 1 / 0.1
+    found = dose_trend(flat, doses, rng=rng(), bounds=(0.0, 1.0))
+    half = 10 * (1 - 0.05 ** (1 / 8))
+    assert (found.value, found.low, found.high) == pytest.approx((0.0, -half, half))
+    whole = dose_trend(flat[:, 1:], doses, rng=rng(), bounds=(0.0, 2.0))
+    steepest = stats.linregress(doses, [0.0, 0.0, 2.0]).slope
+    assert whole.high == pytest.approx(steepest * (1 - 0.05 ** (1 / 7)))
+    assert dose_trend(flat, doses, rng=rng()).high == 0.0
+
+
 def test_scores_that_fall_and_rise_as_much_are_no_trend():
     table = np.tile(array(1 / 3, 0.1, 1 / 3)[:, None], (1, 16))
     found = dose_trend(table, array(0.1, 0.2, 0.3), rng=rng(), num_resamples=FEW)

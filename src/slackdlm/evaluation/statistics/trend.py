@@ -25,11 +25,13 @@ def dose_trend(
     rng: np.random.Generator,
     num_resamples: int = 10_000,
     confidence: float = 0.95,
+    bounds: tuple[float, float] | None = None,
 ) -> Trend:
     """The mean over questions of the least-squares slope of score against dose, and its test.
 
     ``doses`` holds the dose of each row, such as the shift rate; the slope is per unit of it. A
-    question counts once two of its doses are scored. Edges and population as in `mean_interval`.
+    question counts once two of its doses are scored. Edges and population as in `mean_interval`;
+    ``bounds``, the range a score can have, bound the steepest slope.
 
     Raises:
         DataError: If two doses are equal or one is not finite.
@@ -48,6 +50,23 @@ def dose_trend(
     covariance[np.abs(covariance) <= rounding] = 0.0
     slopes = np.full(counts.shape, np.nan)
     np.divide(covariance, spread, out=slopes, where=counts >= 2)
-    slope = mean_interval(slopes, rng=rng, num_resamples=num_resamples, confidence=confidence)
+    slope = mean_interval(
+        slopes,
+        rng=rng,
+        num_resamples=num_resamples,
+        confidence=confidence,
+        bounds=None if bounds is None else _steepest(offsets, spread, span=bounds[1] - bounds[0]),
+    )
     p_value = sign_flip_test(slopes, rng=rng, num_resamples=num_resamples)
     return Trend(slope.value, slope.low, slope.high, slope.num_scored, slope.num_total, p_value)
+
+
+def _steepest(
+    offsets: Float[np.ndarray, "D Q"], spread: Float[np.ndarray, " Q"], *, span: float
+) -> tuple[float, float]:
+    """Of any question: the best score above its mean dose and the worst below, and the other way round."""
+    rises = np.maximum(offsets, 0.0).sum(axis=0)
+    slope = span * float(
+        np.divide(rises, spread, out=np.zeros_like(spread), where=spread > 0).max(initial=0.0)
+    )
+    return -slope, slope
