@@ -1,4 +1,4 @@
-"""``slackdlm report``: draw a report again."""
+"""``slackdlm report``: draw a demo's report again."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,9 @@ from slackdlm.errors import DataError
 
 def add_report(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("report", help="draw plots and HTML again from a results.json")
+    parser = commands.add_parser(
+        "report", help="draw a demo's plots and HTML again from its results.json"
+    )
     parser.add_argument("results", type=Path, help="results.json")
     parser.add_argument("--output", type=Path, help="folder (default: beside the file)")
     parser.set_defaults(run=_report)
