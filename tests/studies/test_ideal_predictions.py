@@ -1,5 +1,6 @@
 """Predictors that are what the objectives ask for: against enumeration written out anew, the losses and the sampler."""
 
+import csv
 import importlib.util
 import math
 import sys
@@ -263,3 +264,22 @@ def test_one_cell_at_a_time_ce_writes_sentences_alone(
 def test_total_variation_by_hand(ideal: Any) -> None:
     texts = [(1,), (1,), (2,), (9,)]
     assert ideal.total_variation(texts, {(1,): 0.5, (2,): 0.1, (3,): 0.4}) == pytest.approx(0.4)
+
+
+def test_the_readme_s_figures_are_those_of_the_committed_table(ideal: Any) -> None:
+    root = FILE.parents[1]
+    with (root / "benchmarks" / "results" / "ideal_predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * len(list(ideal.ways()))
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    keys = ("order", "temperature", "steps")
+    for row in rows:
+        if tuple(row[key] for key in keys) == ("slack and ends last", "1.0", "5"):
+            difference, low, high = (
+                f"{float(row['valid_slack_ctc_minus_ce' + end]):.3f}"
+                for end in ("", "_low", "_high")
+            )
+            if row["setting"] == "unequal":
+                assert f"{difference} [{low}, {high}]" in readme
+            if row["setting"] == "equal":
+                assert (difference, low, high) == ("0.000", "0.000", "0.000")
