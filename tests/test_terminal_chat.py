@@ -4,7 +4,15 @@ from collections.abc import Iterable
 import pytest
 from rich.console import Console
 
-from slackdlm.chat import ChatSettings, Conversation, apply_command, chat, described, drawn_canvas
+from slackdlm.chat import (
+    HELP,
+    ChatSettings,
+    Conversation,
+    apply_command,
+    chat,
+    described,
+    drawn_canvas,
+)
 from slackdlm.errors import ConfigError
 from slackdlm.sampling.recipe import DecodingRecipe, InterventionConfig
 from slackdlm.sampling.sampler import SamplerConfig
@@ -143,3 +151,7 @@ def test_a_conversation_that_is_too_long_is_told_how_to_go_on(toy):
     _, alone = talk(toy, ["notaword"])
     assert "error: " in alone
     assert "/reset" not in alone
+
+
+def test_no_line_of_the_help_breaks_on_a_terminal_of_80_columns():
+    assert max(len(line) for line in HELP.splitlines()) <= 79

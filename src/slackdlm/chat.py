@@ -21,9 +21,10 @@ HELP = """\
 /canvas N           positions of the response canvas
 /block N            positions per block; /block all: the whole canvas
 /temperature X      0 is greedy
-/delay-slack on     cells that propose <slack> are decoded last; off: like others
-/delay-end on       cells that propose an end are decoded last; off: like others
-/shift RATE [KIND]  disturb the decoding: shift (default), swap, substitute, drop; /shift 0 stops it
+/delay-slack on     cells that propose <slack> come last; off: like others
+/delay-end on       cells that propose an end come last; off: like others
+/shift RATE [KIND]  disturb the decoding; /shift 0 stops it; kinds: shift (used
+                    if none is named), swap, substitute, drop
 /seed N             the next answers' noise
 /settings           what is set
 /reset              forget the conversation

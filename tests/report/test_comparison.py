@@ -9,7 +9,14 @@ from rich.text import Text
 from slackdlm.evaluation.compare import compare
 from slackdlm.evaluation.comparison import Settings
 from slackdlm.evaluation.judgments import Game, Grade
-from slackdlm.report.comparison import cells, latex_text, power_table, rich_tables, write_comparison
+from slackdlm.report.comparison import (
+    cells,
+    judge_sentences,
+    latex_text,
+    power_table,
+    rich_tables,
+    write_comparison,
+)
 
 EVIL = "m\x1b[31m<script>alert(1)</script>|`x` $y$_{2}\\%&~^\ud800"
 
@@ -121,3 +128,14 @@ def test_the_power_table_says_where_no_spread_is_known():
 
 def test_plain_values_come_out_of_a_comparison(comparison):
     assert json.dumps(asdict(comparison), allow_nan=False)
+
+
+def test_a_share_that_no_question_tells_is_unknown_and_not_nothing(tmp_path):
+    games = [game for game in judged("a") if isinstance(game, Game)]
+    lengths = {(game.question_id, system): 7 for game in games for system in ("a", "base")}
+    found = compare(games, settings=Settings(num_resamples=300), lengths=lengths)
+    (report,) = found.judges
+    said = "The longer answer gets an unknown share (n = 0 / 40); longer may also be better."
+    assert said in judge_sentences(report)
+    page = write_comparison(found, tmp_path).read_text(encoding="utf-8")
+    assert "two-sided, adjusted over the family of 1 test by Benjamini-Hochberg" in page

@@ -65,6 +65,7 @@ def test_a_dry_run_decodes_and_asks_nothing(folder, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     # 4 questions under 4 conditions with 2 seeds, and once undisturbed; each judged in 2 orders
     assert "36 answers to decode, then at most 64 calls" in shown
+    assert "what fails or brings no verdict is asked for again on top" in shown
     assert not (folder / "dry").exists()
     tokens = []
     for length in ("12", "112"):

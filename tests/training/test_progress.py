@@ -1,11 +1,16 @@
+import io
 from pathlib import Path
 
+import pytest
 import torch
 from arms import short
+from rich.console import Console
+from rich.progress import Progress
+from transformers import TrainerControl, TrainerState
 
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.loading import LoadedModel
-from slackdlm.training.progress import evaluation_line, opening_line
+from slackdlm.training.progress import ProgressCallback, evaluation_line, opening_line
 from slackdlm.training.trainer import training_arguments
 
 
@@ -36,3 +41,15 @@ def test_the_opening_line_says_what_is_trained_and_how_a_step_is_split(
     assert opening_line(adapted, arguments) == (
         f"{trained:,} of {total:,} weights trained on cpu; 8 samples a step = 1 process x 4 passes x 2"
     )
+
+
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_resumed_run_says_how_far_it_is_and_a_new_one_does_not(
+    loaded: LoadedModel, tmp_path: Path, step: int
+) -> None:
+    arguments = training_arguments(short(), folder=tmp_path, evaluate=False)
+    console = Console(file=io.StringIO(), record=True, width=100)
+    callback = ProgressCallback(Progress(console=console), total=12)
+    state = TrainerState(global_step=step, max_steps=12)
+    callback.on_train_begin(arguments, state, TrainerControl(), model=loaded.model)
+    assert ("resumed: 4 steps of 12 done already" in console.export_text()) == (step > 0)

@@ -209,7 +209,8 @@ def _canvas(positions: int, gen_length: int | None, record: "TrainingRecord | No
     if record is None:
         return f"canvas: {positions} positions, none for slack: the model has no record of its training"
     ratio = record.slack_ratio[1]
-    return f"canvas: {positions} positions for {gen_length} tokens: trained with slack up to {ratio:g} of them"
+    trained = f"with slack up to {ratio:g} of them" if ratio else "without slack"
+    return f"canvas: {positions} positions for {gen_length} tokens: trained {trained}"
 
 
 def _blocks(arguments: argparse.Namespace) -> Block:

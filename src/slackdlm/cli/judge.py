@@ -107,7 +107,7 @@ def _judge(arguments: argparse.Namespace) -> None:
             console.print(
                 f"{counted.num_calls} calls of {counted.num_judgments} judgments ({counted.num_done} done, "
                 f"{counted.num_without_call} with nothing to ask), about {counted.prompt_tokens} prompt tokens, "
-                f"cost {counted.cost}"
+                f"cost {counted.cost}; what fails or brings no verdict is asked for again on top"
             )
             return
         judged = _judged(files, judge, budget)

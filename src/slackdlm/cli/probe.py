@@ -170,7 +170,7 @@ def _dry_run(study: _Study) -> str:
     return (
         f"{num_decodings(study.plan) * num_questions * num_arms} answers to decode, then at most {most.num_calls} "
         f"calls with about {most.prompt_tokens} prompt tokens where answers fill their canvas, cost {most.cost}; "
-        "nothing was decoded or asked"
+        "what fails or brings no verdict is asked for again on top; nothing was decoded or asked"
     )
 
 

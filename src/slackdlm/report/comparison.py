@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from slackdlm.atomic import write_text
+from slackdlm.errors import counted
 from slackdlm.evaluation.comparison import Comparison, JudgeReport, Line
 from slackdlm.evaluation.judgment_files import READING
 from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
@@ -102,8 +103,8 @@ def notes(comparison: Comparison) -> list[str]:
     return [
         f"The question is the unit: {100 * comparison.confidence:g} % intervals are BCa bootstraps over questions "
         f"({comparison.num_resamples:,} resamples, seed {comparison.seed}).",
-        f"p-values are two-sided; {num_tests} tests are one family, adjusted by {family}; verdicts are at "
-        f"{comparison.alpha:g} on adjusted p-values.",
+        f"p-values are two-sided, adjusted over the family of {counted(num_tests, 'test')} by {family}; verdicts are "
+        f"at {comparison.alpha:g} on adjusted p-values.",
         "A question counts as scored only if all its judgments are; n is scored / asked. The last column says what "
         "the figure would be with every missing judgment the worst, or the best, for the first system.",
     ]
@@ -281,7 +282,7 @@ def _named(report: JudgeReport) -> str:
 
 def _percent(estimate: Estimate) -> str:
     if estimate.value is None:
-        return f"nothing ({estimate.num_scored} / {estimate.num_total} questions)"
+        return f"an unknown share (n = {estimate.num_scored} / {estimate.num_total})"
     ends: Mapping[str, Any] = {
         "low": None if estimate.low is None else 100 * estimate.low,
         "high": None if estimate.high is None else 100 * estimate.high,

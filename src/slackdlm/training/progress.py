@@ -36,6 +36,9 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         """Say what is about to be done."""
         self.bar.console.print(Text(opening_line(kwargs["model"], args)))
+        if state.global_step:
+            done = counted(state.global_step, "step")
+            self.bar.console.print(Text(f"resumed: {done} of {state.max_steps:,} done already"))
 
     def on_log(
         self,
