@@ -139,6 +139,11 @@ def test_replay_data_survives_hostile_tokens(text, results):
     assert frames[1]["cells"][0] == [shown, 1, 1]
 
 
+def test_what_to_know_before_reading_stands_before_the_findings(report):
+    page = report.read_text(encoding="utf-8")
+    assert page.index("It is a toy.") < page.index("It works.")
+
+
 def test_the_last_frame_can_be_read_without_a_script(results):
     text = page(results)
     assert '<span class="cell displaced"><bdi>b</bdi></span>' in text

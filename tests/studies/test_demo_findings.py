@@ -50,8 +50,10 @@ def test_probe_sentences_list_every_dose_and_star_the_significant() -> None:
         row("ce", "self", 0.3, 0.01, kind="shift", rate=0.1, temperature=1.0),
     ]
     text = sentence(rows, "Displacing content tokens by one position, win rate of CE against")
-    assert "at 14 steps greedy 1%: 0.480, 10%: 0.400*, 20%: not scored" in text
-    assert "at 14 steps temperature 1 10%: 0.300*" in text
+    assert "at 14 steps greedy: 1%: 0.480, 10%: 0.400*, 20%: not scored" in text
+    assert text.endswith("at 14 steps temperature 1: 10%: 0.300* (* significant).")
+    plain = sentence(rows[1:2], "Displacing content tokens by one position, win rate of CE against")
+    assert plain.endswith("at 14 steps greedy: 1%: 0.480.")
 
 
 def test_what_was_not_measured_is_said():

@@ -83,16 +83,18 @@ def _probe(win_rates: Sequence[Row], arm: str, kind: str) -> str:
     ]
     settings = sorted({(row["temperature"], row["steps"]) for row in rows})
     parts = [
-        f"at {_decoding(same[0])} " + ", ".join(_dose(row) for row in _ordered(same))
+        f"at {_decoding(same[0])}: " + ", ".join(_dose(row) for row in _ordered(same))
         for same in (
             [row for row in rows if (row["temperature"], row["steps"]) == setting]
             for setting in settings
         )
     ]
     where = " by one position" if kind == "shift" else " in place"
+    told = "; ".join(parts) or "not measured"
+    legend = " (* significant)" if "*" in told else ""
     return (
         f"{verb} content tokens{where}, win rate of {LABELS[arm]} against itself undisturbed: "
-        f"{'; '.join(parts) or 'not measured'} (* significant)."
+        f"{told}{legend}."
     )
 
 
