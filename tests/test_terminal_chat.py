@@ -130,6 +130,14 @@ def test_settings_are_shown_as_the_commands_that_set_them(toy):
     assert "/steps all" in described(apply_command("/steps all", SETTINGS))
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [("/steps all", "/steps all"), ("/shift 0.25", "/shift 0.25 shift"), ("/seed 7", "/seed 7")],
+)
+def test_a_changed_setting_is_said_back(toy, line, shown):
+    assert f"{shown} from the next answer on" in talk(toy, [line])[1]
+
+
 def test_settings_that_no_command_changes_are_shown_with_the_others(toy):
     assert "set at the start" not in talk(toy, ["/settings"])[1]
     sampler = SamplerConfig(canvas_length=8, remasking="threshold", bound=0.9)

@@ -230,6 +230,9 @@ def _command(line: str, conversation: Conversation, console: Console) -> None:
         console.print(Text("the conversation is forgotten", style="dim"))
     else:
         conversation.settings = apply_command(line, conversation.settings)
+        name = line.split()[0]
+        now = [x for x in described(conversation.settings).splitlines() if x.split()[0] == name]
+        console.print(Text(f"{now[0]} from the next answer on", style="dim"))
 
 
 def _turn(line: str, conversation: Conversation, console: Console) -> None:

@@ -472,8 +472,13 @@ def test_a_new_adapter_is_trained_alone_and_resumes(lora_recipe: Path, tmp_path:
         "model.lora.target_modules=[q_proj, v_proj]",
     )
     train(recipe, output=tmp_path / "run", progress=False)
-    base = str(recipe.model.path)
-    adapted = load_model(base, adapter=tmp_path / "run" / "model").model.state_dict()
+    base, model = str(recipe.model.path), tmp_path / "run" / "model"
+    assert {file.name for file in model.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "slackdlm.json",
+    }
+    adapted = load_model(base, adapter=model).model.state_dict()
     plain = load_model(base).model.state_dict()
     adapters = {key for key in adapted if "lora_" in key}
     assert {key.split(".")[-4] for key in adapters} == {"q_proj", "v_proj"}

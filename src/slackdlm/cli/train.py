@@ -79,8 +79,8 @@ def _train(arguments: argparse.Namespace) -> None:
         (f"mean training loss{last} (nats per position)", result.train_loss),
         ("evaluation CE bound (nats per token)", result.eval_ce),
         ("evaluation of the objective (nats per token)", result.eval_objective),
-        ("seconds", result.seconds),
-        ("canvas positions per second", result.tokens_per_second),
+        ("seconds, start and evaluation included", result.seconds),
+        ("canvas positions per second of these", result.tokens_per_second),
     )
     rows = [[name, "–" if value is None else f"{value:.4g}"] for name, value in figures]
     title, console = f"{recipe.name}: {counted(result.steps, 'step')}", Console()

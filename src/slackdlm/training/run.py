@@ -280,6 +280,7 @@ def _save_weights(
     with quiet_transformers():
         if isinstance(loaded.model, PeftModel):
             loaded.model.save_pretrained(str(draft), state_dict=state)
+            (draft / "README.md").unlink(missing_ok=True)  # PEFT's card, empty but for a local path
             if loaded.record is not None:
                 write_record(loaded.record, draft)
         else:
