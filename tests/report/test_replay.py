@@ -68,6 +68,21 @@ def test_a_replay_page_of_its_own_holds_no_markup_of_the_model(tmp_path, results
     assert [entry.name for entry in file.parent.iterdir()] == ["replay.html"]
 
 
+def test_a_replay_page_of_a_source_tree_says_that_its_version_is_unknown(
+    tmp_path, results, monkeypatch
+):
+    from importlib.metadata import PackageNotFoundError
+
+    from slackdlm.report import page
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(page, "version", missing)
+    write_replay(tmp_path / "r.html", results["replays"], title="t", settings={})
+    assert "slackdlm of an unknown version" in (tmp_path / "r.html").read_text()
+
+
 def test_a_replay_page_without_frames_is_refused(tmp_path, results):
     rows = [replay | {"frames": []} for replay in results["replays"]]
     with pytest.raises(DataError, match="no frames to replay"):

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,12 +160,20 @@ def write_replay(
         .get_template("replay.html.jinja")
         .render(
             title=clean(title),
-            version=version("slackdlm"),
+            version=_version(),
             settings=flatten(clean(dict(settings))),
             **_player(shown),
         )
     )
     write_text(file, page)
+
+
+def _version() -> str:
+    """Of the package; a source tree on the path that is not installed has none."""
+    try:
+        return version("slackdlm")
+    except PackageNotFoundError:
+        return "of an unknown version"
 
 
 def environment() -> Environment:
