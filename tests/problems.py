@@ -7,6 +7,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from slackdlm.lattice.band import Columns, gather_columns
+
 NUM_TOKENS = 3
 SLACK_ID = 3
 VOCAB_SIZE = 4
@@ -95,3 +97,11 @@ def expected_gradient(problem: Problem, mode: str = "slack") -> Tensor:
             rows = oracles.slack_ctc_gradient(*problem.sample(b), mode=mode, **IDS)
             gradient[b, :length] = torch.tensor(rows, dtype=torch.float64)
     return gradient
+
+
+def columns_of(problem: Problem) -> tuple[Columns, tuple[Tensor, Tensor]]:
+    """Log-probabilities of every lattice edge, and the lengths of canvases and targets, as kernels take them."""
+    num_slack = max(0, int((problem.canvas_lengths - problem.target_lengths).max()))
+    log_probs = problem.logits.log_softmax(2)
+    columns = gather_columns(log_probs, *problem[1:], num_slack=num_slack, **IDS)
+    return columns, (problem.canvas_lengths, problem.target_lengths)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from problems import IDS, Problem, problems
+from problems import Problem, columns_of, problems
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
 from slackdlm.lattice import band_log_likelihood, cpu, reference
-from slackdlm.lattice.band import Columns, clamp_columns, gather_columns, target_band
+from slackdlm.lattice.band import Columns, clamp_columns, target_band
 
 MASK_ID, SLACK_ID = 1001, 1000
 
@@ -41,10 +41,7 @@ def draw_long_columns(
 @settings(max_examples=200)
 @given(problem=problems(contradiction=0.2))
 def test_the_kernel_equals_the_reference_on_every_edge(problem: Problem):
-    num_slack = max(0, int((problem.canvas_lengths - problem.target_lengths).max()))
-    log_probs = problem.logits.log_softmax(2)
-    columns = gather_columns(log_probs, *problem[1:], num_slack=num_slack, **IDS)
-    lengths = problem.canvas_lengths, problem.target_lengths
+    columns, lengths = columns_of(problem)
     ours, expected = cpu.posteriors(*columns, *lengths), reference.posteriors(*columns, *lengths)
     torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
 

@@ -6,13 +6,13 @@ import os
 import pytest
 import torch
 from hypothesis import given, settings
-from problems import IDS, Problem, expected_loss, problems
+from problems import Problem, columns_of, expected_loss, problems
 from test_cpu import draw_long_columns
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
 from slackdlm.lattice import cpu, reference, triton_kernel
-from slackdlm.lattice.band import Columns, gather_columns
+from slackdlm.lattice.band import Columns
 from slackdlm.lattice.posteriors import Posteriors
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -28,10 +28,7 @@ def by_triton(*tensors: Tensor, needs_posteriors: bool = True) -> Posteriors:
 @settings(max_examples=25)
 @given(problem=problems(contradiction=0.2))
 def test_reference_cpu_and_triton_agree_with_the_enumeration(problem: Problem):
-    num_slack = max(0, int((problem.canvas_lengths - problem.target_lengths).max()))
-    log_probs = problem.logits.log_softmax(2)
-    columns = gather_columns(log_probs, *problem[1:], num_slack=num_slack, **IDS)
-    lengths = problem.canvas_lengths, problem.target_lengths
+    columns, lengths = columns_of(problem)
     expected = reference.posteriors(*columns, *lengths)
     torch.testing.assert_close(
         -expected.log_likelihood, expected_loss(problem), rtol=1e-11, atol=1e-12

@@ -1,17 +1,20 @@
 """The arms that the training tests compare on one small canvas, a model and samples for them."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, new_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
-from slackdlm.training.stream import CanvasSpec
+from slackdlm.training.run import train_samples
+from slackdlm.training.stream import CanvasSpec, Padding
 
 CANVAS_LENGTH = 20
 
@@ -77,3 +80,29 @@ def made_samples() -> list[Sample]:
         return torch.randint(4, 28, (length,), generator=generator)
 
     return [Sample(ids(2, 9), ids(1, 15), f"made:{number}") for number in range(23)]
+
+
+def train_made(
+    folder: Path,
+    *,
+    objective: ObjectiveConfig,
+    training: TrainingConfig,
+    adapter: bool,
+    padding: Padding = "fixed",
+) -> None:
+    """The small model, or an adapter on it, on the samples made here; goes on where the folder's run is."""
+    samples, loaded = made_samples(), small_model()
+    if adapter:
+        loaded = new_adapter(loaded, rank=2, alpha=4, dropout=0)
+    train_samples(
+        loaded,
+        samples,
+        samples[:5],
+        canvas_length=CANVAS_LENGTH,
+        padding=padding,
+        objective=objective,
+        training=training,
+        output=folder,
+        resume=(folder / "run.json").exists(),
+        progress=False,
+    )

@@ -18,14 +18,12 @@ import torch
 from accelerate import DistributedType, PartialState
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
-from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, made_samples, short, small_model
+from arms import CE, MIXED, SLACK_CTC, short, train_made
 from test_run import undo
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from slackdlm.models.adapter import new_adapter
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.processes import this_process
-from slackdlm.training.run import train_samples
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
 CHECKPOINTED = {"save_every": 2, "keep_checkpoints": 9}
@@ -67,20 +65,12 @@ ENGINES = {
 def train_here(name: str, folder: Path) -> None:
     """Six steps, evaluated after the third and the last; goes on where the folder's run is."""
     run = RUNS[name]
-    samples, loaded = made_samples(), small_model()
     unset_hf_deepspeed_config()  # a run before this one would have PEFT look for its GPU
-    if run.adapter:
-        loaded = new_adapter(loaded, rank=2, alpha=4, dropout=0)
-    train_samples(
-        loaded,
-        samples,
-        samples[:5],
-        canvas_length=CANVAS_LENGTH,
+    train_made(
+        folder,
         objective=run.objective,
         training=short(**run.training),
-        output=folder,
-        resume=(folder / "run.json").exists(),
-        progress=False,
+        adapter=run.adapter,
     )
 
 

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, made_samples, short, small_model
+from arms import CE, MIXED, SLACK_CTC, short, train_made
 
-from slackdlm.models.adapter import new_adapter
 from slackdlm.training.config import ObjectiveConfig
-from slackdlm.training.run import train_samples
 from slackdlm.training.stream import Padding
 
 TOKENS = ObjectiveConfig(kind="slack_ctc", slack_ratio=(0.0, 0.5), loss_norm="token")
@@ -36,20 +34,12 @@ RUNS = {
 def train_here(name: str, folder: Path, **changes: Any) -> None:
     run = RUNS[name]
     settings = {"steps": 12, "micro_batch_size": run.micro_batch_size} | changes
-    samples, loaded = made_samples(), small_model()
-    if run.adapter:
-        loaded = new_adapter(loaded, rank=2, alpha=4, dropout=0)
-    train_samples(
-        loaded,
-        samples,
-        samples[:5],
-        canvas_length=CANVAS_LENGTH,
-        padding=run.padding,
+    train_made(
+        folder,
         objective=run.objective,
         training=short(**settings),
-        output=folder,
-        resume=(folder / "run.json").exists(),
-        progress=False,
+        adapter=run.adapter,
+        padding=run.padding,
     )
 
 

@@ -171,13 +171,9 @@ def _refuse_other_engine(checkpoint: Path) -> None:
     written, launched = checkpoints.num_writers(checkpoint), this_process().num_processes
     if new == "DEEPSPEED" and written != launched:
         raise ConfigError(
-            f"{checkpoint}: written by {_processes(written)}, but this run is launched with"
-            f" {_processes(launched)}; DeepSpeed resumes with --num_processes {written} alone"
+            f"{checkpoint}: written by {counted(written, 'process')}, but this run is launched with"
+            f" {counted(launched, 'process')}; DeepSpeed resumes with --num_processes {written} alone"
         )
-
-
-def _processes(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _under(name: str | None) -> str:

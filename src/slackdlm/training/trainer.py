@@ -257,9 +257,13 @@ class SlackTrainer(Trainer):
     def _stop(self, what: str, *, step: int, spoilt: int = 0) -> None:
         """Ends the run; checkpoints of the last ``spoilt`` steps are not recommended."""
         root = self.checkpoint_root
-        last = str(checkpoints.latest_complete(root, up_to=step - spoilt) or "not there yet")
-        if last == "not there yet" and checkpoints.latest_complete(root) is not None:
-            last = (
+        last = checkpoints.latest_complete(root, up_to=step - spoilt)
+        if last is not None:
+            where = str(last)
+        elif checkpoints.latest_complete(root) is None:
+            where = "not there yet"
+        else:
+            where = (
                 f"not kept, those there are of the last {spoilt} steps (training.keep_checkpoints)"
             )
         ids = self.train_stream.step_sample_ids(step - 1)
@@ -267,6 +271,6 @@ class SlackTrainer(Trainer):
         more = f" and {len(ids) - _NUM_NAMED} more" if len(ids) > _NUM_NAMED else ""
         raise SlackDLMError(
             f"training stopped at step {step}: {what}; the samples of this step are"
-            f" {', '.join(names)}{more}; the last good checkpoint is {last};"
+            f" {', '.join(names)}{more}; the last good checkpoint is {where};"
             " lower training.learning_rate or look at these samples"
         )
