@@ -19,7 +19,7 @@ from slackdlm.evaluation.benchmarks.alpaca_eval import published_win_rate as alp
 from slackdlm.evaluation.comparison import Comparison, JudgeReport, Kind, Line, Settings
 from slackdlm.evaluation.judge_report import Group, judge_report, warnings_of
 from slackdlm.evaluation.judgment_files import SCALES, Scale, benchmark_of
-from slackdlm.evaluation.judgments import Game, Grade
+from slackdlm.evaluation.judgments import Game, Grade, mean_score
 from slackdlm.evaluation.statistics import (
     Estimate,
     NullBounds,
@@ -158,12 +158,10 @@ def _grade_lines(group: Group, settings: Settings) -> list[Line]:
     lines: list[Line] = []
     for system, own in told.items():
         estimate = mean_interval(own.scores, bounds=_bounds(group, scale), **_drawn(settings))
-        said = [grade.score for grade in systems[system] if grade.score is not None]
         published: dict[str, float | None] = {}
         if group.base in SCALES:
-            published["mean of all grades said"] = (
-                scale.shown(float(np.mean(said))) if said else None
-            )
+            said = mean_score(systems[system])
+            published["mean of all grades said"] = None if said is None else scale.shown(said)
         lines.append(
             _line(
                 group, "mean", system, None, scale, own.scores, estimate, null_bounds(own),
@@ -292,7 +290,7 @@ def _published(
 def _alpaca(
     games: Sequence[Game], settings: Settings, gamed: Gamed | None
 ) -> dict[str, float | None]:
-    found = {"leaderboard's win rate": alpaca_win_rate(games).win_rate}
+    found = {"leaderboard's win rate": alpaca_win_rate(games)}
     told = all({"output_1", "output_2"} <= g.extra.keys() for g in games if g.score is not None)
     if gamed is None and not told:
         return found

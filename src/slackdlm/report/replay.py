@@ -33,11 +33,6 @@ class Scene(NamedTuple):
     tracks: tuple[Mapping[str, Any], ...]
     """Per arm: ``label``, ``text`` and ``frames``; a frame is ``{"step", "cells"}``."""
 
-    @property
-    def num_frames(self) -> int:
-        """Frames of the longest track."""
-        return max((len(track["frames"]) for track in self.tracks), default=0)
-
 
 def scenes(results: Results) -> list[Scene]:
     """The replays grouped by prompt and intervention, in the order of the file.

@@ -8,7 +8,6 @@ from slackdlm.evaluation.benchmarks.creative_writing import (
     judge_messages,
     parse_grade,
     parse_verdict,
-    published_score,
     read_criteria,
     read_rubric,
 )
@@ -82,10 +81,6 @@ def test_grades_are_inverted_where_lower_is_better(tmp_path):
         (5, None, "failed"),
     ]
     assert {grade.question_id for grade in grades} == {"1"}
-    found = published_score(grades, CRITERIA)
-    assert found.score == round(5 * ((10 + 12 + 16 + 3) / 4 + 8) / 2, 2)
-    assert (found.num_scored, found.num_total) == (2, 5)
-    assert published_score([], CRITERIA).score is None
 
 
 def test_prompts_get_the_seed_of_their_iteration_and_answers_go_back(tmp_path):

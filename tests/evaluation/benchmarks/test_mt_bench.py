@@ -11,8 +11,6 @@ from slackdlm.evaluation.benchmarks.mt_bench import (
     parse_verdict,
     parse_winner,
     prompt_name,
-    published_score,
-    published_win_rate,
     winner_score,
 )
 from slackdlm.evaluation.benchmarks.mt_bench_files import (
@@ -20,12 +18,11 @@ from slackdlm.evaluation.benchmarks.mt_bench_files import (
     read_judgments,
     read_pairs,
     read_questions,
-    with_categories,
     write_answers,
     write_judgments,
     write_pairs,
 )
-from slackdlm.evaluation.judgments import Tally
+from slackdlm.evaluation.judgments import Tally, mean_score, tally
 
 
 def rows(file):
@@ -97,18 +94,6 @@ def test_pairs_are_written_as_they_were_read(tmp_path):
     ]
     write_pairs(copy, found)
     assert rows(copy) == lines
-
-
-def test_the_published_win_rate_counts_disagreement_as_a_tie(tmp_path):
-    lines = [
-        PAIR | {"g2_winner": "model_1"},
-        PAIR | {"question_id": 82},
-        PAIR | {"question_id": 83, "g2_winner": "error"},
-    ]
-    file = tmp_path / "in"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert published_win_rate(read_pairs(file)) == 0.75
-    assert published_win_rate(read_pairs(file)[-2:]) is None
 
 
 GRADE = {
@@ -206,32 +191,14 @@ def test_the_winner_is_the_last_letter():
     assert [winner_score(w, o) for w in "ABC" for o in (0, 1)] == [1, 0, 0, 1, 0.5, 0.5]
 
 
-# The published figure
-
-
-def test_the_published_score_says_what_it_leaves_out(excerpts):
-    found = published_score(read_judgments(excerpts / "mt_bench" / "judgments.jsonl"))
-    assert (found.num_unparsable, found.num_out_of_range) == (3, 1)
-    assert found.average == pytest.approx((9 + 9 + 5 + 0) / 4)
-    assert found.in_range == pytest.approx((9 + 9 + 5) / 3)
-
-
-def test_grades_of_two_systems_are_not_averaged(excerpts):
-    grades = read_judgments(excerpts / "mt_bench" / "judgments.jsonl")
-    with pytest.raises(DataError, match="one system by one judge"):
-        published_score([*grades, replace(grades[0], system="other")])
-
-
 def test_published_granite_7b_lab(published, tmp_path):
     folder = published / "mt_bench"
     file = folder / "model_judgment_gpt-4_single.jsonl"
     grades = read_judgments(file)
-    found = published_score(grades)
-    assert found.tally == Tally(160, 38, 10, 110, 2)
-    assert (found.num_unparsable, found.num_out_of_range) == (120, 2)
-    assert found.average == pytest.approx(7.4)
-    assert found.first_turn == pytest.approx(7.621621621621622)
-    assert found.second_turn == pytest.approx(14 / 3)
+    assert tally(grades) == Tally(160, 38, 10, 110, 2)
+    assert mean_score(grades) == pytest.approx(7.4)
+    assert mean_score([g for g in grades if g.turn == 1]) == pytest.approx(7.621621621621622)
+    assert mean_score([g for g in grades if g.turn == 2]) == pytest.approx(14 / 3)
     write_judgments(tmp_path / "j", grades)
     assert (tmp_path / "j").read_bytes() == file.read_bytes()
     questions = read_questions(
@@ -241,8 +208,7 @@ def test_published_granite_7b_lab(published, tmp_path):
     )
     known = {question.id: question for question in questions}
     answers = {a.question_id: a for a in read_answers(folder / "model_answer_granite-7b-lab.jsonl")}
-    for grade in with_categories(grades, questions):
+    for grade in grades:
         question = known[grade.question_id]
         sent = judge_messages(question, answers[grade.question_id].turns, turn=grade.turn)
         assert sent[-1] == grade.prompt[-1]
-        assert grade.category == question.category

@@ -8,17 +8,12 @@ from pyarrow import parquet
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Answer
 from slackdlm.evaluation.benchmarks.wildbench import (
-    GROUP_WEIGHTS,
     choice_score,
     judge_messages,
     pair_messages,
     parse_choice,
     parse_verdict,
-    published_reward,
-    published_score,
     shortened,
-    task_macro,
-    task_scores,
     verdict_without_judge,
 )
 from slackdlm.evaluation.benchmarks.wildbench_files import (
@@ -30,7 +25,8 @@ from slackdlm.evaluation.benchmarks.wildbench_files import (
     write_judgments,
     write_pairs,
 )
-from slackdlm.evaluation.judgments import Grade, Tally
+from slackdlm.evaluation.judgment_files import SCALES
+from slackdlm.evaluation.judgments import Grade, mean_score, tally
 
 TASK = {
     "id": "t1",
@@ -267,59 +263,6 @@ def test_choices_score_from_the_first_systems_side():
     assert choice_score("A++", 1) == 0
 
 
-# Published figures
-
-
-def test_the_score_is_shown_in_its_three_forms(tmp_path):
-    items = [GRADE | {"session_id": f"s{n}", "score": s} for n, s in enumerate(["7", "4", "11"])]
-    found = published_score(read_judgments(put(tmp_path / "m.json", items)))
-    mean = 22 / 3
-    assert (found.mean, found.adjusted, found.shown) == pytest.approx(
-        (mean, 2 * mean - 10, 20 * mean - 100)
-    )
-    assert found.in_range == pytest.approx(5.5)
-    assert found.tally == Tally(3, 2, 0, 0, 1)
-    assert published_score([]).shown is None
-
-
-def test_the_macro_score_is_weighted_over_the_five_groups():
-    # Published for gemma-7b-it: leaderboard/data_dir/score.json.
-    scores = {
-        "Creative Tasks": 2.3529411764705888,
-        "Coding & Debugging": -1.0,
-        "Planning & Reasoning": 1.0,
-        "Information/Advice seeking": 2.0,
-        "Math & Data Analysis": -0.5,
-    }
-    total = sum(GROUP_WEIGHTS.values())
-    weighted = sum(GROUP_WEIGHTS[group] * score for group, score in scores.items()) / total
-    assert total == 4.75
-    assert task_macro(scores) == pytest.approx(weighted)
-    assert task_macro(scores, weighted=False) == pytest.approx(sum(scores.values()) / 5)
-    assert task_macro({"Creative Tasks": 1.0}) is None
-
-
-def test_a_task_counts_in_all_its_groups_and_empty_outputs_in_none(tmp_path):
-    questions = read_questions(put(tmp_path / "t.json", [TASK, TASK | {"session_id": "s2"}]))
-    items = [GRADE, GRADE | {"session_id": "s2", "score": "1", "model_output": ""}]
-    grades = read_judgments(put(tmp_path / "m.json", items))
-    assert task_scores(grades, questions) == {
-        "Math & Data Analysis": 4.0,
-        "Coding & Debugging": 4.0,
-    }
-    with pytest.raises(DataError, match="no such task"):
-        task_scores([replace(grades[0], question_id="?")], questions)
-
-
-def test_the_reward_can_forgive_a_longer_loser(tmp_path):
-    items = [PAIR, PAIR | {"session_id": "s2", "winner": "org/ref", "extent": 2}]
-    games = read_pairs(put(tmp_path / "m.json", items), reference="org/ref")
-    assert published_reward(games) == -25.0
-    assert published_reward(games, length_margin=5) == -50.0
-    assert published_reward(games, length_margin=6) == -25.0
-    assert published_reward([]) is None
-
-
 def test_a_system_answers_once(tmp_path):
     answer = Answer("s1", "m", ("x",))
     write_answers(tmp_path / "a.json", [answer, answer])
@@ -330,9 +273,8 @@ def test_a_system_answers_once(tmp_path):
 def test_published_gemma_2b_it(published, tmp_path):
     file = published / "wildbench" / "gemma-2b-it_score_v2.0625_gpt-4o_trimmed.json"
     grades = read_judgments(file, system="gemma-2b-it", judge="gpt-4o-2024-05-13")
-    found = published_score(grades)
-    assert found.tally.num_scored == found.tally.num_total == 1021
-    assert found.mean == 4.737512242899118
-    assert f"{found.shown:.4f}" == "-5.2498"
+    assert tally(grades).num_scored == len(grades) == 1021
+    assert mean_score(grades) == 4.737512242899118
+    assert f"{SCALES['wildbench'].shown(4.737512242899118):.4f}" == "-5.2498"
     write_judgments(tmp_path / "out.json", grades)
     assert loaded(tmp_path / "out.json") == loaded(file)

@@ -11,7 +11,7 @@ References:
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,24 +32,6 @@ from slackdlm.evaluation.jsonl import Row, get_number, get_text, read_items, sho
 from slackdlm.evaluation.judgments import Game, Messages
 
 PROMPT = "alpaca_eval_clf.txt"
-
-
-@dataclass(frozen=True)
-class PublishedWinRate:
-    """A line of AlpacaEval's leaderboard."""
-
-    win_rate: float | None
-    """Mean preference minus 1, in per cent; None without a preference."""
-    standard_error: float | None
-    """Of the mean over instructions, in per cent; None below two."""
-    num_wins: int
-    """Preferences above 1.5."""
-    num_draws: int
-    """Preferences of exactly 1.5."""
-    num_scored: int
-    """Instructions with a preference."""
-    num_total: int
-    """Instructions in the file."""
 
 
 def question_id(instruction: str) -> str:
@@ -121,8 +103,6 @@ def read_judgments(path: Path) -> list[Game]:
         add_once(
             seen, (instruction, model), f"{where}: {model!a} is judged twice on one instruction"
         )
-        extra = rest(row, "generator_1", "generator_2", "dataset")
-        extra = {key: extra[key] for key in extra if key != "preference" or preference in (0, None)}
         games.append(
             Game(
                 question_id=question_id(instruction),
@@ -137,7 +117,7 @@ def read_judgments(path: Path) -> list[Game]:
                     "benchmark": "alpaca-eval",
                     "judge": row.get("annotator", "unknown"),
                 },
-                extra=extra | ({} if preference in (0, None) else {"preference": preference}),
+                extra=rest(row, "generator_1", "generator_2", "dataset"),
             )
         )
     return games
@@ -224,26 +204,16 @@ def prompts_sha256() -> str:
     return hashlib.sha256(template(PROMPT).encode()).hexdigest()
 
 
-def published_win_rate(games: Sequence[Game]) -> PublishedWinRate:
-    """The leaderboard's win rate of one system over its questions; DataError if the games are of several.
+def published_win_rate(games: Sequence[Game]) -> float | None:
+    """The leaderboard's win rate of one system over its questions, in per cent; None without a preference.
 
     A question judged in both orders has the mean of both; one that lacks either counts as not scored, as in
     `write_judgments`.
     """
-    if len({(game.a, game.b) for game in games}) > 1:
-        raise DataError("published_win_rate: expected the games of one system against one baseline")
     told: dict[str, list[float]] = {}
     for game in games:
         score = np.nan if game.score is None else game.score
         told.setdefault(game.question_id, []).append(score)
     means = np.array([np.mean(orders) for orders in told.values()], dtype=np.float64)
     scores = means[~np.isnan(means)]
-    error = 100 * float(scores.std(ddof=1)) / np.sqrt(scores.size) if scores.size > 1 else None
-    return PublishedWinRate(
-        win_rate=100 * float(scores.mean()) if scores.size else None,
-        standard_error=None if error is None else float(error),
-        num_wins=int((scores > 0.5).sum()),
-        num_draws=int((scores == 0.5).sum()),
-        num_scored=scores.size,
-        num_total=len(told),
-    )
+    return 100 * float(scores.mean()) if scores.size else None

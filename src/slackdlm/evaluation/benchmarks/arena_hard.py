@@ -9,20 +9,12 @@ References:
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final
 
 from slackdlm.errors import DataError
-from slackdlm.evaluation.benchmarks.items import (
-    Answer,
-    Question,
-)
+from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.benchmarks.templates import template
-from slackdlm.evaluation.jsonl import (
-    Row,
-    get_object,
-    show,
-)
+from slackdlm.evaluation.jsonl import show
 from slackdlm.evaluation.judgments import Game, Messages
 
 FIRST_WINS: Final[dict[str, float]] = {
@@ -35,17 +27,6 @@ USER_PROMPT: Final = (
     "<|User Prompt|>\n{}\n\n<|The Start of Assistant A's Answer|>\n{}\n<|The End of Assistant A's Answer|>\n\n"
     "<|The Start of Assistant B's Answer|>\n{}\n<|The End of Assistant B's Answer|>"
 )
-
-
-class WeightedWinRate(NamedTuple):
-    """The win rate Arena-Hard prints, before its bootstrap."""
-
-    value: float | None
-    """Mean over rows, a strong verdict being ``weight`` rows; None without a scored question."""
-    num_questions: int
-    """Questions with both games scored; the others are left out, as there."""
-    num_total: int
-    """Questions in the file."""
 
 
 def judge_messages(question: Question, first: str, second: str) -> Messages:
@@ -89,26 +70,6 @@ def weight_of(game: Game, weight: int = 3) -> int:
     return weight if strong else 1
 
 
-def weighted_win_rate(games: Sequence[Game], *, weight: int = 3) -> WeightedWinRate:
-    """The published mean of one model's games against one baseline, `Game.a` being the model.
-
-    Only questions with both games scored count. The published table shows the mean of 100 unseeded bootstrap
-    rounds over rows around this value; for an interval use `statistics.weighted_win_rate`.
-    """
-    questions: dict[str, list[Game]] = {}
-    for game in games:
-        questions.setdefault(game.question_id, []).append(game)
-    whole = [
-        pair
-        for pair in questions.values()
-        if len(pair) == 2 and all(g.status == "ok" for g in pair)
-    ]
-    rows = [(cast("float", g.score), weight_of(g, weight)) for pair in whole for g in pair]
-    total = sum(mass for _, mass in rows)
-    value = sum(score * mass for score, mass in rows) / total if total else None
-    return WeightedWinRate(value, len(whole), len(questions))
-
-
 def style_metadata(text: str, *, num_tokens: int) -> dict[str, Any]:
     """Length and Markdown counts of an answer, as Arena-Hard's answer files hold them.
 
@@ -140,20 +101,5 @@ def prompts_sha256() -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def published_baseline(category: str) -> str | None:
-    """The baseline of the public leaderboard for a category; ours may be any model."""
-    return _settings().get(category, {}).get("baseline")
-
-
 def _settings() -> dict[str, dict[str, str]]:
     return json.loads(template("arena_hard.json"))
-
-
-def get_metadata(answer: Answer) -> Row | None:
-    """The style metadata of a v2.0 answer, ``token_len`` of a v0.1 one; None without."""
-    if "metadata" in answer.extra:
-        return get_object(
-            dict(answer.extra), "metadata", where=f"answer to {show(answer.question_id)}"
-        )
-    turn = answer.extra.get("turn", {})
-    return turn if "token_len" in turn else None

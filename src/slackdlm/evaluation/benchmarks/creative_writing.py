@@ -11,8 +11,7 @@ References:
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +20,10 @@ import numpy as np
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.benchmarks.templates import filled
-from slackdlm.evaluation.jsonl import (
-    read_text,
-)
-from slackdlm.evaluation.judgments import Grade, GradeStatus, Messages
+from slackdlm.evaluation.jsonl import read_text
+from slackdlm.evaluation.judgments import GradeStatus, Messages
 
 LOWEST, HIGHEST = 0.0, 20.0
-
 
 PLACES = (
     "writing_prompt", "test_model_response", "creative_writing_criteria", "lower_is_better_criteria",
@@ -54,18 +50,6 @@ class Rubric(NamedTuple):
     def sha256(self) -> str:
         """Hash of all of it: part of a judgment's identity."""
         return hashlib.sha256(json.dumps(self).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class PublishedScore:
-    """The rubric score of one run, 0 to 100."""
-
-    score: float | None
-    """Five times the mean over pieces of the mean over everything its parser took for a criterion."""
-    num_scored: int
-    """Pieces in that mean."""
-    num_total: int
-    """Pieces asked for."""
 
 
 def read_criteria(folder: Path) -> Criteria:
@@ -156,21 +140,3 @@ def piece_score(scores: Mapping[str, Any], criteria: Criteria) -> tuple[float | 
 def parse_grade(text: str, criteria: Criteria) -> float | None:
     """`piece_score` of a reply: the mean over its criteria, those left out being left out of it; None without any."""
     return piece_score(parse_verdict(text, criteria), criteria)[0]
-
-
-def published_score(grades: Sequence[Grade], criteria: Criteria) -> PublishedScore:
-    """The figure the benchmark prints for one run, from what its parser stored, whatever that is."""
-    pieces: list[float] = []
-    for grade in grades:
-        told = grade.extra.get("block", {}).get("judge_scores") or {}
-        numbers = {
-            name: value
-            for name, value in told.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        turned = [HIGHEST - v if n in criteria.negative else float(v) for n, v in numbers.items()]
-        kept = [value for value in turned if value <= HIGHEST]
-        if kept:
-            pieces.append(float(np.mean(kept)))
-    score = round(5 * float(np.mean(pieces)), 2) if pieces else None
-    return PublishedScore(score, len(pieces), len(grades))

@@ -11,49 +11,17 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import numpy as np
-
 from slackdlm.errors import DataError
-from slackdlm.evaluation.benchmarks.items import (
-    Question,
-)
+from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.benchmarks.templates import template
-from slackdlm.evaluation.jsonl import (
-    show,
-)
-from slackdlm.evaluation.judgments import Game, Grade, Messages, Tally, mean_score, tally
+from slackdlm.evaluation.jsonl import show
+from slackdlm.evaluation.judgments import Messages
 
 LOWEST, HIGHEST = 1, 10
 REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
 """Categories judged beside a reference answer."""
-TEMPERATURES: Final[dict[str, float]] = {
-    "writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1,
-    "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
-}  # fmt: skip
-"""FastChat's decoding temperature per category."""
-
-
-@dataclass(frozen=True)
-class PublishedScore:
-    """What FastChat's ``show_result.py`` prints for one system, and what it does not say."""
-
-    first_turn: float | None
-    """Mean of the first turn's grades other than -1."""
-    second_turn: float | None
-    """Mean of the second turn's grades other than -1."""
-    average: float | None
-    """Mean of all grades other than -1, those outside 1 to 10 included."""
-    in_range: float | None
-    """Mean of the grades within 1 to 10."""
-    num_unparsable: int
-    """Grades of -1, which FastChat leaves out unsaid: replies without a rating and failed calls."""
-    num_out_of_range: int
-    """Grades outside 1 to 10, which FastChat averages in."""
-    tally: Tally
-    """How many of all grades there are of each kind, failed calls told apart."""
 
 
 def judge_messages(question: Question, answer: Sequence[str], *, turn: int) -> Messages:
@@ -115,42 +83,6 @@ def winner_score(winner: str, order: int) -> float:
     if winner == "C":
         return 0.5
     return 1.0 if (winner == "A") == (order == 0) else 0.0
-
-
-def published_score(grades: Sequence[Grade]) -> PublishedScore:
-    """The figures FastChat prints for the grades of one system.
-
-    Raises:
-        DataError: If the grades are of several systems or judges.
-    """
-    if len({(grade.system, str(grade.judge_identity)) for grade in grades}) > 1:
-        raise DataError("published_score: expected the grades of one system by one judge")
-    counts = tally(grades)
-    return PublishedScore(
-        first_turn=mean_score([g for g in grades if g.turn == 1]),
-        second_turn=mean_score([g for g in grades if g.turn == 2]),
-        average=mean_score(grades),
-        in_range=mean_score([g for g in grades if g.status == "ok"]),
-        num_unparsable=counts.num_unparsable + counts.num_failed,
-        num_out_of_range=counts.num_out_of_range,
-        tally=counts,
-    )
-
-
-def published_win_rate(games: Sequence[Game]) -> float | None:
-    """FastChat's ``win_rate_adjusted`` of system ``a``: a win is both orders', all else is a tie, ties half.
-
-    Lines with an ``error`` in either order are left out, as there; None if nothing is left.
-    """
-    lines: dict[tuple[str, int], list[Game]] = {}
-    for game in games:
-        lines.setdefault((game.question_id, game.turn), []).append(game)
-    points: list[float] = []
-    for pair in lines.values():
-        scores = [game.score for game in pair if game.score is not None]
-        if len(scores) == 2:
-            points.append(scores[0] if scores[0] == scores[1] else 0.5)
-    return float(np.mean(points)) if points else None
 
 
 def prompts_sha256() -> str:

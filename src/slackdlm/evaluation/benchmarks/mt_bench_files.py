@@ -1,7 +1,6 @@
 """MT-Bench's own files: questions, answers and judgments, read and written."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -226,12 +225,6 @@ def write_pairs(path: Path, games: Sequence[Game]) -> None:
             )
         rows.append(row | {"turn": turn} | extra)
     write_rows(path, rows, ascii_only=True)
-
-
-def with_categories(grades: Sequence[Grade], questions: Sequence[Question]) -> list[Grade]:
-    """The grades with their questions' categories, which FastChat's judgments do not hold."""
-    categories = {question.id: question.category for question in questions}
-    return [replace(grade, category=categories.get(grade.question_id)) for grade in grades]
 
 
 def _judge(row: Row, *, where: str) -> tuple[str, str]:

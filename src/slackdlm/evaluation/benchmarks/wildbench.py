@@ -10,70 +10,16 @@ References:
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
-import numpy as np
-
-from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.benchmarks.templates import filled, template
-from slackdlm.evaluation.jsonl import (
-    get_object,
-    show,
-)
-from slackdlm.evaluation.judgments import (
-    Game,
-    Grade,
-    Messages,
-    Tally,
-    mean_score,
-    tally,
-)
+from slackdlm.evaluation.judgments import Messages
 
 LOWEST, HIGHEST = 1, 10
-TASK_GROUPS: Final[dict[str, str]] = {
-    "Information seeking": "Information/Advice seeking",
-    "Advice seeking": "Information/Advice seeking",
-    "Creative Writing": "Creative Tasks",
-    "Editing": "Creative Tasks",
-    "Brainstorming": "Creative Tasks",
-    "Role playing": "Creative Tasks",
-    "Others": "Creative Tasks",
-    "Coding & Debugging": "Coding & Debugging",
-    "Reasoning": "Planning & Reasoning",
-    "Planning": "Planning & Reasoning",
-    "Math": "Math & Data Analysis",
-    "Data Analysis": "Math & Data Analysis",
-}
-"""A task's tag -> its group."""
-GROUP_WEIGHTS: Final[dict[str, float]] = {
-    "Creative Tasks": 0.5,
-    "Planning & Reasoning": 1.25,
-    "Math & Data Analysis": 1.0,
-    "Information/Advice seeking": 0.75,
-    "Coding & Debugging": 1.25,
-}
-"""Weights of the leaderboard's task-macro score."""
 CHOICES: Final[dict[str, float]] = {"A++": 1.0, "A+": 0.75, "A=B": 0.5, "B+": 0.25, "B++": 0.0}
 """A verdict -> points of the response shown as A; WB-Reward is 200 times the mean minus 100."""
-
-
-@dataclass(frozen=True)
-class PublishedScore:
-    """WB-Score of one system, in the three forms it is published in."""
-
-    mean: float | None
-    """Mean of all grades said, 1 to 10."""
-    adjusted: float | None
-    """``(mean - 5) * 2``."""
-    shown: float | None
-    """``adjusted * 10``, the leaderboard's column."""
-    in_range: float | None
-    """Mean of the grades within 1 to 10."""
-    tally: Tally
-    """How many of all grades there are of each kind."""
 
 
 def judge_messages(question: Question, answer: str, *, max_words: int | None = None) -> Messages:
@@ -137,78 +83,6 @@ def choice_score(choice: str, order: int) -> float:
     return CHOICES[choice] if order == 0 else 1.0 - CHOICES[choice]
 
 
-def published_score(grades: Sequence[Grade]) -> PublishedScore:
-    """WB-Score of one system; DataError if the grades are of several systems or judges."""
-    if len({(grade.system, str(grade.judge_identity)) for grade in grades}) > 1:
-        raise DataError("published_score: expected the grades of one system by one judge")
-    mean = mean_score(grades)
-    return PublishedScore(
-        mean=mean,
-        adjusted=None if mean is None else (mean - 5) * 2,
-        shown=None if mean is None else (mean - 5) * 20,
-        in_range=mean_score([grade for grade in grades if grade.status == "ok"]),
-        tally=tally(grades),
-    )
-
-
-def task_scores(grades: Sequence[Grade], questions: Sequence[Question]) -> dict[str, float]:
-    """Adjusted score of each task group, ``(mean - 5) * 2``, a task counting in all groups of its tags.
-
-    As in the leaderboard's tables, grades of empty and of truncated outputs are left out here, though not in the
-    overall score.
-    """
-    tags = {q.id: [q.category, *q.extra.get("secondary_tags", [])] for q in questions}
-    scores: dict[str, list[float]] = {}
-    for grade in grades:
-        if grade.question_id not in tags:
-            raise DataError(
-                f"grade {show(grade.question_id)}: there is no such task in the questions"
-            )
-        if grade.score is None or _left_out(grade.extra):
-            continue
-        for tag in tags[grade.question_id]:
-            if tag not in TASK_GROUPS:
-                raise DataError(f"task {show(grade.question_id)}: unknown tag {show(tag)}")
-            scores.setdefault(TASK_GROUPS[tag], []).append(grade.score)
-    return {group: (float(np.mean(found)) - 5) * 2 for group, found in scores.items()}
-
-
-def task_macro(scores: Mapping[str, float], *, weighted: bool = True) -> float | None:
-    """The mean over task groups: weighted as on the leaderboard, or plain as in ``view_wb_eval.py``.
-
-    None unless every group has a score: the weights are for all five.
-    """
-    if set(scores) != set(GROUP_WEIGHTS):
-        return None
-    weights = [GROUP_WEIGHTS[group] if weighted else 1.0 for group in scores]
-    return float(np.average(list(scores.values()), weights=weights))
-
-
-def published_reward(games: Sequence[Game], *, length_margin: int | None = None) -> float | None:
-    """WB-Reward of system ``a`` against one reference, -100 to 100; None without a game.
-
-    Args:
-        games: One game per task, as published; all need a verdict.
-        length_margin: With it a slight win becomes a tie if the winner's answer is more than so many characters longer.
-    """
-    rewards: list[float] = []
-    for game in games:
-        if game.score is None:
-            raise DataError(
-                f"game {show(game.question_id)}: WB-Reward has no rule for a missing verdict"
-            )
-        reward = 2 * game.score - 1
-        if length_margin is not None and abs(reward) == 0.5:
-            outputs = get_object(
-                dict(game.extra), "model_outputs", where=f"game {game.question_id!a}"
-            )
-            winner, loser = (game.a, game.b) if reward > 0 else (game.b, game.a)
-            if len(outputs[winner]) > len(outputs[loser]) + length_margin:
-                reward = 0.0
-        rewards.append(reward)
-    return 100 * float(np.mean(rewards)) if rewards else None
-
-
 def shortened(text: str, max_words: int | None) -> str:
     """The first so many words between single spaces, marked as truncated; the whole text if None."""
     words = text.split(" ")
@@ -263,12 +137,3 @@ def reply_object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", told) if isinstance(told, dict) else None
-
-
-def _left_out(extra: Mapping[str, Any]) -> bool:
-    output = extra.get("model_output")
-    if isinstance(output, list):
-        output = output[0] if output else ""
-    if isinstance(output, str):
-        return not output or output.endswith("... (truncated)")
-    return extra.get("model_output_len") == 0

@@ -24,7 +24,6 @@ from slackdlm.evaluation.statistics.bootstrap import Estimate, check_confidence
 from slackdlm.evaluation.statistics.questions import game_scores
 
 COVARIATES: Final = ("length", "headers", "lists", "bold")
-MARKDOWN: Final = ("headers", "lists", "bold")
 
 
 @dataclass(frozen=True)
