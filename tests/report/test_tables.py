@@ -12,6 +12,7 @@ from slackdlm.report.tables import (
     p_text,
     percent,
     plain_table,
+    realised,
     source_row,
     win_rows,
 )
@@ -104,6 +105,15 @@ def test_the_realised_dose_is_displaced_over_committed(results):
     rows = dose_rows(results)
     assert len(rows) == 8
     assert (rows[0]["rate"], rows[0]["share"], rows[0]["lost"]) == ("1 %", "10 %", "1")
+
+
+def test_what_is_dropped_was_decided_on_and_is_not_committed(results):
+    results["quality"][8]["kind"] = "drop"
+    dose = results["quality"][8]["dose"]
+    dose |= {"displaced": 10, "committed": 90}
+    assert dose_rows(results)[0]["share"] == "10 %"
+    assert realised("drop", dose) == "10 of 100 (10 %)"
+    assert realised("shift", dose) == "10 of 90 (11.1 %)"
 
 
 def test_a_dose_without_commits_has_no_share(results):

@@ -185,9 +185,9 @@ def test_bad_arguments_are_named(arguments, message):
         ShiftIntervention(**arguments, seed=0)
 
 
-@pytest.mark.parametrize("kind", ["shift", "substitute"])
+@pytest.mark.parametrize("kind", ["shift", "substitute", "drop"])
 def test_the_realised_dose_is_the_rate_asked_for(toy, kind):
-    """Over many tokens, asked / content tokens lies within four standard errors of the rate."""
+    """Over many tokens decided on, those dropped included, asked / tokens lies within four standard errors of the rate."""
     from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
     rate = 0.1
@@ -196,10 +196,10 @@ def test_the_realised_dose_is_the_rate_asked_for(toy, kind):
         ["tell twice cat"] * 100
     )
     asked = sum(a.dose.asked for a in answers)
-    committed = sum(a.dose.committed for a in answers)
     displaced = sum(a.dose.displaced for a in answers)
     impossible = sum(a.dose.impossible for a in answers)
-    assert abs(asked / committed - rate) < 4 * (rate * (1 - rate) / committed) ** 0.5
+    decided = sum(a.dose.committed for a in answers) + (displaced if kind == "drop" else 0)
+    assert abs(asked / decided - rate) < 4 * (rate * (1 - rate) / decided) ** 0.5
     assert displaced + impossible == asked
     assert all(
         a.num_displaced == a.dose.displaced and a.num_committed == a.dose.committed for a in answers

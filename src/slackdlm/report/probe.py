@@ -11,7 +11,7 @@ from slackdlm.atomic import write_bytes, write_text
 from slackdlm.report import plots
 from slackdlm.report.page import data_uri, environment, flatten, style_sheet
 from slackdlm.report.results import clean
-from slackdlm.report.tables import count, interval, markdown_text, number, p_text, percent
+from slackdlm.report.tables import interval, markdown_text, number, p_text, percent, realised
 
 KINDS = {
     "shift": "shifted by one place",
@@ -65,18 +65,11 @@ def cells(result: Mapping[str, Any]) -> list[list[str]]:
             interval(row["win_rate"]),
             p_text(row["p_value"]),
             p_text(row["p_adjusted"]),
-            realised(row["dose"]),
+            realised(row["kind"], row["dose"]),
             f"{row['win_rate']['num_scored']} / {row['win_rate']['num_total']}",
         ]
         for row in result["rows"]
     ]
-
-
-def realised(dose: Mapping[str, int]) -> str:
-    """How many content tokens were disturbed, and what share of them that is."""
-    decided = dose["committed"]
-    share = dose["displaced"] / decided if decided else None
-    return f"{count(dose['displaced'])} of {count(decided)} ({percent(share)})"
 
 
 def sentences(result: Mapping[str, Any]) -> list[str]:

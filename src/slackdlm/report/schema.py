@@ -22,9 +22,7 @@ _SETTING: Final[dict[str, Any]] = {
     "kind": "text",
     "rate": "share",
 }
-_DOSE: Final = {
-    f"{name}?": "count" for name in ("asked", "displaced", "impossible", "lost", "committed")
-}
+_DOSE: Final = dict.fromkeys(("asked", "displaced", "impossible", "lost", "committed"), "count")
 SHAPE: Final[dict[str, Any]] = {
     "title": "text",
     "summary": ["text"],

@@ -191,8 +191,6 @@ def dose_rows(results: Results) -> list[dict[str, str]]:
         if row["kind"] == "none" or not row.get("dose"):
             continue
         dose = row["dose"]
-        committed, displaced = dose.get("committed"), dose.get("displaced")
-        share = displaced / committed if committed and displaced is not None else None
         rows.append(
             {
                 "label": labels[row["arm"]],
@@ -200,11 +198,28 @@ def dose_rows(results: Results) -> list[dict[str, str]]:
                 "steps": str(row["steps"]),
                 "kind": row["kind"],
                 "rate": percent(row["rate"]),
-                "share": percent(share),
-                **{name: count(dose.get(name)) for name in DOSE},
+                "share": percent(_share(row["kind"], dose)),
+                **{name: count(dose[name]) for name in DOSE},
             }
         )
     return rows
+
+
+def realised(kind: str, dose: Mapping[str, int]) -> str:
+    """How many content tokens were disturbed, of how many decided on, and what share that is."""
+    share, decided = _share(kind, dose), _decided(kind, dose)
+    return f"{count(dose['displaced'])} of {count(decided)} ({percent(share)})"
+
+
+def _share(kind: str, dose: Mapping[str, int]) -> float | None:
+    """Content tokens disturbed, as a share of those decided on; None where there are none."""
+    decided = _decided(kind, dose)
+    return dose["displaced"] / decided if decided else None
+
+
+def _decided(kind: str, dose: Mapping[str, int]) -> int:
+    """Content tokens whose commit was disturbed or not: those committed, and those dropped, which are not."""
+    return dose["committed"] + (dose["displaced"] if kind == "drop" else 0)
 
 
 def markdown_table(results: Results) -> str:
