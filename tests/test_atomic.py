@@ -124,6 +124,23 @@ def test_whatever_fails_the_old_file_stays_and_no_draft(
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("place", ["file/out", "n" * 300])
+def test_a_place_for_no_file_is_named_and_not_the_draft(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError, match=r"file/out|n{300}") as caught:
+        write_text(tmp_path / place, "new")
+    assert caught.value.filename == str(tmp_path / place)
+
+
+def test_the_whole_draft_is_on_the_disk_before_it_takes_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
+    write_bytes(tmp_path / "file", b"new")
+    assert sizes == [3]
+
+
 def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     code = (

@@ -6,6 +6,7 @@ Only what grows line by line over a run, and is read back up to its last whole l
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -41,7 +42,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         draft.replace(path)
     except BaseException as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be none, or no place for one
+            draft.unlink()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
