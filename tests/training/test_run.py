@@ -188,6 +188,41 @@ def test_a_different_run_is_not_resumed_and_the_keys_are_named(
         )
 
 
+def test_what_makes_a_run_fit_may_change_when_it_is_resumed(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(new_loaded(), samples, tmp_path / "whole", training=CHECKPOINTED)
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    undo(tmp_path / "broken", step=4)
+    smaller = replace(
+        CHECKPOINTED, micro_batch_size=2, gradient_checkpointing=True, max_loss_growth=3.0
+    )
+    with caplog.at_level(logging.WARNING):
+        run(new_loaded(), samples, tmp_path / "broken", training=smaller, resume=True)
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("slackdlm")]
+    assert said == [
+        f"{tmp_path / 'broken'}: resumed with training.gradient_checkpointing (was False, now True),"
+        " training.max_loss_growth (was 2.0, now 3.0), training.micro_batch_size (was None, now 2)"
+    ]
+    whole, broken = journal(tmp_path / "whole"), journal(tmp_path / "broken")
+    assert [record["step"] for record in whole] == [record["step"] for record in broken]
+    for mine, other in zip(whole, broken, strict=True):
+        assert mine == pytest.approx(other, abs=1e-4)
+    recorded = json.loads((tmp_path / "broken" / "run.json").read_text())
+    assert recorded["recipe"]["training"]["micro_batch_size"] == 2
+
+
+def test_a_finished_run_is_not_prolonged_and_the_way_to_train_on_is_named(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path
+) -> None:
+    run(new_loaded(), samples, tmp_path / "run", training=short())
+    with pytest.raises(
+        ConfigError,
+        match=r"training\.steps \(was 6, now 9\); .* begin a new run from its model \(model.path, or",
+    ):
+        run(new_loaded(), samples, tmp_path / "run", training=short(steps=9), resume=True)
+
+
 def test_other_data_under_the_same_recipe_is_not_resumed(
     new_loaded: Build, samples: list[Sample], tmp_path: Path
 ) -> None:

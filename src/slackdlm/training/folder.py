@@ -15,6 +15,18 @@ from slackdlm.training.processes import this_process
 
 _LOG = logging.getLogger(__name__)
 _NUM_NAMED = 4
+# The samples' hashes say what is trained on, wherever it lies; the others change nothing but rounding.
+_MAY_CHANGE = frozenset(
+    {
+        "data.train",
+        "data.eval",
+        "training.micro_batch_size",
+        "training.gradient_checkpointing",
+        "training.keep_checkpoints",
+        "training.report_to",
+        "training.max_loss_growth",
+    }
+)
 
 
 class Start(NamedTuple):
@@ -57,7 +69,8 @@ def begin(
         results: Keys that a recorded result holds beside ``output``: numbers, or None.
 
     Returns:
-        The start. On resuming, ``log.jsonl`` has been cut back to it.
+        The start. On resuming, ``log.jsonl`` has been cut back to it. What fits a run into memory or watches
+        it may differ from the record, and where the same samples lie; it is named in the log.
 
     Raises:
         ConfigError: If a new run finds an old one, or a resumed one differs; names the keys.
@@ -148,16 +161,25 @@ def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: 
     )
     missing = object()
     keys = sorted(k for k in old.keys() | new.keys() if old.get(k, missing) != new.get(k, missing))
-    differing = [
-        f"{one_line(key, longest=60)} (was {_shown(old.get(key))}, now {_shown(new.get(key))})"
-        for key in keys[:_NUM_NAMED]
-    ]
-    more = f" and {len(keys) - _NUM_NAMED} more" if len(keys) > _NUM_NAMED else ""
-    if differing:
-        raise ConfigError(
-            f"{folder}: cannot resume a different run; these differ: {', '.join(differing)}{more};"
-            " resume with the recipe and data that it was begun with, or choose another output"
+    changes = {
+        key: f"{one_line(key, longest=60)} (was {_shown(old.get(key))}, now {_shown(new.get(key))})"
+        for key in keys
+    }
+    refused = [change for key, change in changes.items() if key not in _MAY_CHANGE]
+    if refused:
+        more = f" and {len(refused) - _NUM_NAMED} more" if len(refused) > _NUM_NAMED else ""
+        longer = (
+            "; to train longer, begin a new run from its model (model.path, or model.adapter)"
+            if "training.steps" in changes
+            else ""
         )
+        raise ConfigError(
+            f"{folder}: cannot resume a different run; these differ: {', '.join(refused[:_NUM_NAMED])}"
+            f"{more}; resume with the recipe and data that it was begun with, or choose another output"
+            f"{longer}"
+        )
+    if changes and this_process().is_main_process:
+        _LOG.warning("%s: resumed with %s", folder, ", ".join(changes.values()))
 
 
 def _refuse_other_engine(checkpoint: Path) -> None:
