@@ -7,11 +7,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import DataError
 from slackdlm.training.config import ColumnsConfig
-from slackdlm.training.data import Dialogue, encode_samples, fingerprint, read_dialogues
+from slackdlm.training.data import (
+    Dialogue,
+    Sample,
+    encode_samples,
+    fingerprint,
+    num_shared,
+    read_dialogues,
+)
 
 
 def write(tmp_path: Path, *rows: Any) -> Path:
@@ -50,11 +58,14 @@ def test_sources_count_blank_lines(tmp_path: Path) -> None:
         ("{", r"data\.jsonl:2: not valid JSON"),
         ([1], r"data\.jsonl:2: expected a JSON object, got list"),
         ({"prompt": "w1"}, r"data\.jsonl:2: expected text in column 'response'; .* data\.columns"),
-        ({"prompt": 1, "response": "w2"}, r"data\.jsonl:2: expected text in column 'prompt'"),
+        ({"response": "w2"}, r"data\.jsonl:2: expected text in column 'prompt'"),
         ({"messages": "w1"}, r"data\.jsonl:2: expected a list of turns in 'messages'"),
         ({"messages": ["w1"]}, r"data\.jsonl:2: messages\[0\]: expected \{\"role\": .* got 'w1'"),
         ({"messages": [{"role": "user"}]}, r"data\.jsonl:2: messages\[0\]: expected \{\"role\""),
-        ({"messages": [{"role": 1, "content": "a"}]}, r"data\.jsonl:2: messages\[0\]: expected"),
+        (
+            {"messages": [{"from": "human", "value": "a"}]},
+            r"data\.jsonl:2: messages\[0\]: expected .* got \"\{'from'",
+        ),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, row: Any, message: str) -> None:
@@ -99,6 +110,33 @@ def test_a_dialogue_without_an_answer_is_left_out_and_named(
     ]
     with pytest.raises(DataError, match=r"\(made:9\)\. None is left; repair these rows$"):
         encode([bad], tokenizer)
+
+
+def test_rows_whose_turns_are_no_text_are_left_out_and_named(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": None}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "w1"}]}]
+    role = [{"role": 1, "content": "w1"}]
+    bad = [{"prompt": "w1", "response": None}, *({"messages": m} for m in (calls, parts, role))]
+    file = write(tmp_path, *[{"prompt": "w1", "response": "w2"}] * 36, *bad)
+    with caplog.at_level(logging.WARNING):
+        assert len(encode(read_dialogues(file), tokenizer)) == 36
+    assert caplog.messages == [
+        "train: 4 of 40 samples left out: 2 cannot be used, messages[1]: expected content to be text,"
+        f" got NoneType ({file}:37, {file}:38); 1 cannot be used, messages[0]: expected content to be"
+        f" text, got list ({file}:39); 1 cannot be used, messages[0]: unknown role 1; use 'system',"
+        f" 'user' or 'assistant' ({file}:40)"
+    ]
+
+
+def test_samples_are_shared_if_prompt_and_response_are() -> None:
+    def sample(prompt: int, response: int) -> Sample:
+        return Sample(torch.tensor([prompt]), torch.tensor([response]), f"{prompt}-{response}")
+
+    others = [sample(1, 2), sample(1, 2), sample(3, 4)]
+    assert num_shared([sample(1, 2), sample(2, 1), sample(1, 4), sample(1, 2)], others) == 2
+    assert num_shared([], others) == num_shared(others, []) == 0
 
 
 def test_rows_that_cannot_be_used_are_grouped_by_their_reason(

@@ -29,6 +29,7 @@ from slackdlm.training.folder import begin
 from slackdlm.training.run import (
     TrainResult,
     _check_logger,
+    prepare,
     read_recipe_dialogues,
     train,
     train_samples,
@@ -634,6 +635,31 @@ def test_evaluation_can_be_left_out_and_have_its_own_file(
     train(own, output=tmp_path / "b", progress=False)
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     assert record["samples"] == record["samples"] | {"train": 40, "eval": 5}
+
+
+def test_evaluation_samples_that_are_trained_on_are_counted(
+    recipe_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data.jsonl"
+    own = steps(recipe_file, 2, f"data.eval={data}", "training.eval_samples=5")
+    with caplog.at_level(logging.WARNING, logger="slackdlm"):
+        _, samples, held_out = prepare(own, device="meta")
+    assert (len(samples), len(held_out)) == (40, 5)
+    assert caplog.messages == [
+        "eval: 5 of 5 samples are trained on too, so the evaluation shows what is remembered as well;"
+        " give another file (data.eval) or remove repeated rows"
+    ]
+
+
+def test_a_null_among_the_texts_does_not_keep_a_tokenizer_from_being_made(
+    recipe_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"question": "w1", "answer": None}) + "\n" + data.read_text())
+    with caplog.at_level(logging.WARNING, logger="slackdlm"):
+        _, samples, _ = prepare(steps(recipe_file, 2))
+    assert f"({data}:1)" in caplog.messages[0]
+    assert len(samples) == 40 - 8
 
 
 def test_holding_out_everything_is_refused(recipe_file: Path, tmp_path: Path) -> None:

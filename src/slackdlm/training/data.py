@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Int
@@ -25,8 +25,9 @@ _NUM_REASONS = 3
 class Dialogue(NamedTuple):
     """One row of the data."""
 
-    messages: list[dict[str, str]]
-    """Turns with ``role`` and ``content``; what they say is checked where they are encoded."""
+    messages: list[dict[str, object]]
+    """Turns with ``role`` and ``content``; what they say, if it is text, is checked where they are
+    encoded."""
     source: str
     """``file:line``, for messages."""
 
@@ -66,7 +67,7 @@ def read_dialogues(
         The dialogues in their order.
 
     Raises:
-        DataError: If there is none, or a row is no dialogue; names file and line.
+        DataError: If there is none, or a row has not these columns; names file and line.
     """
     rows = read_rows(name_or_path, split=split, subset=subset, streaming=streaming, limit=limit)
     dialogues = [_dialogue(row, columns) for row in rows]
@@ -152,6 +153,17 @@ def encode_samples(
     raise DataError(f"{report}. {verdict}; {advice}")
 
 
+def num_shared(samples: Iterable[Sample], others: Iterable[Sample]) -> int:
+    """How many of the samples are among the others too, prompt and response alike."""
+
+    def key(sample: Sample) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return tuple(sample.prompt.tolist()), tuple(sample.response.tolist())
+
+    keys = list(map(key, samples))
+    shared = set(keys).intersection(map(key, others))
+    return sum(own in shared for own in keys)
+
+
 def fingerprint(samples: Sequence[Sample]) -> str:
     """SHA-256 of the token ids of all samples, in order: the data as the model sees it."""
     digest = hashlib.sha256()
@@ -193,33 +205,31 @@ def _dialogue(row: Row, columns: ColumnsConfig | None) -> Dialogue:
     columns = columns or ColumnsConfig()
     turns = {"user": columns.prompt, "assistant": columns.response}
     return Dialogue(
-        [{"role": role, "content": _text(row, column)} for role, column in turns.items()],
+        [{"role": role, "content": _content(row, column)} for role, column in turns.items()],
         row.source,
     )
 
 
-def _messages(row: Row, column: str) -> list[dict[str, str]]:
+def _messages(row: Row, column: str) -> list[dict[str, object]]:
     turns = row.columns.get(column)
     if not isinstance(turns, list):
         raise DataError(f"{row.source}: expected a list of turns in {column!r}; {_names(row)}")
-    messages: list[dict[str, str]] = []
+    messages: list[dict[str, object]] = []
     for index, turn in enumerate(cast("list[object]", turns)):
         fields = cast("dict[str, object]", turn) if isinstance(turn, dict) else {}
-        role, content = fields.get("role"), fields.get("content")
-        if not isinstance(role, str) or not isinstance(content, str):
+        if not {"role", "content"} <= fields.keys():
             raise DataError(
                 f'{row.source}: {one_line(column)}[{index}]: expected {{"role": text, "content": text}}, got'
                 f" {str(turn)[:60]!r}"
             )
-        messages.append({"role": role, "content": content})
+        messages.append({"role": fields["role"], "content": fields["content"]})
     return messages
 
 
-def _text(row: Row, column: str) -> str:
-    value: Any = row.columns.get(column)
-    if not isinstance(value, str):
+def _content(row: Row, column: str) -> object:
+    if column not in row.columns:
         raise DataError(f"{row.source}: expected text in column {column!r}; {_names(row)}")
-    return value
+    return row.columns[column]
 
 
 def _names(row: Row) -> str:

@@ -7,6 +7,7 @@ on.
 """
 
 import importlib.util
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 
 from slackdlm.atomic import write_json
-from slackdlm.errors import ConfigError, DataError
+from slackdlm.errors import ConfigError, DataError, counted
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
@@ -26,7 +27,14 @@ from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.models.training_record import TrainingRecord, write_record
 from slackdlm.training import journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
-from slackdlm.training.data import Dialogue, Sample, encode_samples, fingerprint, read_dialogues
+from slackdlm.training.data import (
+    Dialogue,
+    Sample,
+    encode_samples,
+    fingerprint,
+    num_shared,
+    read_dialogues,
+)
 from slackdlm.training.engine import check_engine
 from slackdlm.training.folder import begin, check_folder
 from slackdlm.training.processes import this_process
@@ -35,6 +43,7 @@ from slackdlm.training.provenance import environment, file_sha256
 from slackdlm.training.stream import CanvasSpec, EvalStream, Padding, TrainStream
 from slackdlm.training.trainer import EvalStreams, SlackTrainer, training_arguments
 
+_LOG = logging.getLogger(__name__)
 NUM_FINAL_STEPS = 50
 """Steps at the end of a run whose mean training loss is its result; all, if fewer."""
 
@@ -135,7 +144,21 @@ def prepare(
     if recipe.data.eval is None:  # few, of the same kind as those that passed
         lengths["max_unusable"] = 1.0
     eval_samples = encode_samples(held_out, loaded.tokenizer, name="eval", **lengths)
-    return loaded, samples, eval_samples[: recipe.training.eval_samples]
+    eval_samples = eval_samples[: recipe.training.eval_samples]
+    _warn_of_shared(eval_samples, samples)
+    return loaded, samples, eval_samples
+
+
+def _warn_of_shared(eval_samples: Sequence[Sample], samples: Sequence[Sample]) -> None:
+    """What a model has been trained on says little of what it has learnt."""
+    shared = num_shared(eval_samples, samples)
+    if shared and this_process().is_main_process:
+        _LOG.warning(
+            "eval: %d of %s are trained on too, so the evaluation shows what is remembered as well; give"
+            " another file (data.eval) or remove repeated rows",
+            shared,
+            counted(len(eval_samples), "sample"),
+        )
 
 
 def train_samples(
@@ -340,7 +363,8 @@ def _model(recipe: Recipe, dialogues: Sequence[Dialogue], *, device: str | None)
         if isinstance(loaded.model, PeftModel):
             loaded.model.set_adapter("default")  # It comes frozen; this makes it trainable.
         return loaded
-    texts = [turn["content"] for dialogue in dialogues for turn in dialogue.messages]
+    contents = [turn["content"] for dialogue in dialogues for turn in dialogue.messages]
+    texts = [content for content in contents if isinstance(content, str)]
     tokenizer = train_tokenizer(texts, vocab_size=shape.vocab_size, kind=shape.tokenizer_kind)
     config = LLaDAConfig(
         vocab_size=len(tokenizer),
