@@ -181,6 +181,7 @@ def slack_ctc_optimum(
     table: Canvases,
     *,
     num_starts: int = NUM_STARTS,
+    first_start: Float[np.ndarray, "M V"] | None = None,
     tolerance: float = 1e-8,
     max_iterations: int = 5000,
 ) -> Optimum:
@@ -188,8 +189,8 @@ def slack_ctc_optimum(
 
     With group weights ``w_g`` the loss is ``-sum_g w_g log sum_{c in g} prod_i q_i(c_i)``. EM: weigh each canvas of a
     group by its share of the group's sum, then let ``q`` be the marginals under these weights. The loss never rises,
-    and ``q`` minus the new ``q`` is its gradient by the logits. The first start are CE's marginals, the others these
-    times log-normal noise.
+    and ``q`` minus the new ``q`` is its gradient by the logits. The first start are CE's marginals unless given, the
+    others these times log-normal noise.
     """
     num_cells, num_tokens = table.tokens.shape[1], len(tokenizer())
     places = np.arange(num_cells) * num_tokens + table.tokens
@@ -200,7 +201,8 @@ def slack_ctc_optimum(
     member = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(places))))
     group_weight = np.add.reduceat(table.weight, first)
 
-    q = np.tile(table.weight @ design, (num_starts, 1))
+    start = table.weight @ design if first_start is None else first_start.ravel()[columns]
+    q = np.tile(start, (num_starts, 1))
     rng = np.random.Generator(np.random.PCG64(0))
     q[1:] *= np.exp(rng.standard_normal(q[1:].shape))
     cell = columns // num_tokens
