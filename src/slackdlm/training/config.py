@@ -94,7 +94,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm; 0 switches clipping off."""
     eval_every: int = 100
-    """Steps between evaluations; 0: at the end only."""
+    """Steps between evaluations, the first before any step; 0: at the end only."""
     eval_samples: int = 64
     """Samples of the evaluation loss; 0: no evaluation."""
     save_every: int = 500

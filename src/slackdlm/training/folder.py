@@ -103,7 +103,8 @@ def begin(
         _refuse_other_engine(checkpoint)
     step = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
     if this_process().is_main_process:
-        _cut_back(folder / "log.jsonl", step=step)
+        # A run that starts again evaluates again before its first step.
+        _cut_back(folder / "log.jsonl", step=step if checkpoint else -1)
     this_process().wait_for_everyone()
     return Start(checkpoint=checkpoint, step=step, result=None)
 

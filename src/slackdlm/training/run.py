@@ -253,6 +253,8 @@ def train_samples(
     if start.result is not None:
         recorded: dict[str, Any] = {**start.result, "output": folder}
         return TrainResult(**recorded)
+    is_new = start.checkpoint is None
+    arguments.eval_on_start = is_new and streams is not None and training.eval_every > 0
     started = time.perf_counter()
     shown = progress and this_process().is_main_process
     with (
