@@ -137,6 +137,17 @@ def test_a_given_time_and_a_drawn_one_stay_in_step():
     assert torch.equal(torch.rand(4, generator=generator), torch.rand(4, generator=other))
 
 
+def test_a_seed_keeps_its_numbers_so_that_an_old_run_can_go_on():
+    generator = seeded(7)
+    ratio = (0.0, 1.0)
+    assert draw_num_slack(1000, slack_ratio=ratio, room=1000, generator=generator) == 279
+    canvas = insert_slack(torch.arange(5), 3, slack_id=SLACK, generator=generator)
+    assert canvas.tolist() == [SLACK, 0, 1, 2, SLACK, 3, SLACK, 4]
+    noise = draw_noise(8, eps=1e-3, generator=generator)
+    assert noise.rate == pytest.approx(0.8103369183337097, rel=1e-12)
+    assert noise.masked.tolist() == [True, True, False, True, False, True, True, True]
+
+
 @pytest.mark.parametrize("eps", [0.0, -1.0, 1.5, float("nan")])
 def test_an_impossible_eps_is_refused(eps: float):
     with pytest.raises(ConfigError, match=r"eps must lie in \(0, 1\]"):
