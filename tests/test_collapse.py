@@ -58,7 +58,9 @@ def test_every_response_comes_from_one_canvas_for_each_choice_of_places():
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_tensors_and_generators_of_ids_are_taken():
-    assert collapse(torch.tensor([1, SLACK, 2]), slack_id=SLACK) == [1, 2]
+    found = collapse(torch.tensor([1, SLACK, 2]), slack_id=SLACK)
+    assert found == [1, 2]
+    assert all(type(token) is int for token in found)
     assert collapse((x for x in (1, SLACK)), slack_id=SLACK) == [1]
 
 

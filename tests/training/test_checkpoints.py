@@ -1,4 +1,5 @@
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,16 @@ def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
     assert fault(folder) == "weights has 0 of 10 bytes"
 
 
+def test_files_in_folders_are_sealed_too(tmp_path: Path) -> None:
+    folder = make(tmp_path, 1, sealed=False)
+    (folder / "global_step1").mkdir()
+    (folder / "global_step1" / "optimizer").write_text("0123")
+    seal(folder)
+    assert fault(folder) is None
+    (folder / "global_step1" / "optimizer").write_text("012")
+    assert fault(folder) == "global_step1/optimizer has 3 of 4 bytes"
+
+
 def test_a_half_written_seal_is_no_seal(tmp_path: Path) -> None:
     folder = make(tmp_path, 1)
     (folder / "complete.json").write_text('{"weights": 1')
@@ -76,6 +87,18 @@ def test_the_newest_complete_one_is_found_and_torn_ones_are_named(
     assert "checkpoint-200 is torn and skipped: it was not finished" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["checkpoint-10.draft", "old-checkpoint-10", "checkpoint-"])
+def test_a_folder_of_another_name_is_no_checkpoint(name: str) -> None:
+    assert checkpoint_step(Path(name)) == -1
+
+
+def test_a_checkpoint_after_the_last_good_step_is_passed_over(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        make(tmp_path, step)
+    found = [latest_complete(tmp_path, up_to=step) for step in (4, 9, 10, 99)]
+    assert [None if one is None else checkpoint_step(one) for one in found] == [None, 5, 10, 15]
+
+
 def test_without_a_complete_one_there_is_none(tmp_path: Path) -> None:
     assert latest_complete(tmp_path / "none") is None
 
@@ -89,6 +112,12 @@ def test_the_newest_are_kept_and_old_torn_ones_removed(tmp_path: Path) -> None:
     assert sorted(checkpoint_step(f) for f in tmp_path.iterdir()) == [3, 4, 5]
 
 
+def test_torn_ones_stay_where_none_is_complete(tmp_path: Path) -> None:
+    folders = [make(tmp_path, step, sealed=False) for step in (1, 2)]
+    keep_newest(tmp_path, 1)
+    assert all(folder.exists() for folder in folders)
+
+
 def test_keeping_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="keep_checkpoints: expected at least 1, got 0"):
         keep_newest(tmp_path, 0)
@@ -99,3 +128,12 @@ def test_a_discarded_checkpoint_is_gone(tmp_path: Path) -> None:
     discard(folder)
     discard(folder)
     assert not folder.exists()
+
+
+def test_a_half_discarded_checkpoint_is_not_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path, 1)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    discard(folder)
+    assert fault(folder) == "it was not finished"
