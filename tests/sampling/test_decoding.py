@@ -302,17 +302,20 @@ def slacking(toy):
     seed=st.integers(0, 500),
     early_stop=st.booleans(),
     kind=st.sampled_from([None, "shift", "drop", "swap"]),
+    delay_slack=st.booleans(),
 )
 def test_refill_reopens_the_least_certain_slack_and_its_neighbours_alone(
-    slacking, refill, block, seed, early_stop, kind
+    slacking, refill, block, seed, early_stop, kind, delay_slack
 ):
     settings_ = {"temperature": 1.0, "seed": seed, "block_length": block, "early_stop": early_stop}
+    settings_["delay_slack"] = delay_slack
     before = Sampler(slacking, config(**settings_)).generate(PROMPTS)
     after = Sampler(slacking, config(**settings_, refill=refill)).generate(PROMPTS)
     for old, new in zip(before, after, strict=True):
         end = next((i for i, t in enumerate(old.canvas) if t in slacking.eos_ids), 24)
         sure = {c.position: c.confidence for step in old.steps for c in step}
         slack = [i for i in range(end) if old.canvas[i] == slacking.slack_id]
+        assert all(0 < sure[i] < 1 for i in slack)  # as probable as the model says, delayed or not
         chosen = sorted(slack, key=lambda i, sure=sure: (sure[i], i))[:refill]
         opened = {i + d for i in chosen for d in (-1, 0, 1)} & set(range(end))
         rewritten = [c.position for step in new.steps[len(old.steps) :] for c in step]

@@ -44,8 +44,8 @@ class SamplerConfig:
     together do not know of each other. 1: none waits. Delayed cells come before those that wait. Not with a ``bound``;
     no effect at one cell a step."""
     early_stop: bool = False
-    """A row rests as soon as its text is settled: nothing is masked before its first end. The text does not change;
-    cells behind the end that no step reached hold ``<|endoftext|>``."""
+    """A row rests as soon as its text is settled: nothing is masked before its first end. The text does not change,
+    unless ``refill`` then sees other cells behind the end: those that no step reached hold ``<|endoftext|>``."""
     refill: int = 0
     """After the last step, mask this many of the least certain ``<slack>`` cells before the end of the text again,
     with their neighbours, and decode them in as many further steps, or as a ``bound`` takes; 0: none. Certainty is

@@ -152,13 +152,16 @@ class Decoding:
         is_free = torch.zeros_like(self.canvas, dtype=torch.bool)
         is_free[at[0], at[1]] = True
         proposed = self.predictor.propose(self.canvas, cells, at)
-        # What is proposed for each free cell, and -inf where there is none.
+        # What is proposed for each free cell, and in which order: -inf where nothing is.
         tokens = torch.zeros_like(self.canvas)
-        scores = torch.full(free.shape, -torch.inf, device=self.device)
+        scores = torch.zeros(free.shape, device=self.device)
+        order = torch.full(free.shape, -torch.inf, device=self.device)
         tokens[at[0], at[1]] = proposed.tokens
         scores[at[0], at[1]] = proposed.scores
+        lowest = torch.finfo(order.dtype).min
+        order[at[0], at[1]] = proposed.scores.masked_fill(proposed.waits, lowest)
         most = int(due.max() if self.strategy.bound is None else free.sum(axis=1).max())
-        positions, values = self._ordered(scores, most)
+        positions, values = self._ordered(order, most)
         count = self.strategy.number(values, number_due, self.config.bound or 0.0)
         valid = torch.arange(most, device=self.device) < count[:, None]
         placement = self._place(

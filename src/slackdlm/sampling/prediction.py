@@ -39,6 +39,8 @@ class Proposals(NamedTuple):
     tokens: Int[Tensor, " M"]
     scores: Float[Tensor, " M"]
     """The strategy's score; the highest are committed first."""
+    waits: Bool[Tensor, " M"]
+    """Committed after all others, whatever the score: a delayed token."""
 
 
 class Predictor:
@@ -64,6 +66,10 @@ class Predictor:
         self.device = loaded.device
         # Once: a bias or an adapter's row of the output layer is joined to it in a copy.
         self.head = head_weight(loaded.model).detach()
+        ends = loaded.eos_ids if config.delay_end else ()
+        slack = (loaded.slack_id,) if config.delay_slack else ()
+        delayed = () if STRATEGIES[config.remasking].score is None else (*ends, *slack)
+        self.delayed = torch.tensor(delayed, dtype=torch.long, device=self.device)
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.full((len(prompts), longest), loaded.pad_id, dtype=torch.long)
         mask = torch.ones(len(prompts), longest + config.canvas_length, dtype=torch.bool)
@@ -110,24 +116,16 @@ class Predictor:
             tokens.append(chosen)
             if strategy.score is None:
                 continue
-            delayed = self._delayed()
-            if delayed:
-                for token in delayed:  # a list of places would be copied from the host
-                    logits[:, token] = -torch.inf
-                is_delayed = torch.stack([chosen == token for token in delayed]).any(dim=0)
-                lowest = torch.finfo(logits.dtype).min
-                scores.append(strategy.score(logits, chosen).masked_fill(is_delayed, lowest))
-            else:
-                scores.append(strategy.score(logits, chosen))
+            score = strategy.score(logits, chosen)
+            if self.delayed.numel():  # the others are weighed without their share
+                waits = torch.isin(chosen, self.delayed)
+                logits.index_fill_(1, self.delayed, -torch.inf)
+                score = torch.where(waits, score, strategy.score(logits, chosen))
+            scores.append(score)
         if strategy.score is None:
             scores.append(self._uniforms(cells, 1)[:, 0].float())
-        return Proposals(torch.cat(tokens), torch.cat(scores))
-
-    def _delayed(self) -> list[int]:
-        """Tokens whose cells wait for all others."""
-        ends = self.loaded.eos_ids if self.config.delay_end else ()
-        slack = (self.loaded.slack_id,) if self.config.delay_slack else ()
-        return [*ends, *slack]
+        proposed = torch.cat(tokens)
+        return Proposals(proposed, torch.cat(scores), torch.isin(proposed, self.delayed))
 
     def _choose(self, logits: Float[Tensor, "M V"], cells: Cells) -> Int[Tensor, " M"]:
         """A token for each cell, never the mask; the logits are given back as they were."""
