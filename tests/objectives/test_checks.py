@@ -104,7 +104,7 @@ def clean_with(token: int) -> torch.Tensor:
 BAD_FUSED_OPTIONS = [
     ({"hidden": torch.zeros(2, 4)}, r"hidden must be floating point \[B L D\]"),
     ({"hidden": torch.zeros(2, 4, 3, dtype=LONG)}, "hidden must be floating point .* torch.int64"),
-    ({"hidden": torch.zeros(2, 4, 2)}, "hidden has 2 features but head_weight takes 3"),
+    ({"hidden": torch.zeros(2, 4, 2)}, "hidden has 2 features but head_weight has 3"),
     ({"head_weight": torch.zeros(6)}, r"head_weight must be floating point \[V D\]"),
     ({"ctc_weight": 1.1}, r"ctc_weight must lie in \[0, 1\], got 1.1"),
     ({"ctc_weight": math.nan}, r"ctc_weight must lie in \[0, 1\], got nan"),

@@ -7,9 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from slackdlm.lattice import band_posteriors
-from slackdlm.lattice.band import clamp_columns, target_band
 from slackdlm.objectives import checks
-from slackdlm.objectives.fused_linear import band_logits
+from slackdlm.objectives.fused_linear import lattice_columns
 from slackdlm.objectives.vocabulary_pass import default_chunk_size
 
 
@@ -57,17 +56,19 @@ def alignment_of(
     References:
         Ours. The posteriors are those whose difference from the softmax is slack-CTC's gradient.
     """
-    row = head_weight[slack_id] if slack_row is None else slack_row
     num_samples, num_positions, _ = hidden.shape
-    is_real = checks.inside_lengths(target_lengths, targets.shape[1])
-    targets = targets.long().masked_fill(~is_real, 0)
-    num_slack = int((canvas_lengths - target_lengths).max())
-    band = target_band(
-        targets, canvas_lengths, target_lengths, num_positions=num_positions, num_slack=num_slack
+    columns = lattice_columns(
+        hidden,
+        head_weight,
+        head_weight[slack_id] if slack_row is None else slack_row,
+        canvas,
+        targets,
+        canvas_lengths,
+        target_lengths,
+        num_slack=int((canvas_lengths - target_lengths).max()),
+        mask_id=mask_id,
+        slack_id=slack_id,
     )
-    token = band_logits(hidden, head_weight, targets, num_slack=num_slack)
-    slack = (hidden @ row).to(token.dtype)
-    columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
     posteriors = band_posteriors(*columns, canvas_lengths, target_lengths)
     masked = (canvas == mask_id) & checks.inside_lengths(canvas_lengths, num_positions)
     edges = torch.cat([posteriors.token, posteriors.slack[:, :, None]], dim=2).double()

@@ -1,12 +1,14 @@
 """What does a batch cost, from hidden states on? Output layer, cross-entropy, slack-CTC in one."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
-from slackdlm.lattice import band_posteriors
-from slackdlm.lattice.band import clamp_columns, target_band
+from slackdlm.lattice import Posteriors, band_posteriors
+from slackdlm.lattice.band import Columns, clamp_columns, target_band
 from slackdlm.objectives import checks
 from slackdlm.objectives.vocabulary_pass import Supervision, VocabularyLoss, default_chunk_size
 
@@ -64,55 +66,32 @@ def fused_linear_slack_ctc_loss(
         arXiv 2601.22947 for the objective; the weighting and the single pass are ours.
     """
     where = "fused_linear_slack_ctc_loss"
-    _check_options(where, hidden, head_weight, clean, ctc_weight, ce_weights, chunk_size)
+    checks.check_scores(where, hidden, name="hidden", axes="B L D")
+    _check_layer(where, hidden, head_weight, name="head_weight", axes="V D")
     if slack_row is not None:
-        checks.check_scores(where, slack_row, name="slack_row", axes="D")
-        if slack_row.shape[0] != hidden.shape[2]:
-            raise ConfigError(
-                f"{where}: hidden has {hidden.shape[2]} features but slack_row has "
-                f"{slack_row.shape[0]}"
-            )
-    batch = (canvas, targets, canvas_lengths, target_lengths)
-    num_samples, num_positions, _ = hidden.shape
-    vocab_size = head_weight.shape[0]
-    checks.check_ids(where, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
-    checks.check_batch_shapes(where, *batch, shape=(num_samples, num_positions))
-    inside = checks.inside_lengths(canvas_lengths, num_positions)
-    if ce_weights is None:
-        ce_weights = (1.0 - ctc_weight) * inside.double()
-    checks.check_weights(where, ce_weights, (num_samples, num_positions), name="ce_weights")
-    if sample_weights is None:
-        sample_weights = torch.ones(num_samples, device=hidden.device, dtype=torch.float64)
-    checks.check_weights(where, sample_weights, (num_samples,), name="sample_weights")
-    supervised = (canvas == mask_id) & (ce_weights > 0)
-    faults = checks.batch_faults(*batch, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
-    faults |= checks.weight_faults(ce_weights, name="ce_weights")
-    faults |= checks.weight_faults(sample_weights, name="sample_weights")
-    if clean is not None:
-        checks.check_integers(where, clean, (num_samples, num_positions), name="clean")
-        faults |= checks.clean_faults(clean, supervised, mask_id=mask_id, vocab_size=vocab_size)
-    num_slack = checks.raise_first_fault(
-        where, faults, checks.largest_budget(canvas_lengths, target_lengths)
+        _check_layer(where, hidden, slack_row, name="slack_row", axes="D")
+    if chunk_size is not None and chunk_size < 1:
+        raise ConfigError(f"{where}: chunk_size must be at least 1, got {chunk_size}")
+    problem = _checked(
+        where,
+        (canvas, targets, canvas_lengths, target_lengths),
+        shape=(hidden.shape[0], hidden.shape[1], head_weight.shape[0]),
+        mask_id=mask_id,
+        slack_id=slack_id,
+        clean=clean,
+        ctc_weight=ctc_weight,
+        ce_weights=ce_weights,
+        sample_weights=sample_weights,
     )
     dtype = _product_dtype(hidden)
     if not torch.is_grad_enabled():
         hidden, head_weight = hidden.detach(), head_weight.detach()
         slack_row = None if slack_row is None else slack_row.detach()
     with torch.autocast(hidden.device.type, enabled=False):
+        row = head_weight[slack_id] if slack_row is None else slack_row
         supervision, lattice_loss = _supervise(
-            hidden.detach().to(dtype),
-            head_weight.detach().to(dtype),
-            *batch,
-            slack_row=(head_weight[slack_id] if slack_row is None else slack_row)
-            .detach()
-            .to(dtype),
-            clean=canvas if clean is None else clean,
-            ctc_weight=ctc_weight,
-            ce_weights=ce_weights.double() * supervised,
-            sample_weights=sample_weights.double(),
-            num_slack=num_slack,
-            mask_id=mask_id,
-            slack_id=slack_id,
+            problem,
+            *(tensor.detach().to(dtype) for tensor in (hidden, head_weight, row)),
             needs_posteriors=any(
                 tensor is not None and tensor.requires_grad
                 for tensor in (hidden, head_weight, slack_row)
@@ -125,8 +104,86 @@ def fused_linear_slack_ctc_loss(
             lattice_loss,
             supervision,
             dtype,
-            chunk_size or default_chunk_size(vocab_size, hidden.device),
+            chunk_size or default_chunk_size(head_weight.shape[0], hidden.device),
         )  # pyright: ignore[reportReturnType]
+
+
+class _Problem(NamedTuple):
+    """A batch that may be a loss, its defaults filled in."""
+
+    canvas: Int[Tensor, "B L"]
+    targets: Int[Tensor, "B S"]
+    canvas_lengths: Int[Tensor, " B"]
+    target_lengths: Int[Tensor, " B"]
+    mask_id: int
+    slack_id: int
+    num_slack: int
+    """``K``, the largest slack budget."""
+    clean: Int[Tensor, "B L"]
+    ctc_weight: float
+    ce_weights: Float[Tensor, "B L"]
+    """Float64; 0 at visible positions."""
+    sample_weights: Float[Tensor, " B"]
+    """Float64."""
+
+
+def _check_layer(where: str, hidden: Tensor, layer: Tensor, *, name: str, axes: str) -> None:
+    checks.check_scores(where, layer, name=name, axes=axes)
+    if layer.shape[-1] != hidden.shape[2]:
+        raise ConfigError(
+            f"{where}: hidden has {hidden.shape[2]} features but {name} has {layer.shape[-1]}"
+        )
+
+
+def _checked(
+    where: str,
+    batch: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
+    shape: tuple[int, int, int],
+    mask_id: int,
+    slack_id: int,
+    clean: Tensor | None,
+    ctc_weight: float,
+    ce_weights: Tensor | None,
+    sample_weights: Tensor | None,
+) -> _Problem:
+    """The batch of ``(B, L, V)``, if nothing is wrong with it."""
+    num_samples, num_positions, vocab_size = shape
+    if not 0 <= ctc_weight <= 1:
+        raise ConfigError(f"{where}: ctc_weight must lie in [0, 1], got {ctc_weight}")
+    if clean is None and (ctc_weight < 1 or ce_weights is not None):
+        raise ConfigError(
+            f"{where}: cross-entropy has weight (ctc_weight {ctc_weight}, ce_weights "
+            f"{'given' if ce_weights is not None else 'not given'}) but clean is missing; pass it"
+        )
+    checks.check_ids(where, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
+    checks.check_batch_shapes(where, *batch, shape=shape[:2])
+    canvas, _, canvas_lengths, target_lengths = batch
+    if ce_weights is None:
+        inside = checks.inside_lengths(canvas_lengths, num_positions)
+        ce_weights = (1.0 - ctc_weight) * inside.double()
+    checks.check_weights(where, ce_weights, shape[:2], name="ce_weights")
+    if sample_weights is None:
+        sample_weights = torch.ones(num_samples, device=canvas.device, dtype=torch.float64)
+    checks.check_weights(where, sample_weights, shape[:1], name="sample_weights")
+    supervised = (canvas == mask_id) & (ce_weights > 0)
+    faults = checks.batch_faults(*batch, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
+    faults |= checks.weight_faults(ce_weights, name="ce_weights")
+    faults |= checks.weight_faults(sample_weights, name="sample_weights")
+    if clean is not None:
+        checks.check_integers(where, clean, shape[:2], name="clean")
+        faults |= checks.clean_faults(clean, supervised, mask_id=mask_id, vocab_size=vocab_size)
+    budget = checks.largest_budget(canvas_lengths, target_lengths)
+    return _Problem(
+        *batch,
+        mask_id=mask_id,
+        slack_id=slack_id,
+        num_slack=checks.raise_first_fault(where, faults, budget),
+        clean=canvas if clean is None else clean,
+        ctc_weight=ctc_weight,
+        ce_weights=ce_weights.double() * supervised,
+        sample_weights=sample_weights.double(),
+    )
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
@@ -138,21 +195,11 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def _supervise(
+    problem: _Problem,
     hidden: Float[Tensor, "B L D"],
     head_weight: Float[Tensor, "V D"],
-    canvas: Int[Tensor, "B L"],
-    targets: Int[Tensor, "B S"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-    *,
     slack_row: Float[Tensor, " D"],
-    clean: Int[Tensor, "B L"],
-    ctc_weight: float,
-    ce_weights: Float[Tensor, "B L"],
-    sample_weights: Float[Tensor, " B"],
-    num_slack: int,
-    mask_id: int,
-    slack_id: int,
+    *,
     needs_posteriors: bool,
 ) -> tuple[Supervision, Float[Tensor, " B"]]:
     """Soft targets and weights of every row, and the weighted lattice term of each sample's loss.
@@ -161,44 +208,69 @@ def _supervise(
     second.
     """
     num_samples, num_positions, _ = hidden.shape
-    is_real = checks.inside_lengths(target_lengths, targets.shape[1])
-    targets = targets.long().masked_fill(~is_real, 0)
-    if ctc_weight > 0:
-        band = target_band(
-            targets,
-            canvas_lengths,
-            target_lengths,
-            num_positions=num_positions,
-            num_slack=num_slack,
+    if problem.ctc_weight > 0:
+        columns = lattice_columns(
+            hidden,
+            head_weight,
+            slack_row,
+            *problem[:4],
+            num_slack=problem.num_slack,
+            mask_id=problem.mask_id,
+            slack_id=problem.slack_id,
         )
-        token = band_logits(hidden, head_weight, targets, num_slack=num_slack)
-        slack = (hidden @ slack_row).to(token.dtype)
-        columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
-        result = band_posteriors(
-            *columns, canvas_lengths, target_lengths, needs_posteriors=needs_posteriors
-        )
-        is_possible = result.log_likelihood != -torch.inf
-        inside = checks.inside_lengths(canvas_lengths, num_positions) & (canvas == mask_id)
-        ctc_weights = ctc_weight * inside.double()
-        lattice_loss = -ctc_weight * result.log_likelihood
-        token_posterior, slack_posterior = result.token, result.slack
+        lengths = problem.canvas_lengths, problem.target_lengths
+        lattice = band_posteriors(*columns, *lengths, needs_posteriors=needs_posteriors)
     else:
-        is_possible = torch.ones(num_samples, dtype=torch.bool, device=hidden.device)
-        ctc_weights = torch.zeros_like(ce_weights)
-        lattice_loss = torch.zeros_like(sample_weights)
-        token_posterior = torch.zeros(num_samples, num_positions, 1, device=hidden.device)
-        slack_posterior = token_posterior[:, :, 0]
+        nothing = hidden.new_zeros(num_samples, num_positions, 1, dtype=torch.float32)
+        lattice = Posteriors(torch.zeros_like(problem.sample_weights), nothing, nothing[:, :, 0])
+    inside = checks.inside_lengths(problem.canvas_lengths, num_positions)
+    masked = inside & (problem.canvas == problem.mask_id)
     supervision = Supervision(
-        ctc_weights,
-        ce_weights,
-        clean.long(),
-        targets,
-        token_posterior,
-        slack_posterior,
-        slack_id,
+        problem.ctc_weight * masked.double(),
+        problem.ce_weights,
+        problem.clean.long(),
+        _padded_with_0(problem.targets, problem.target_lengths),
+        lattice.token,
+        lattice.slack,
+        problem.slack_id,
     )
-    lattice_loss = torch.where(sample_weights > 0, lattice_loss * sample_weights, 0.0)
-    return supervision.scaled(sample_weights * is_possible), lattice_loss
+    weights = problem.sample_weights
+    lattice_loss = -problem.ctc_weight * lattice.log_likelihood * weights
+    is_possible = lattice.log_likelihood != -torch.inf
+    return supervision.scaled(weights * is_possible), lattice_loss.where(weights > 0, 0.0)
+
+
+def lattice_columns(
+    hidden: Float[Tensor, "B L D"],
+    head_weight: Float[Tensor, "V D"],
+    slack_row: Float[Tensor, " D"],
+    canvas: Int[Tensor, "B L"],
+    targets: Int[Tensor, "B S"],
+    canvas_lengths: Int[Tensor, " B"],
+    target_lengths: Int[Tensor, " B"],
+    *,
+    num_slack: int,
+    mask_id: int,
+    slack_id: int,
+) -> Columns:
+    """As `slackdlm.lattice.band.gather_columns`, of raw logits that are computed for the band alone.
+
+    ``slack_row`` is the output layer's row of ``<slack>``, or what takes its place. Float32 (float64 for float64
+    input).
+    """
+    targets = _padded_with_0(targets, target_lengths)
+    band = target_band(
+        targets, canvas_lengths, target_lengths, num_positions=canvas.shape[1], num_slack=num_slack
+    )
+    token = band_logits(hidden, head_weight, targets, num_slack=num_slack)
+    slack = (hidden @ slack_row).to(token.dtype)
+    return clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
+
+
+def _padded_with_0(
+    targets: Int[Tensor, "B S"], target_lengths: Int[Tensor, " B"]
+) -> Int[Tensor, "B S"]:
+    return targets.long() * checks.inside_lengths(target_lengths, targets.shape[1])
 
 
 def band_logits(
@@ -240,30 +312,3 @@ def band_logits(
         index = (token_index - low).clamp(0, high - low - 1).expand(num_samples, -1, -1)
         band[:, start:stop] = logits.gather(2, index) * exists
     return band
-
-
-def _check_options(
-    where: str,
-    hidden: Tensor,
-    head_weight: Tensor,
-    clean: Tensor | None,
-    ctc_weight: float,
-    ce_weights: Tensor | None,
-    chunk_size: int | None,
-) -> None:
-    checks.check_scores(where, hidden, name="hidden", axes="B L D")
-    checks.check_scores(where, head_weight, name="head_weight", axes="V D")
-    if hidden.shape[2] != head_weight.shape[1]:
-        raise ConfigError(
-            f"{where}: hidden has {hidden.shape[2]} features but head_weight takes "
-            f"{head_weight.shape[1]}"
-        )
-    if not 0 <= ctc_weight <= 1:
-        raise ConfigError(f"{where}: ctc_weight must lie in [0, 1], got {ctc_weight}")
-    if clean is None and (ctc_weight < 1 or ce_weights is not None):
-        raise ConfigError(
-            f"{where}: cross-entropy has weight (ctc_weight {ctc_weight}, ce_weights "
-            f"{'given' if ce_weights is not None else 'not given'}) but clean is missing; pass it"
-        )
-    if chunk_size is not None and chunk_size < 1:
-        raise ConfigError(f"{where}: chunk_size must be at least 1, got {chunk_size}")

@@ -146,24 +146,25 @@ def _run_chunk(
     row_weights = supervision.ctc_weights.flatten()[chunk] + ce_weights
     clean = torch.where(ce_weights != 0, supervision.clean.flatten()[chunk], 0)
     clean_logits = logits.gather(1, clean[:, None])[:, 0]
-    exponentials, log_sums = _exponentiate(logits)
-    row_loss = row_weights * log_sums.double()
+    top = logits.amax(1, keepdim=True)
+    exponentials = logits.sub_(top).exp_()  # written over the logits
+    sums = exponentials.sum(1)
+    row_loss = row_weights * (sums.log() + top[:, 0]).double()
     row_loss -= torch.where(ce_weights != 0, ce_weights * clean_logits.double(), 0.0)
     if all(gradient is None for gradient in gradients):
         return row_loss
-    factors = (row_weights / exponentials.sum(1)).to(exponentials.dtype)  # else mul_ goes slowly
+    factors = (row_weights / sums).to(exponentials.dtype)  # else mul_ goes slowly
     logits_grad = exponentials.mul_(factors[:, None])
     _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
     logits_grad = logits_grad.to(dtype)
-    slack_grad = None
+    slack_grad = logits_grad[:, slack_id].clone()
     if slack_row is not None:
-        slack_grad = logits_grad[:, slack_id].clone()
         logits_grad[:, slack_id] = 0  # the output layer's own row was not used
-        if gradients.slack_row is not None:
-            gradients.slack_row.add_(slack_grad @ inputs)
+    if gradients.slack_row is not None:
+        gradients.slack_row.add_(slack_grad @ inputs)
     if gradients.hidden is not None:
         hidden_grad = logits_grad @ head_weight
-        if slack_grad is not None and slack_row is not None:
+        if slack_row is not None:
             hidden_grad.addr_(slack_grad, slack_row)
         gradients.hidden[chunk] = hidden_grad
     if gradients.head is not None and gradients.head.dtype == dtype:
@@ -171,13 +172,6 @@ def _run_chunk(
     elif gradients.head is not None:
         gradients.head.add_(logits_grad.T @ inputs)
     return row_loss
-
-
-def _exponentiate(logits: Float[Tensor, "R V"]) -> tuple[Tensor, Tensor]:
-    """``exp(logits - max)``, written over the logits, and the log-sum-exp of each row."""
-    top = logits.amax(1, keepdim=True)
-    exponentials = logits.sub_(top).exp_()
-    return exponentials, exponentials.sum(1).log() + top[:, 0]
 
 
 def _subtract_targets(
