@@ -187,7 +187,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 @pytest.mark.parametrize("kind", ["shift", "substitute", "drop"])
 def test_the_realised_dose_is_the_rate_asked_for(toy, kind):
-    """Over many tokens decided on, those dropped included, asked / tokens lies within four standard errors of the rate."""
+    """Over many tokens decided on, drops included, asked / tokens lies within four standard errors of the rate."""
     from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
     rate = 0.1
