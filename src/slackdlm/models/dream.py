@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Model
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from slackdlm.errors import ConfigError
 from slackdlm.models.dream_config import DreamConfig
-from slackdlm.models.llada import LLaDAOutput, attention_bias
+from slackdlm.models.llada import LLaDAOutput, RecomputedBlocks, attention_bias, check_length
 
 __all__ = ["DreamConfig", "DreamModel"]
 
@@ -28,7 +27,7 @@ def align(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
     return torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1)
 
 
-class DreamModel(PreTrainedModel):
+class DreamModel(RecomputedBlocks, PreTrainedModel):
     """Dream with its head, under the published names of class, modules and configuration keys."""
 
     config_class = DreamConfig
@@ -83,11 +82,7 @@ class DreamModel(PreTrainedModel):
         if store is not None:
             raise ConfigError("cache: not implemented for Dream; use cache: none")
         length = input_ids.shape[1]
-        if length > self.config.max_position_embeddings:
-            raise ConfigError(
-                f"input: expected at most {self.config.max_position_embeddings} tokens "
-                f"(max_position_embeddings), got {length}; shorten the prompt or the canvas"
-            )
+        check_length(length, self.config.max_position_embeddings, "max_position_embeddings")
         bias = attention_bias(attention_mask)
         if bias is not None:
             bias = bias.expand(-1, -1, length, -1)
@@ -115,9 +110,3 @@ class DreamModel(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the head."""
         self.lm_head = new_embeddings
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether a block recomputes its activations. The inherited one warns; PEFT reads it."""
-        blocks = (m for m in self.modules() if isinstance(m, GradientCheckpointingLayer))
-        return any(block.gradient_checkpointing for block in blocks)

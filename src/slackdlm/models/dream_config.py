@@ -35,7 +35,7 @@ _NUMBERS = {
     "initializer_range": POSITIVE,
 }
 # Published keys that matter only for a variant refused above, or for a cache there is none of.
-_WITHOUT_EFFECT = ("max_window_layers", "sliding_window", "use_cache", "initializer_range")
+_WITHOUT_EFFECT = ("max_window_layers", "sliding_window", "use_cache")
 
 
 @no_type_check  # the signature hides that any other key is accepted, which trips run-time checks

@@ -18,17 +18,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from slackdlm.errors import CheckpointError, ConfigError, DataError, one_line
-from slackdlm.models.llada import LLaDAOutput
+from slackdlm.errors import CheckpointError, ConfigError, one_line
+from slackdlm.models.llada import LLaDAOutput, RecomputedBlocks, attention_bias, check_length
 from slackdlm.models.loaded import forward_replaced, head_weight
 
 # What published checkpoints hold beside the masked language model, and a buffer of old versions.
 _UNUSED = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|\.position_ids$")
 
 
-class EncoderProtocol:
+class EncoderProtocol(RecomputedBlocks):
     """Mixed into a masked-LM class of transformers by :func:`encoder_class`."""
 
     def forward(
@@ -60,12 +59,7 @@ class EncoderProtocol:
         this = cast("Any", self)
         if store is not None:
             raise ConfigError("cache: not implemented for encoders; use cache: none")
-        longest = max_length(this)
-        if input_ids.shape[1] > longest:
-            raise ConfigError(
-                f"input: expected at most {longest} tokens (positions of the model), "
-                f"got {input_ids.shape[1]}; shorten the prompt or the canvas"
-            )
+        check_length(input_ids.shape[1], max_length(this), "positions of the model")
         mask = _flat_mask(attention_mask, input_ids)
         settings: dict[str, Any] = {"attention_mask": mask}
         if "position_ids" in signature(super().forward).parameters:  # pyright: ignore
@@ -77,13 +71,6 @@ class EncoderProtocol:
         if getattr(head, "original_module", head).bias is not None:  # PEFT's wrapper hides it
             hidden = torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1)
         return LLaDAOutput(last_hidden_state=hidden, logits=scores)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether a block recomputes its activations. The inherited one warns; PEFT reads it."""
-        modules = cast("nn.Module", self).modules()
-        blocks = (m for m in modules if isinstance(m, GradientCheckpointingLayer))
-        return any(block.gradient_checkpointing for block in blocks)
 
 
 def is_encoder(model_type: object) -> bool:
@@ -161,8 +148,8 @@ def check_protocol(model: PreTrainedModel) -> None:
     ids = [i for i in range(min(rows, 8)) if i != padding][:6]
     inputs = torch.tensor([ids], device=embedding.weight.device)
     mask = torch.ones_like(inputs)
-    base: Any = type(model).__mro__[2]
-    expected: Tensor = base.forward(model, input_ids=inputs, attention_mask=mask).logits
+    original: Any = super(EncoderProtocol, model)  # pyright: ignore
+    expected: Tensor = original.forward(input_ids=inputs, attention_mask=mask).logits
     if not bool(expected.isfinite().all()):
         raise CheckpointError(f"{model.name_or_path}: its logits are not finite; copy it again")
     left = torch.full_like(inputs[:, :3], ids[0])
@@ -203,15 +190,8 @@ def _flat_mask(
     mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | Bool[Tensor, "B 1 1 L"] | None,
     input_ids: Int[Tensor, "B L"],
 ) -> Int[Tensor, "B L"]:
-    if mask is None:
-        return torch.ones_like(input_ids)
-    if mask.ndim == 4:  # from attention_bias, which has looked at it
-        return mask[:, 0, 0].long()
-    if not bool((mask != 0).any(dim=1).all()):
-        raise DataError(
-            "attention_mask: a row is all zeros; each row needs at least one token to attend to"
-        )
-    return (mask != 0).long()
+    bias = attention_bias(mask)
+    return torch.ones_like(input_ids) if bias is None else bias[:, 0, 0].long()
 
 
 def _itself(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:

@@ -10,7 +10,7 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, no_type_check, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, no_type_check, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -128,17 +128,23 @@ def attention_bias(
     return keep[:, None, None, :]
 
 
+def check_length(length: int, longest: int, what: str) -> None:
+    """ConfigError unless an input of ``length`` tokens is one of at most ``longest``."""
+    if length > longest:
+        raise ConfigError(
+            f"input: expected at most {longest} tokens ({what}), got {length}; "
+            "shorten the prompt or the canvas"
+        )
+
+
 class LLaDABlock(GradientCheckpointingLayer):
     """One pre-norm block: full attention, then SwiGLU, each added to the residual stream."""
 
     def __init__(self, config: LLaDAConfig, *, depth: int) -> None:
         super().__init__()
         self.layer = depth - 1
-        size, self.num_heads, self.num_kv_heads = (
-            config.d_model,
-            config.n_heads,
-            config.num_kv_heads,
-        )
+        size = config.d_model
+        self.num_heads, self.num_kv_heads = config.n_heads, config.num_kv_heads
         self.head_size = size // self.num_heads
         kv_size = self.num_kv_heads * self.head_size
         self.attn_norm = RMSNorm(size, eps=config.rms_norm_eps)
@@ -180,9 +186,8 @@ class LLaDABlock(GradientCheckpointingLayer):
         if store is not None:
             k, v = store.update(self.layer, k, v)
         repeats = self.num_heads // self.num_kv_heads
-        if (
-            repeats > 1
-        ):  # enable_gqa would give up the memory-efficient kernel as soon as there is a mask
+        if repeats > 1:
+            # enable_gqa would give up the memory-efficient kernel as soon as there is a mask.
             k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=False)
         return self.attn_out(mixed.transpose(1, 2).reshape(batch, length, -1))
@@ -205,7 +210,18 @@ class LLaDAModel(nn.Module):
         )
 
 
-class LLaDAModelLM(PreTrainedModel):
+class RecomputedBlocks:
+    """Mixed into a network: asked whether it recomputes activations, the inherited property warns; PEFT asks."""
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether a block recomputes its activations."""
+        modules = cast("nn.Module", self).modules()
+        blocks = (m for m in modules if isinstance(m, GradientCheckpointingLayer))
+        return any(block.gradient_checkpointing for block in blocks)
+
+
+class LLaDAModelLM(RecomputedBlocks, PreTrainedModel):
     """LLaDA with its head; ``2 V D + layers (4 D^2 + 3 D F + 2 D) + D`` parameters without GQA.
 
     A new model is initialised as ``init_fn`` says. ``mitchell``: normal with standard deviation
@@ -264,11 +280,7 @@ class LLaDAModelLM(PreTrainedModel):
             DataError: If a row of the mask is all zeros.
         """
         first, length = (0, input_ids.shape[1]) if store is None else (store.first, store.length)
-        if length > self.config.max_sequence_length:
-            raise ConfigError(
-                f"input: expected at most {self.config.max_sequence_length} tokens "
-                f"(max_sequence_length), got {length}; shorten the prompt or the canvas"
-            )
+        check_length(length, self.config.max_sequence_length, "max_sequence_length")
         parts = self.model.transformer
         x: Tensor = parts["wte"](input_ids)
         head_size = self.config.d_model // self.config.n_heads
@@ -300,12 +312,6 @@ class LLaDAModelLM(PreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the head."""
         self.model.transformer["ff_out"] = new_embeddings
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether a block recomputes its activations. The inherited one warns; PEFT reads it."""
-        blocks = (module for module in self.modules() if isinstance(module, LLaDABlock))
-        return any(block.gradient_checkpointing for block in blocks)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As in transformers; keeps ``embedding_size`` in step with ``vocab_size``."""

@@ -156,12 +156,8 @@ class LLaDAConfig(PreTrainedConfig):
         check_numbers(vars(self), _NUMBERS)
         for key in ("auto_map", "rope_scaling"):
             kwargs.pop(key, None)
-        if self.n_kv_heads is None:
-            self.n_kv_heads = self.n_heads
-        if self.mlp_hidden_size is None:
-            self.mlp_hidden_size = self.mlp_ratio * self.d_model
-        if self.embedding_size is None:
-            self.embedding_size = self.vocab_size
+        self.n_kv_heads, self.embedding_size = self.num_kv_heads, self.num_rows
+        self.mlp_hidden_size = self.ff_size
         super().__post_init__(**kwargs)
         self._check_sizes()
 
@@ -185,16 +181,14 @@ class LLaDAConfig(PreTrainedConfig):
     @property
     def num_kv_heads(self) -> int:
         """Number of key and value heads."""
-        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+        return self.n_kv_heads or self.n_heads
 
     @property
     def num_rows(self) -> int:
         """Rows of the embedding and of the head."""
-        return self.vocab_size if self.embedding_size is None else self.embedding_size
+        return self.embedding_size or self.vocab_size
 
     @property
     def ff_size(self) -> int:
         """Width of the feed-forward layer."""
-        return (
-            self.mlp_ratio * self.d_model if self.mlp_hidden_size is None else self.mlp_hidden_size
-        )
+        return self.mlp_hidden_size or self.mlp_ratio * self.d_model
