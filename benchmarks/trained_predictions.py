@@ -163,7 +163,8 @@ def train(
         ),
         training=TrainingConfig(
             steps=training.steps,
-            learning_rate=5e-3,
+            batch_size=16,
+            learning_rate=4e-3,
             warmup_steps=min(50, training.steps // 4),
             eval_samples=0,
             save_every=0,
@@ -192,7 +193,7 @@ def patterns(table: Canvases, *, seed: int) -> list[Int[np.ndarray, " L"]]:
 
 
 def expected_loss(fits: Canvases, log_probs: Float[np.ndarray, "M V"]) -> float:
-    """``-sum_g w_g log sum_{c in g} prod_i q_i(c_i)`` in nats: slack-CTC's, or CE's if each canvas is a group."""
+    """``-sum_g w_g log sum_{c in g} prod_i q_i(c_i)`` in nats: slack-CTC's, and CE's where there is no slack."""
     scores = log_probs[np.arange(len(log_probs)), fits.tokens].sum(axis=1)
     total = 0.0
     for group in np.unique(fits.group):
@@ -207,11 +208,11 @@ class Distance(NamedTuple):
     excess: float
     """Its loss minus the least known."""
     basin: float
-    """The part that is left at the local optimum nearest to it (by EM): 0 for CE, which has one optimum."""
+    """The part that is left at the local optimum that EM reaches from it: 0 for CE, which has one optimum."""
     num_cells: int
 
 
-def distance(model: LoadedModel, arm: str, ideal: Ideal, canvas: Int[np.ndarray, " L"]) -> Distance:
+def distance(model: LoadedModel, ideal: Ideal, canvas: Int[np.ndarray, " L"]) -> Distance:
     """The network at one pattern."""
     masked = canvas == token_id(MASK)
     rows = torch.from_numpy(np.append(token_id(END_OF_TEXT), canvas))[None]
@@ -219,13 +220,8 @@ def distance(model: LoadedModel, arm: str, ideal: Ideal, canvas: Int[np.ndarray,
         logits = model.model(input_ids=rows).logits[0, 1:].double()
     log_probs = logits.log_softmax(-1).numpy()[masked]
     fits = matching(ideal.table, canvas)
-    if arm == "ce":
-        fits = fits._replace(group=np.arange(len(fits.group)))
-        best = nearest = expected_loss(fits, ideal(canvas)[masked])
-    else:
-        local = slack_ctc_optimum(fits, num_starts=1, first_start=np.exp(log_probs))
-        nearest = local.loss
-        best = min(nearest, expected_loss(fits, ideal(canvas)[masked]))
+    nearest = slack_ctc_optimum(fits, num_starts=1, first_start=np.exp(log_probs)).loss
+    best = min(nearest, expected_loss(fits, ideal(canvas)[masked]))
     return Distance(expected_loss(fits, log_probs) - best, nearest - best, int(masked.sum()))
 
 
@@ -273,7 +269,7 @@ def study(
         for training in trainings:
             arm = training.arm
             model = train(training, samples, Path(folder), canvas_length=length, seed=seed)
-            measured = [distance(model, arm, ideals[arm], canvas) for canvas in shown[arm]]
+            measured = [distance(model, ideals[arm], canvas) for canvas in shown[arm]]
             for row in decodings(model, setting, language):
                 extra = distances(measured)
                 rows.append({"predictor": training.predictor, "arm": arm, **row, **extra})
@@ -285,7 +281,7 @@ KEYS = ("setting", "order", "temperature", "steps", "spacing", "predictor")
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per way and predictor: means over languages, and paired differences with intervals.
+    """One row per way and predictor: means over languages, which come in one order, and paired differences.
 
     ``lead``: slack-CTC's share of valid texts minus CE's. ``minus_ideal``: to that of the ideal predictions of the same
     languages, of the lead and of each arm's share. ``minus_scratch``: fine-tuned from the CE base minus as many steps
@@ -293,7 +289,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     rng = np.random.Generator(np.random.PCG64(0))
     values: dict[tuple[Any, ...], list[float]] = {}
-    for row in sorted(rows, key=lambda row: row["seed"]):
+    for row in rows:
         for metric in METRICS:
             if metric in row:
                 key = (*(row[k] for k in KEYS), row["arm"], metric)
