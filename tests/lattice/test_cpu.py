@@ -46,6 +46,15 @@ def test_the_kernel_equals_the_reference_on_every_edge(problem: Problem):
     torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
 
 
+def test_kernel_and_reference_answer_in_the_same_dtypes():
+    columns, *lengths = draw_long_columns(8, 5, kind="random", visible=0.0)
+    for kernel in (cpu, reference):
+        for wanted in (True, False):
+            result = kernel.posteriors(*columns, *lengths, needs_posteriors=wanted)
+            assert [part.dtype for part in result] == [torch.float64, torch.float32, torch.float32]
+            assert bool(result.token.any()) is wanted
+
+
 def alpha_beta(columns: Columns) -> tuple[float, Tensor, Tensor]:
     """Log-likelihood and posteriors of one full-length sample by the textbook, in float64."""
     token, slack = columns.token[0].double().numpy(), columns.slack[0].double().numpy()

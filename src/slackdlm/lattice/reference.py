@@ -101,7 +101,5 @@ def posteriors(
             return Posteriors(
                 log_likelihood.detach().double(), torch.zeros_like(token), torch.zeros_like(slack)
             )
-        gradients = torch.autograd.grad(
-            log_likelihood.sum(), (token, slack), allow_unused=True, materialize_grads=True
-        )
+        gradients = torch.autograd.grad(log_likelihood.sum(), (token, slack))
     return Posteriors(log_likelihood.detach().double(), *gradients)
