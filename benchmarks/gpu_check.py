@@ -21,7 +21,7 @@ from torch import Tensor
 from slackdlm.lattice import band_posteriors, cpu
 from slackdlm.lattice.band import clamp_columns, target_band
 from slackdlm.measurement import Spread, hardware, now, spread, write_csv
-from slackdlm.models.adapter import new_adapter
+from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, recompute_activations
 from slackdlm.models.tokenizer import train_tokenizer
@@ -365,7 +365,8 @@ def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
         return {key: value.to(scale.device) for key, value in drawn.items()}, spec
 
     def fused_step(drawn: dict[str, Tensor], spec: CanvasSpec) -> None:
-        sample_losses(network, network, drawn, spec=spec, bf16=True).mean().backward()
+        with casts_by_autocast(network, active=True):
+            sample_losses(network, network, drawn, spec=spec, bf16=True).mean().backward()
         update()
 
     def plain_step(drawn: dict[str, Tensor], spec: CanvasSpec) -> None:

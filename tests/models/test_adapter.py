@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from slackdlm.errors import ConfigError
-from slackdlm.models.adapter import new_adapter
+from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.loaded import LoadedModel, head_weight, recompute_activations
 from slackdlm.models.loading import load_model
 
@@ -171,3 +172,34 @@ def test_a_published_checkpoint_with_a_grown_vocabulary_keeps_its_adapter(
     again = load_model(folder, adapter=tmp_path / "adapter")
     ids = draw_ids()
     torch.testing.assert_close(again.model(ids).logits, loaded.model(ids).logits, atol=0, rtol=0)
+
+
+def test_casts_left_to_autocast_change_no_value(published: Path) -> None:
+    found = []
+    for active in (False, True):
+        loaded = new_adapter(
+            load_model(published, dtype="bfloat16"), rank=2, alpha=4.0, dropout=0.0
+        )
+        for name, value in loaded.model.named_parameters():
+            if ".lora_B." in name:
+                value.data.fill_(0.01)
+        layers = [m for m in loaded.model.modules() if isinstance(m, LoraLayer)]
+        kept: dict[int, torch.Tensor] = {}  # several operations may keep the same memory
+
+        def pack(tensor: torch.Tensor, kept: dict[int, torch.Tensor] = kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with (
+            casts_by_autocast(loaded.model, active=active),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16),
+        ):
+            assert {layer.cast_input_dtype_enabled for layer in layers} == {not active}
+            logits = loaded.model(draw_ids()).logits
+            logits.float().logsumexp(-1).mean().backward()
+        assert all(layer.cast_input_dtype_enabled for layer in layers)
+        grads = [p.grad for p in loaded.model.parameters() if p.requires_grad]
+        found.append((logits, grads, len(kept)))
+    torch.testing.assert_close(found[1][:2], found[0][:2], atol=0, rtol=0)
+    assert found[1][2] < found[0][2]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM, RMSNorm, rotary_angles, rotate
 from slackdlm.models.loaded import recompute_activations
 
 Array = NDArray[np.float64]
@@ -238,6 +238,26 @@ def test_norms_and_rotations_stay_in_float32_under_autocast() -> None:
         hidden = model(ids).last_hidden_state
     assert hidden.dtype == torch.float32
     torch.testing.assert_close(hidden, exact, atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_and_rotations_are_the_published_ones_to_the_bit(dtype: torch.dtype) -> None:
+    """In float32 inside; the weight is multiplied by what was rounded."""
+    generator = torch.Generator().manual_seed(0)
+    x = 3 * torch.randn(2, 4, 7, 16, generator=generator)
+    x32 = x.to(dtype).float()
+    norm = RMSNorm(16, eps=1e-5).to(dtype)
+    norm.weight.data = torch.rand(16, generator=generator).to(dtype)
+    normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + 1e-5)
+    ours = norm(x.to(dtype).flatten(0, 1))
+    assert torch.equal(ours.view_as(x), norm.weight * normed.to(dtype))
+
+    frequencies = 1.0 / 10_000.0 ** (torch.arange(0, 16, 2) / 16)
+    angles = torch.arange(7.0)[:, None] * torch.cat([frequencies, frequencies])
+    turned = torch.cat([-x32[..., 8:], x32[..., :8]], dim=-1)
+    published = (x32 * angles.cos() + turned * angles.sin()).to(dtype)
+    cos, sin = rotary_angles(7, head_size=16, theta=10_000.0, device=x.device)
+    assert torch.equal(rotate(x.to(dtype), cos, sin), published)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

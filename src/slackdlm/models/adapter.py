@@ -2,7 +2,8 @@
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -167,6 +169,28 @@ def new_adapter(
     use_token_rows(adapted)
     adapted.eval()
     return replace(loaded, model=adapted, name=f"{loaded.name}+lora")
+
+
+@contextmanager
+def casts_by_autocast(model: nn.Module, *, active: bool) -> Generator[None]:
+    """While it lasts, LoRA layers leave the type of their inputs to autocast, if ``active``.
+
+    PEFT has each layer write its input in float32, which autocast then rounds back: no value changes,
+    but two copies of the input are written, and one is kept for the backward pass.
+
+    Args:
+        model: With or without an adapter. Forward and backward passes under autocast alone.
+        active: False: nothing happens.
+    """
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer)] if active else []
+    before = [layer.cast_input_dtype_enabled for layer in layers]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for layer, enabled in zip(layers, before, strict=True):
+            layer.cast_input_dtype_enabled = enabled
 
 
 def _vocabulary_rows(model: PreTrainedModel, token_id: int) -> dict[str, list[int]]:

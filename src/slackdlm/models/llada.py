@@ -43,6 +43,7 @@ class Rotation(NamedTuple):
 
     cos: Float[Tensor, "L H"]
     sin: Float[Tensor, "L H"]
+    """Negative in the first half, which takes the second half's channels."""
 
 
 @runtime_checkable
@@ -71,8 +72,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Each position divided by its root mean square."""
-        x32 = x.float()
-        normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
+        normed = F.rms_norm(x, x.shape[-1:], eps=self.eps)  # one kernel on a GPU, fp32 inside
         return self.weight * normed.to(x.dtype)
 
 
@@ -91,17 +91,17 @@ def rotary_angles(length: int, *, head_size: int, theta: float, device: torch.de
     channels = torch.arange(0, head_size, 2, device=device, dtype=torch.float32)
     frequencies = 1.0 / theta ** (channels / head_size)
     angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-    angles = torch.cat([angles, angles], dim=-1)
-    return Rotation(cos=angles.cos(), sin=angles.sin())
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(cos=torch.cat([cos, cos], dim=-1), sin=torch.cat([-sin, sin], dim=-1))
 
 
 def rotate(
     x: Float[Tensor, "B N L H"], cos: Float[Tensor, "L H"], sin: Float[Tensor, "L H"]
 ) -> Float[Tensor, "B N L H"]:
     """Heads turned by their positions' angles; computed in fp32, returned in the type of ``x``."""
-    x32 = x.float()
-    first, second = x32.chunk(2, dim=-1)
-    return (x32 * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    swapped = torch.cat([second, first], dim=-1)
+    return (x * cos + swapped * sin).to(x.dtype)
 
 
 def attention_bias(

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from slackdlm.errors import ConfigError
+from slackdlm.models.adapter import casts_by_autocast
 from slackdlm.objectives.vocabulary_pass import default_chunk_size
 from slackdlm.training.config import Recipe
 from slackdlm.training.plan_network import Network, dequantised, empty_network, weight_bytes
@@ -223,6 +224,7 @@ def kept_activations(network: Network, *, num_samples: int, num_positions: int, 
         known.update(map(_address, network.parameters()))
         network.train()
         with (
+            casts_by_autocast(network, active=bf16),
             torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
             torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
         ):

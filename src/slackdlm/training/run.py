@@ -20,7 +20,7 @@ from peft import PeftModel
 
 from slackdlm.atomic import write_json
 from slackdlm.errors import ConfigError, DataError, counted
-from slackdlm.models.adapter import new_adapter
+from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
@@ -259,6 +259,7 @@ def train_samples(
     shown = progress and this_process().is_main_process
     with (
         quiet_transformers(),
+        casts_by_autocast(network, active=training.bf16),
         progress_bar(total=training.steps, shown=shown) as callbacks,
     ):
         trainer = SlackTrainer(
