@@ -40,6 +40,7 @@ from slackdlm.evaluation.statistics import (
     win_rate,
 )
 from slackdlm.evaluation.statistics.length_control import Gamed, length_controlled_win_rate
+from slackdlm.evaluation.statistics.style_control import StyleMetadata
 
 POINTS = Scale(0.0, 1.0, 0.0, 100.0)
 """Points of a game are shown in per cent."""
@@ -49,7 +50,7 @@ def compare(
     judgments: Sequence[Game | Grade],
     *,
     settings: Settings | None = None,
-    style: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+    style: StyleMetadata | None = None,
     lengths: Mapping[tuple[str, str], int] | None = None,
     gamed: Gamed | None = None,
 ) -> Comparison:
@@ -58,7 +59,7 @@ def compare(
     Args:
         judgments: Of any benchmarks, systems and judges.
         settings: How; default `Settings`.
-        style: (question id, system) -> style metadata, for ``settings.covariates``.
+        style: Of all answers, for ``settings.covariates``.
         lengths: (question id, system) -> length of the answer, for the judge's length bias.
         gamed: For AlpacaEval's length-controlled win rate; without it its minimal variant is given.
 
@@ -131,10 +132,9 @@ def _game_lines(group: Group, settings: Settings, gamed: Gamed | None) -> list[L
     for (system, rival), games in pairs.items():
         own = scores[system, rival]
         rate = win_rate(own.scores, **_drawn(settings))
-        estimate = Estimate(rate.value, rate.low, rate.high, rate.num_scored, rate.num_total)
         lines.append(
             _line(
-                group, "win rate", system, rival, POINTS, own.scores, estimate, null_bounds(own),
+                group, "win rate", system, rival, POINTS, own.scores, rate, null_bounds(own),
                 settings, unit="%", test="sign flips", p_value=rate.p_value,
                 published=_published(group, games, settings, gamed),
             )
@@ -193,7 +193,7 @@ def _difference(
     both = ~np.isnan(differences)
     test = "sign flips"
     if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and unit == "grade":
-        test, p_value = "exact McNemar", exact_mcnemar(one, two).p_value
+        test, p_value = "exact McNemar", exact_mcnemar(one, two)
     else:
         p_value = sign_flip_test(
             differences, rng=_rng(settings), num_resamples=settings.num_resamples
@@ -247,9 +247,7 @@ def _line(
     # Questions that are all alike say nothing about the spread.
     if error is not None and error > 1e-12 * scale.highest:
         spread = error * float(np.sqrt(estimate.num_scored))
-        detectable = minimum_detectable(
-            spread, estimate.num_scored, alpha=settings.alpha
-        ).detectable
+        detectable = minimum_detectable(spread, estimate.num_scored, alpha=settings.alpha)
 
     def shown(value: float | None) -> float | None:
         return None if value is None else scale.shown(value)

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.comparison import JudgeReport, Settings
-from slackdlm.evaluation.judgments import Game, Grade, Tally
+from slackdlm.evaluation.judgments import Game, Grade, tally
 from slackdlm.evaluation.statistics import length_bias, position_bias
-from slackdlm.evaluation.statistics.style_control import StyleControlled, style_control
+from slackdlm.evaluation.statistics.style_control import (
+    StyleControlled,
+    StyleMetadata,
+    style_control,
+)
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,10 @@ def judge_report(
     group: Group,
     settings: Settings,
     *,
-    style: Mapping[tuple[str, str], Mapping[str, Any]] | None,
+    style: StyleMetadata | None,
     lengths: Mapping[tuple[str, str], int] | None,
 ) -> JudgeReport:
     """Counts, position and length bias, and win rates at equal style of one group."""
-    statuses = [one.status for one in (*group.games, *group.grades)]
     position = length = controlled = None
     if group.games:
         draws = settings.num_resamples
@@ -50,22 +52,14 @@ def judge_report(
         benchmark=group.benchmark,
         judge=group.judge,
         identity=group.identity,
-        tally=Tally(
-            num_total=len(statuses),
-            num_scored=statuses.count("ok"),
-            num_failed=statuses.count("failed"),
-            num_unparsable=statuses.count("unparsable"),
-            num_out_of_range=statuses.count("out_of_range"),
-        ),
+        tally=tally(group.games or group.grades),
         position=position,
         length=length,
         style=controlled,
     )
 
 
-def _style(
-    group: Group, settings: Settings, style: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> StyleControlled:
+def _style(group: Group, settings: Settings, style: StyleMetadata) -> StyleControlled:
     rivals = {game.b for game in group.games}
     if len(rivals) > 1:
         raise DataError(

@@ -235,7 +235,7 @@ def power_table(
     for what, num_questions, spread in rows:
         effect = None
         if spread is not None:
-            effect = minimum_detectable(spread, num_questions, alpha=alpha).detectable
+            effect = minimum_detectable(spread, num_questions, alpha=alpha)
         needed = [
             count(questions_needed(spread, effect / part, alpha=alpha))
             if spread and effect

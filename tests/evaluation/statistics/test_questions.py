@@ -110,8 +110,6 @@ def test_the_weighted_rate_is_the_published_mean_with_questions_resampled():
     assert found.value == pytest.approx(rows / 8)
     assert (found.num_scored, found.num_total) == (60, 80)
     assert found.low < found.value < found.high
-    even = weighted_win_rate(games, rng=rng(), weight=1, num_resamples=2000)
-    assert even.value == pytest.approx(2.5 / 6)
 
 
 def test_a_ratio_of_equal_weights_is_the_mean():
@@ -152,11 +150,9 @@ def test_missing_rows_count_in_no_cluster():
 
 def test_mcnemar_is_the_binomial_of_the_differing_questions():
     a, b = array(1, 1, 1, 1, 0, 1, NAN), array(0, 0, 0, 1, 1, 0, 1)
-    found = exact_mcnemar(a, b)
-    assert (found.only_a, found.only_b) == (4, 1)
-    assert found.p_value == pytest.approx(2 * (1 + 5) / 2**5)
-    assert exact_mcnemar(a, a).p_value == 1.0
-    assert exact_mcnemar(array(NAN), array(1)).p_value is None
+    assert exact_mcnemar(a, b) == pytest.approx(2 * (1 + 5) / 2**5)
+    assert exact_mcnemar(a, a) == 1.0
+    assert exact_mcnemar(array(NAN), array(1)) is None
     with pytest.raises(DataError, match="0, 1 or NaN"):
         exact_mcnemar(array(0.5), array(1))
 

@@ -64,10 +64,10 @@ def score_of(verdict: str, order: int) -> float:
     return first if order == 0 else 1.0 - first
 
 
-def weight_of(game: Game, weight: int = 3) -> int:
-    """Rows that a scored game makes in Arena-Hard's mean: ``weight`` for a strong verdict, else 1."""
+def weight_of(game: Game) -> int:
+    """Rows that a scored game makes in Arena-Hard's mean: three for a strong verdict, else one."""
     strong = game.verdict is not None and (">>" in game.verdict or "<<" in game.verdict)
-    return weight if strong else 1
+    return 3 if strong else 1
 
 
 def style_metadata(text: str, *, num_tokens: int) -> dict[str, Any]:

@@ -20,14 +20,13 @@ from slackdlm.evaluation.statistics.bootstrap import (
 )
 from slackdlm.evaluation.statistics.judge_bias import PositionBias, length_bias, position_bias
 from slackdlm.evaluation.statistics.multiplicity import benjamini_hochberg, holm
-from slackdlm.evaluation.statistics.permutation import McNemar, exact_mcnemar, sign_flip_test
-from slackdlm.evaluation.statistics.power import Power, minimum_detectable, questions_needed
+from slackdlm.evaluation.statistics.permutation import exact_mcnemar, sign_flip_test
+from slackdlm.evaluation.statistics.power import minimum_detectable, questions_needed
 from slackdlm.evaluation.statistics.questions import (
     QuestionScores,
     common_ids,
     game_scores,
     grade_scores,
-    one_judge,
 )
 from slackdlm.evaluation.statistics.runs import (
     TrainingRuns,
@@ -45,10 +44,10 @@ from slackdlm.evaluation.statistics.winrate import (
 )
 
 __all__ = [
-    "Estimate", "McNemar", "NullBounds", "PositionBias", "Power", "QuestionScores", "TrainingRuns",
+    "Estimate", "NullBounds", "PositionBias", "QuestionScores", "TrainingRuns",
     "Trend", "WinRate", "average_over_seeds", "benjamini_hochberg", "clustered_error", "common_ids",
     "dose_trend", "exact_mcnemar", "game_scores", "grade_scores", "holm", "length_bias",
-    "mean_interval", "minimum_detectable", "null_bounds", "one_judge", "over_training_runs",
+    "mean_interval", "minimum_detectable", "null_bounds", "over_training_runs",
     "paired_difference", "position_bias", "questions_needed", "ratio_interval", "sign_flip_test",
     "standard_error", "weighted_win_rate", "win_points", "win_rate",
 ]  # fmt: skip

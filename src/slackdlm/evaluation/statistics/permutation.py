@@ -1,7 +1,5 @@
 """Tests of "no difference" whose unit is the question."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
@@ -49,33 +47,24 @@ def sign_flip_test(
     return num_extreme / num_patterns if exact else (num_extreme + 1) / (num_patterns + 1)
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """How two systems differ on questions that are right or wrong."""
+def exact_mcnemar(a: Float[np.ndarray, " Q"], b: Float[np.ndarray, " Q"]) -> float | None:
+    """The two-sided p of McNemar's exact test on paired 0/1 scores: binomial on the questions where they differ.
 
-    only_a: int
-    """Questions right for ``a`` alone."""
-    only_b: int
-    """Questions right for ``b`` alone."""
-    p_value: float | None
-    """Two-sided exact p of "either is as likely"; 1 if they never differ, None if none is scored."""
-
-
-def exact_mcnemar(a: Float[np.ndarray, " Q"], b: Float[np.ndarray, " Q"]) -> McNemar:
-    """McNemar's exact test on paired 0/1 scores: binomial on the questions where they differ.
+    Returns:
+        p in ``(0, 1]``; 1 if they never differ; None if no question is scored in both.
 
     Raises:
         DataError: If a score is neither 0, 1 nor missing.
     """
     there = ~np.isnan(a) & ~np.isnan(b)
-    pairs = np.stack([a[there], b[there]])
-    if not np.isin(pairs, (0.0, 1.0)).all():
+    ours, theirs = a[there], b[there]
+    if not np.isin([ours, theirs], (0.0, 1.0)).all():
         raise DataError(
             "exact_mcnemar: expected scores of 0, 1 or NaN; use sign_flip_test for others"
         )
-    only_a, only_b = int((pairs[0] > pairs[1]).sum()), int((pairs[0] < pairs[1]).sum())
-    if not there.any():
-        return McNemar(0, 0, None)
-    differing = only_a + only_b
-    p_value = float(stats.binomtest(only_a, differing).pvalue) if differing else 1.0
-    return McNemar(only_a, only_b, p_value)
+    if ours.size == 0:
+        return None
+    num_differing = int((ours != theirs).sum())
+    if num_differing == 0:
+        return 1.0
+    return float(stats.binomtest(int((ours > theirs).sum()), num_differing).pvalue)

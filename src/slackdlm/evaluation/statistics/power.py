@@ -1,6 +1,5 @@
 """How many questions does an effect need, and what could a set of questions show? Before money is spent."""
 
-from dataclasses import dataclass
 from math import ceil, sqrt
 
 import numpy as np
@@ -9,28 +8,18 @@ from scipy import stats
 from slackdlm.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Power:
-    """What a study of some size can see."""
-
-    num_questions: int
-    """Questions scored."""
-    spread: float
-    """Standard deviation of the per-question score, or of the per-question difference if paired."""
-    detectable: float
-    """Smallest true effect, in the score's unit, found significant with probability `power`."""
-    power: float
-    """That probability."""
-    alpha: float
-    """Two-sided level of the test."""
-
-
 def minimum_detectable(
     spread: float, num_questions: int, *, power: float = 0.8, alpha: float = 0.05
-) -> Power:
-    """The smallest effect on a mean over questions that a two-sided test would find.
+) -> float:
+    """The smallest true effect on a mean over questions that a two-sided test finds with probability ``power``.
 
-    ``(t[1 - alpha/2] + t[power]) * spread / sqrt(n)`` with ``n - 1`` degrees of freedom.
+    ``(t[1 - alpha/2] + t[power]) * spread / sqrt(n)`` with ``n - 1`` degrees of freedom, in the unit of the score.
+
+    Args:
+        spread: Standard deviation of the per-question score, or of the per-question difference if paired.
+        num_questions: Questions scored.
+        power: That probability.
+        alpha: Two-sided level of the test.
 
     Raises:
         ConfigError: If the spread is negative, there are fewer than 2 questions, or a share is none.
@@ -38,9 +27,8 @@ def minimum_detectable(
     _check(spread, power, alpha)
     if num_questions < 2:
         raise ConfigError(f"num_questions: expected at least 2, got {num_questions}")
-    quantiles = stats.t.ppf([1 - alpha / 2, power], num_questions - 1)
-    detectable = float(quantiles.sum()) * spread / sqrt(num_questions)
-    return Power(num_questions, spread, detectable, power, alpha)
+    quantiles = stats.t.isf([alpha / 2, 1 - power], num_questions - 1)
+    return float(quantiles.sum()) * spread / sqrt(num_questions)
 
 
 def questions_needed(
@@ -54,11 +42,11 @@ def questions_needed(
     _check(spread, power, alpha)
     if not effect > 0 or not np.isfinite(effect):
         raise ConfigError(f"effect: expected a number above 0, got {effect}")
-    normal = float(stats.norm.ppf([1 - alpha / 2, power]).sum())
+    normal = float(stats.norm.isf([alpha / 2, 1 - power]).sum())
     # The normal count is a lower bound; t needs a few more.
     size = max(2, ceil((normal * spread / effect) ** 2))
-    while minimum_detectable(spread, size, power=power, alpha=alpha).detectable > effect:
-        size += max(1, size // 1000)
+    while minimum_detectable(spread, size, power=power, alpha=alpha) > effect:
+        size += 1
     return size
 
 

@@ -26,6 +26,13 @@ class QuestionScores:
     tally: Tally
     """Judgments by what became of them."""
 
+    @property
+    def whole(self) -> frozenset[str]:
+        """Questions that have a score: all of their judgments do."""
+        return frozenset(
+            one for one, score in zip(self.ids, self.scores, strict=True) if not np.isnan(score)
+        )
+
     def at(self, ids: Sequence[str]) -> Float[np.ndarray, " Q"]:
         """The scores of these questions, NaN where there is none."""
         known = dict(zip(self.ids, self.scores, strict=True))
@@ -41,7 +48,7 @@ def game_scores(games: Sequence[Game]) -> QuestionScores:
     Raises:
         DataError: If the games are of several pairs or judges, or a game is there twice.
     """
-    _one(games, lambda game: (game.a, game.b), "pair of systems")
+    _one(games, [(game.a, game.b) for game in games], "pair of systems")
     return _gathered(games, [(game.order, game.turn) for game in games], (0.0, 1.0))
 
 
@@ -55,7 +62,7 @@ def grade_scores(grades: Sequence[Grade], *, bounds: tuple[float, float]) -> Que
     Raises:
         DataError: If the grades are of several systems or judges, or a turn is graded twice.
     """
-    _one(grades, lambda grade: grade.system, "system")
+    _one(grades, [grade.system for grade in grades], "system")
     return _gathered(grades, [(grade.turn,) for grade in grades], bounds)
 
 
@@ -64,8 +71,13 @@ def common_ids(first: QuestionScores, second: QuestionScores) -> tuple[str, ...]
     return tuple(sorted({*first.ids, *second.ids}))
 
 
-def one_judge(judgments: Sequence[Game | Grade]) -> None:
-    """DataError if the judgments are of several judges, prompts or settings: those are never merged."""
+def _one(judgments: Sequence[Game] | Sequence[Grade], names: Sequence[object], what: str) -> None:
+    """DataError if the judgments are of several of these names, or of several judges, prompts or settings."""
+    found = sorted(set(map(ascii, names)))
+    if len(found) > 1:
+        raise DataError(
+            f"expected judgments of one {what}, got {len(found)}: {', '.join(found[:3])}"
+        )
     identities = {_plain(judgment.judge_identity) for judgment in judgments}
     if len(identities) > 1:
         shown = "; ".join(sorted(identities)[:3])
@@ -73,15 +85,6 @@ def one_judge(judgments: Sequence[Game | Grade]) -> None:
             f"judgments of {len(identities)} judge identities are never merged; "
             f"compare them one by one: {shown[:400]}"
         )
-
-
-def _one(judgments: Sequence[Any], key: Any, what: str) -> None:
-    found = sorted({ascii(key(judgment)) for judgment in judgments})
-    if len(found) > 1:
-        raise DataError(
-            f"expected judgments of one {what}, got {len(found)}: {', '.join(found[:3])}"
-        )
-    one_judge(judgments)
 
 
 def _gathered(
@@ -96,8 +99,7 @@ def _gathered(
             raise DataError(
                 f"question {judgment.question_id!a}: two judgments of the same order and turn; keep one"
             )
-        usable = judgment.status == "ok" and judgment.score is not None
-        own[key] = judgment.score if usable and judgment.score is not None else np.nan
+        own[key] = np.nan if judgment.score is None or judgment.status != "ok" else judgment.score
     ids = tuple(sorted(by_question))
     wanted = sorted(set(keys))
     table = np.array(

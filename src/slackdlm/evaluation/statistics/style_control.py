@@ -21,9 +21,11 @@ from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks.arena_hard import weight_of
 from slackdlm.evaluation.judgments import Game
 from slackdlm.evaluation.statistics.bootstrap import Estimate, check_confidence
-from slackdlm.evaluation.statistics.questions import game_scores
+from slackdlm.evaluation.statistics.questions import QuestionScores, game_scores
 
 COVARIATES: Final = ("length", "headers", "lists", "bold")
+StyleMetadata = Mapping[tuple[str, str], Mapping[str, Any]]
+"""(question id, system) -> metadata of the answer, as `arena_hard.style_metadata` gives them."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,9 @@ class StyleControlled:
 
 def style_control(
     games: Mapping[str, Sequence[Game]],
-    style: Mapping[tuple[str, str], Mapping[str, Any]],
+    style: StyleMetadata,
     *,
     covariates: Sequence[str] = COVARIATES,
-    weight: int = 3,
     centred: bool = False,
     confidence: float = 0.95,
 ) -> StyleControlled:
@@ -54,9 +55,8 @@ def style_control(
 
     Args:
         games: System -> its games, all against the same baseline and by the same judge.
-        style: (question id, system) -> metadata as in `arena_hard.style_metadata`, for every answer.
+        style: For every answer.
         covariates: Any of `COVARIATES`, in any number.
-        weight: Rows of a strong verdict.
         centred: False: the win rate at equal style. True: the covariates are centred over all games, as in
             the original, so that the win rate is the one at the average difference of style; with one
             system that controls for next to nothing.
@@ -69,48 +69,58 @@ def style_control(
     check_confidence(confidence)
     check_covariates(covariates)
     systems = sorted(games)
-    rows: list[tuple[int, str, float, int]] = []
-    features: list[list[float]] = []
-    totals: dict[str, tuple[int, int]] = {}
-    for place, system in enumerate(systems):
-        scored = game_scores(games[system])
-        whole = {q for q, s in zip(scored.ids, scored.scores, strict=True) if not np.isnan(s)}
-        totals[system] = (len(whole), len(scored.ids))
-        for game in games[system]:
-            if game.question_id in whole and game.score is not None:
-                rows.append((place, game.question_id, game.score, weight_of(game, weight)))
-                features.append(style_differences(style, game))
-    if not rows:
-        empty = {s: Estimate(None, None, None, 0, totals[s][1]) for s in systems}
-        return StyleControlled(empty, {}, False)
-    names = {name: place for place, name in enumerate(sorted({row[1] for row in rows}))}
-    table = np.array(features, dtype=np.float64).reshape(len(rows), len(COVARIATES))
-    table = table[:, [COVARIATES.index(name) for name in covariates]]
-    weights = np.array([row[3] for row in rows], dtype=np.float64)
-    chosen, scaled = _scaled(table, weights, centred=centred)
-    strengths = np.eye(len(systems))[[row[0] for row in rows]]
-    fitted = fit_logistic(
-        np.concatenate([strengths, scaled], axis=1),
-        np.array([row[2] for row in rows], dtype=np.float64),
-        weights,
-        np.array([names[row[1]] for row in rows]),
-    )
-    estimates: dict[str, Estimate] = {}
-    half = float(stats.norm.ppf((1 + confidence) / 2))
-    for place, system in enumerate(systems):
-        ends: tuple[float | None, float | None, float | None] = (None, None, None)
-        if fitted is not None:
-            at, error = fitted.coefficients[place], fitted.errors[place]
-            ends = (float(expit(at)), None, None)
-            if error > 1e-9:  # neither NaN, of one question, nor 0, of games that all agree
-                low, high = (float(expit(at + step * error)) for step in (-half, half))
-                ends = (ends[0], low, high)
-        estimates[system] = Estimate(*ends, *totals[system])
-    effects: dict[str, float] = dict.fromkeys(covariates, 0.0) if fitted is not None else {}
-    if fitted is not None:
-        for place, column in enumerate(chosen):
-            effects[covariates[column]] = float(fitted.coefficients[len(systems) + place])
-    return StyleControlled(estimates, effects, fitted is not None)
+    scores = {system: game_scores(games[system]) for system in systems}
+    whole = {system: scores[system].whole for system in systems}
+    rows = [
+        (place, game)
+        for place, system in enumerate(systems)
+        for game in games[system]
+        if game.question_id in whole[system]
+    ]
+    fitted, chosen = None, list[int]()
+    if rows:
+        played = [game for _, game in rows]
+        table = np.array([style_differences(style, game) for game in played], dtype=np.float64)
+        table = table[:, [COVARIATES.index(name) for name in covariates]]
+        weights = np.array([weight_of(game) for game in played], dtype=np.float64)
+        chosen, scaled = _scaled(table, weights, centred=centred)
+        strengths = np.eye(len(systems))[[place for place, _ in rows]]
+        fitted = fit_logistic(
+            np.concatenate([strengths, scaled], axis=1),
+            np.array([game.score for game in played], dtype=np.float64),
+            weights,
+            _numbered([game.question_id for game in played]),
+        )
+    rates = {
+        system: _win_rate(fitted, place, scores[system], confidence=confidence)
+        for place, system in enumerate(systems)
+    }
+    if fitted is None:
+        return StyleControlled(rates, {}, converged=False)
+    effects = dict.fromkeys(covariates, 0.0)
+    for column, effect in zip(chosen, fitted.coefficients[len(systems) :].tolist(), strict=True):
+        effects[covariates[column]] = effect
+    return StyleControlled(rates, effects, converged=True)
+
+
+def _win_rate(
+    fitted: "Fitted | None", place: int, scores: QuestionScores, *, confidence: float
+) -> Estimate:
+    """The fitted strength at this place as a win rate with its interval."""
+    counts = (len(scores.whole), len(scores.ids))
+    if fitted is None:
+        return Estimate(None, None, None, *counts)
+    at, error = fitted.coefficients[place], fitted.errors[place]
+    if not error > 1e-9:  # NaN, of one question, or 0, of games that all agree
+        return Estimate(float(expit(at)), None, None, *counts)
+    half = float(stats.norm.ppf((1 + confidence) / 2)) * error
+    return Estimate(float(expit(at)), float(expit(at - half)), float(expit(at + half)), *counts)
+
+
+def _numbered(ids: Sequence[str]) -> Int[np.ndarray, " N"]:
+    """The place of each id among all of them in order."""
+    places = {one: place for place, one in enumerate(sorted(set(ids)))}
+    return np.array([places[one] for one in ids])
 
 
 def check_covariates(names: Sequence[str]) -> None:
@@ -125,9 +135,7 @@ def check_covariates(names: Sequence[str]) -> None:
             raise ConfigError(f"--style-control: {name} is named twice; name each covariate once")
 
 
-def style_differences(
-    style: Mapping[tuple[str, str], Mapping[str, Any]], game: Game
-) -> list[float]:
+def style_differences(style: StyleMetadata, game: Game) -> list[float]:
     """The four covariates of a game, before scaling: above 0 where ``a`` is longer or has more Markdown."""
     a, b = (_measures(style, game.question_id, system) for system in (game.a, game.b))
     length = (a[0] - b[0]) / (a[0] + b[0]) if a[0] + b[0] else 0.0
@@ -193,9 +201,7 @@ def _scaled(
     return chosen, shifted[:, chosen] / spread[chosen]
 
 
-def _measures(
-    style: Mapping[tuple[str, str], Mapping[str, Any]], question_id: str, system: str
-) -> list[float]:
+def _measures(style: StyleMetadata, question_id: str, system: str) -> list[float]:
     row = style.get((question_id, system))
     where = f"answer of {system!a} to question {question_id!a}"
     if row is None:

@@ -88,29 +88,25 @@ def weighted_win_rate(
     games: Sequence[Game],
     *,
     rng: np.random.Generator,
-    weight: int = 3,
     num_resamples: int = 10_000,
     confidence: float = 0.95,
 ) -> Estimate:
-    """Arena-Hard's mean over rows, a strong verdict making ``weight`` of them, with a question-level interval.
+    """Arena-Hard's mean over rows, a strong verdict making three of them, with a question-level interval.
 
     The value is the published one before its bootstrap; the interval resamples questions, where the
     published one resamples rows as if they were independent.
     """
     scored = game_scores(games)
+    whole = scored.whole
     sums = dict.fromkeys(scored.ids, 0.0)
     rows = dict.fromkeys(scored.ids, 0.0)
-    whole = {
-        one for one, score in zip(scored.ids, scored.scores, strict=True) if not np.isnan(score)
-    }
     for game in games:
         if game.question_id in whole and game.score is not None:
-            mass = weight_of(game, weight)
-            sums[game.question_id] += mass * game.score
-            rows[game.question_id] += mass
+            sums[game.question_id] += weight_of(game) * game.score
+            rows[game.question_id] += weight_of(game)
     return ratio_interval(
-        np.array([sums[one] for one in scored.ids]),
-        np.array([rows[one] for one in scored.ids]),
+        np.array(list(sums.values())),
+        np.array(list(rows.values())),
         rng=rng,
         num_resamples=num_resamples,
         confidence=confidence,
