@@ -264,6 +264,17 @@ def test_a_limit_of_cost_needs_prices(tmp_path: Path) -> None:
         run(endpoint(server), tmp_path / "j.sqlite", budget=Budget(max_usd=1.0))
 
 
+def test_the_baseline_is_the_system_whose_answers_are_shown(tmp_path: Path) -> None:
+    """A file may hold answers of others to questions that are not asked."""
+    base = [Answer("not asked", "another", ("x",)), *answers("base")]
+    judge = ExactJudge("x", _exact)
+    journal = tmp_path / "j.sqlite"
+    judged = judge_answers(PAIRS, judge, QUESTIONS, answers("ours"), baseline=base, journal=journal)
+    assert {(g.b, g.judge_identity["baseline"]) for g in judged.judgments} == {("base", "base")}
+    with Journal(journal) as opened:
+        assert [identity["baseline"] for identity in opened.identities()] == ["base"]
+
+
 def test_equal_answers_are_judged_in_both_orders() -> None:
     same = [replace(answer, system="base") for answer in answers("ours")]
     plan = plan_judgments(PAIRS, ExactJudge("x", _exact), QUESTIONS, answers("ours"), same)

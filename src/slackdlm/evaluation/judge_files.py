@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.answer_files import read_answer_file
@@ -11,7 +11,7 @@ from slackdlm.evaluation.benchmarks.items import Answer, Question
 from slackdlm.evaluation.budget import Budget
 from slackdlm.evaluation.judges import Judge
 from slackdlm.evaluation.judging import Judged, judge_answers
-from slackdlm.evaluation.judging_plan import DryRun, Planned, dry_run, plan_judgments
+from slackdlm.evaluation.judging_plan import DryRun, dry_run, plan_judgments
 from slackdlm.evaluation.judgments import Game, Grade, write_judgments
 from slackdlm.evaluation.protocols import JudgingProtocol, judging_protocol
 
@@ -44,31 +44,30 @@ class JudgingFiles:
         return self.journal or self.output.with_name(self.output.name + ".sqlite")
 
 
-class _Read:
+class _Read(NamedTuple):
     """The files, read."""
 
-    def __init__(self, files: JudgingFiles) -> None:
-        self.protocol: JudgingProtocol = judging_protocol(
-            files.benchmark, judge_prompt=files.judge_prompt
-        )
-        self.questions: list[Question] = self.protocol.read_questions(
-            files.questions, files.references
-        )
-        self.answers: list[Answer] = [
-            answer for file in files.answers for answer in read_answer_file(file)
-        ]
-        self.baseline: list[Answer] | None = None
-        if files.baseline is not None:
-            self.baseline = read_answer_file(files.baseline)
+    protocol: JudgingProtocol
+    questions: list[Question]
+    answers: list[Answer]
+    baseline: list[Answer] | None
 
-    def plan(self, judge: Judge) -> list[Planned]:
-        """All judgments to be made."""
-        return plan_judgments(self.protocol, judge, self.questions, self.answers, self.baseline)
+
+def _read(files: JudgingFiles) -> _Read:
+    protocol = judging_protocol(files.benchmark, judge_prompt=files.judge_prompt)
+    return _Read(
+        protocol,
+        protocol.read_questions(files.questions, files.references),
+        [answer for file in files.answers for answer in read_answer_file(file)],
+        None if files.baseline is None else read_answer_file(files.baseline),
+    )
 
 
 def count_calls(files: JudgingFiles, judge: Judge) -> DryRun:
     """What `judge_files` would ask; nothing is asked or written. Errors as there."""
-    return dry_run(judge, _Read(files).plan(judge), journal=files.journal_file)
+    protocol, questions, answers, baseline = _read(files)
+    planned = plan_judgments(protocol, judge, questions, answers, baseline)
+    return dry_run(judge, planned, journal=files.journal_file)
 
 
 def judge_files(
@@ -85,32 +84,31 @@ def judge_files(
         files: What is read and written.
         judge: Whom to ask.
         budget: Limits of this run.
-        on_plan: Called once with the number of judgments.
-        on_judged: As in `judge_answers`.
+        on_plan: As in `judge_answers`.
+        on_judged: As there.
 
     Raises:
         DataError: If a file cannot be used or the files do not fit together.
         ConfigError: If the benchmark is not known or the judge can never reply.
     """
-    read = _Read(files)
-    if on_plan is not None:
-        on_plan(len(read.plan(judge)))
+    protocol, questions, answers, baseline = _read(files)
     judged = judge_answers(
-        read.protocol,
+        protocol,
         judge,
-        read.questions,
-        read.answers,
-        baseline=read.baseline,
+        questions,
+        answers,
+        baseline=baseline,
         journal=files.journal_file,
         budget=budget,
+        on_plan=on_plan,
         on_judged=on_judged,
     )
     write_judgments(files.output, judged.judgments)
     if files.export is not None:
-        if read.protocol.write_games is not None:
-            read.protocol.write_games(files.export, cast("list[Game]", judged.judgments))
-        if read.protocol.write_grades is not None:
-            read.protocol.write_grades(files.export, cast("list[Grade]", judged.judgments))
+        if protocol.write_games is not None:
+            protocol.write_games(files.export, cast("list[Game]", judged.judgments))
+        if protocol.write_grades is not None:
+            protocol.write_grades(files.export, cast("list[Grade]", judged.judgments))
     return judged
 
 

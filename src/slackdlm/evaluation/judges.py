@@ -98,23 +98,11 @@ def estimate_tokens(messages: Messages) -> int:
     return -(-sum(len(turn["content"].encode("utf-8", "replace")) for turn in messages) // 4)
 
 
-class ExactJudge:
-    """A function that judges by itself, such as a parser for a toy language.
-
-    Args:
-        name: Its name and version.
-        function: From a question and the answers in the order shown to a reply that ends with a verdict.
-    """
+class FreeJudge:
+    """What judges on this machine have in common: one call at a time, for nothing, without a connection."""
 
     concurrency = 1
     gives_up_after: int | None = None
-
-    def __init__(
-        self, name: str, function: Callable[[Question, Sequence[Sequence[str]]], str]
-    ) -> None:
-        self.name = name
-        self.settings: dict[str, Any] = {"kind": "exact"}
-        self._function = function
 
     def close(self) -> None:
         """Nothing is open."""
@@ -122,6 +110,22 @@ class ExactJudge:
     def worst_usd(self, call: Call) -> float | None:
         """Nothing."""
         return 0.0
+
+
+class ExactJudge(FreeJudge):
+    """A function that judges by itself, such as a parser for a toy language.
+
+    Args:
+        name: Its name and version.
+        function: From a question and the answers in the order shown to a reply that ends with a verdict.
+    """
+
+    def __init__(
+        self, name: str, function: Callable[[Question, Sequence[Sequence[str]]], str]
+    ) -> None:
+        self.name = name
+        self.settings: dict[str, Any] = {"kind": "exact"}
+        self._function = function
 
     def reply(self, call: Call) -> Reply:
         """What the function says; a text it cannot read is a failed call."""
@@ -135,7 +139,7 @@ class ExactJudge:
             raise CallFailed(str(error), again=False) from error
 
 
-class ReplayJudge:
+class ReplayJudge(FreeJudge):
     """Says again what was recorded for the same words in the same order.
 
     Args:
@@ -146,9 +150,6 @@ class ReplayJudge:
     Raises:
         DataError: If two different replies were recorded for the same words.
     """
-
-    concurrency = 1
-    gives_up_after: int | None = None
 
     def __init__(self, name: str, judgments: Sequence[Game | Grade]) -> None:
         self.name = name
@@ -167,13 +168,6 @@ class ReplayJudge:
             "kind": "replay",
             "recorded_sha256": content_hash(self._replies),
         }
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def worst_usd(self, call: Call) -> float | None:
-        """Nothing."""
-        return 0.0
 
     def reply(self, call: Call) -> Reply:
         """The recorded reply; a call never recorded fails."""

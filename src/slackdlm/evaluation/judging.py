@@ -16,7 +16,7 @@ from slackdlm.evaluation.budget import Budget, Spent
 from slackdlm.evaluation.journal import Entry, Journal
 from slackdlm.evaluation.jsonl import Row
 from slackdlm.evaluation.judges import Call, CallFailed, Judge
-from slackdlm.evaluation.judging_plan import Planned, judge_identity, plan_judgments
+from slackdlm.evaluation.judging_plan import Planned, plan_judgments
 from slackdlm.evaluation.judgments import Game, Grade, GradeStatus, Tally, tally
 from slackdlm.evaluation.protocols import JudgingProtocol
 
@@ -53,6 +53,7 @@ def judge_answers(
     baseline: Sequence[Answer] | None = None,
     journal: Path,
     budget: Budget | None = None,
+    on_plan: Callable[[int], None] | None = None,
     on_judged: Callable[[int, float | None], None] | None = None,
 ) -> Judged:
     """Judge answers; what the journal holds is not asked again.
@@ -65,6 +66,7 @@ def judge_answers(
         baseline: Of the system they are compared to.
         journal: SQLite file; other processes may use it at the same time.
         budget: Limits of this run.
+        on_plan: Called once with the number of judgments.
         on_judged: Called with the judgments just finished, those of earlier runs first, and the cost of this run.
 
     Raises:
@@ -72,10 +74,10 @@ def judge_answers(
         ConfigError: If the judge can never reply, such as for a wrong key.
     """
     planned = plan_judgments(protocol, judge, questions, answers, baseline)
-    name = None if baseline is None else baseline[0].system
-    identity = judge_identity(protocol, judge, baseline=name)
+    if on_plan is not None:
+        on_plan(len(planned))
     with Journal(journal) as opened:
-        run = _Run(protocol, judge, identity, opened, budget or Budget(), on_judged)
+        run = _Run(protocol, judge, opened, budget or Budget(), on_judged)
         stopped = run.ask(planned)
         return run.collect(planned, stopped=stopped)
 
@@ -87,14 +89,12 @@ class _Run:
         self,
         protocol: JudgingProtocol,
         judge: Judge,
-        identity: Row,
         journal: Journal,
         budget: Budget,
         on_judged: Callable[[int, float | None], None] | None,
     ) -> None:
         self.protocol = protocol
         self.judge = judge
-        self.identity = identity
         self.journal = journal
         self.budget = budget
         self.on_judged = on_judged
@@ -197,7 +197,7 @@ class _Run:
         if before is not None and before.status == "failed":
             payload["spent"] = now.plus(Spent(**before.payload["spent"]))._asdict()
         status = "failed" if payload["error"] else "ok"
-        self.journal.record(item.key, payload, identity=self.identity, status=status)
+        self.journal.record(item.key, payload, identity=item.identity, status=status)
 
     def _report(self, count: int) -> None:
         if self.on_judged is not None and count:
@@ -214,7 +214,7 @@ class _Run:
                 if entry is not None:
                     total = total.plus(Spent(**entry.payload["spent"]))
             entry = entries[item.key]
-            judgments.append(_judgment(self.protocol, item, entry, self.identity))
+            judgments.append(_judgment(self.protocol, item, entry))
         return Judged(
             judgments=judgments,
             tally=tally(judgments),
@@ -228,9 +228,7 @@ class _Run:
         )
 
 
-def _judgment(
-    protocol: JudgingProtocol, item: Planned, entry: Entry | None, identity: Row
-) -> Game | Grade:
+def _judgment(protocol: JudgingProtocol, item: Planned, entry: Entry | None) -> Game | Grade:
     reply: str | None = None
     error = item.missing or "not asked"
     verdict: Any = item.decided
@@ -251,7 +249,7 @@ def _judgment(
         "score": score,
         "status": status,
         "category": item.question.category,
-        "judge_identity": identity,
+        "judge_identity": item.identity,
         "reply": reply,
         "prompt": None if item.call is None else item.call.messages,
         "extra": {"error": error} if error else {},

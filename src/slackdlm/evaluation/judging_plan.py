@@ -18,21 +18,23 @@ PROTOCOL_VERSION = 1
 class Planned(NamedTuple):
     """One judgment to be made."""
 
+    identity: Row
+    """Everything that it shares with the judgments it may be compared with."""
     question: Question
     systems: tuple[str, ...]
     """Whose answers: one system to grade, or ``a`` and ``b``."""
     order: Literal[0, 1]
     turn: int
-    call: Call | None
+    answers: tuple[tuple[str, ...] | None, ...]
+    """The turns of each system's answer, in the order of ``systems``."""
+    call: Call | None = None
     """``None`` if there is nothing to ask."""
-    key: str
+    key: str = ""
     """Of the journal; empty without a call."""
     missing: str = ""
     """Whose answer there is not, if so."""
     decided: str | float | None = None
     """What the protocol says by itself, such as of empty answers."""
-    answers: tuple[tuple[str, ...] | None, ...] = ()
-    """The turns of each system's answer, in the order of ``systems``."""
 
 
 def judge_identity(protocol: JudgingProtocol, judge: Judge, *, baseline: str | None) -> Row:
@@ -184,7 +186,7 @@ def _plan(
     turn: int,
 ) -> Planned:
     told = tuple(None if answer is None else answer.turns for answer in shown)
-    nothing = Planned(question, systems, order, turn, None, "", answers=told)
+    nothing = Planned(identity, question, systems, order, turn, told)
     turns: list[tuple[str, ...]] = []
     for system, answer in zip(systems, shown, strict=True):
         if answer is None or len(answer.turns) < turn:

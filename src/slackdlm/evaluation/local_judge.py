@@ -15,13 +15,13 @@ from transformers import (
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.evaluation.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
 from slackdlm.evaluation.journal import content_hash
-from slackdlm.evaluation.judges import Call, CallFailed, Reply, strip_thoughts
+from slackdlm.evaluation.judges import Call, CallFailed, FreeJudge, Reply, strip_thoughts
 from slackdlm.evaluation.judgments import Messages
 from slackdlm.evaluation.model_identity import weights_sha256
 from slackdlm.models.checkpoint import locate
 
 
-class LocalJudge:
+class LocalJudge(FreeJudge):
     """A causal language model in memory.
 
     Args:
@@ -36,9 +36,6 @@ class LocalJudge:
         CheckpointError: If there is no such model, or its weights are not safetensors.
         ConfigError: If ``temperature`` or ``max_tokens`` cannot be used.
     """
-
-    concurrency = 1
-    gives_up_after: int | None = None
 
     def __init__(
         self,
@@ -78,13 +75,6 @@ class LocalJudge:
             "weights_sha256": weights_sha256(self.model.state_dict().items()),
             "template_sha256": hashlib.sha256(self._template().encode()).hexdigest(),
         }
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def worst_usd(self, call: Call) -> float | None:
-        """Nothing."""
-        return 0.0
 
     @torch.inference_mode()
     def reply(self, call: Call) -> Reply:
