@@ -3,10 +3,12 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from safetensors.torch import load_file
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError, SlackDLMError
 from slackdlm.evaluation.model_identity import model_identity
+from slackdlm.models.adapter import new_adapter
 from slackdlm.models.loading import LoadedModel, load_model, save_model
 from slackdlm.models.training_record import TrainingRecord, find_record
 from slackdlm.training.checkpoints import checkpoint_step
@@ -316,6 +319,46 @@ def test_a_checkpoint_whose_bytes_are_damaged_is_named(
         CheckpointError, match=r"checkpoint-2: cannot be loaded \(.*; remove this folder, and"
     ):
         run(new_loaded(), samples, tmp_path / "run", training=training, resume=True)
+
+
+@contextmanager
+def no_file_above(size: int) -> Generator[None]:
+    """As on a disk that is full: what is larger cannot be written whole."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("what", ["weights", "optimizer", "model"])
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, what: str, adapter: bool
+) -> None:
+    def loaded() -> LoadedModel:
+        return new_adapter(new_loaded(), rank=8, alpha=8, dropout=0) if adapter else new_loaded()
+
+    training = short(steps=3, save_every=0 if what == "model" else 2)
+    whole = tmp_path / "whole"
+    run(loaded(), samples, whole, training=training)
+    weights = "adapter_model.safetensors" if adapter else "model.safetensors"
+    size = (whole / "model" / weights).stat().st_size
+    folder, room = tmp_path / "run", size + 100 if what == "optimizer" else size // 2
+    torn = folder / "model" if what == "model" else folder / "checkpoints" / "checkpoint-2"
+    with (
+        pytest.raises(
+            CheckpointError,
+            match=rf"^{torn}: cannot be written \(.*; [\d.e+]+ GB are free there\); make room, and",
+        ),
+        no_file_above(room),
+    ):
+        run(loaded(), samples, folder, training=training)
+    assert not (folder / "model").exists()
+    assert not (folder / ".model.draft").exists()
+    run(loaded(), samples, folder, training=training, resume=True)
+    assert_same_run(whole, folder, weights=f"model/{weights}")
 
 
 def test_a_log_that_lost_steps_is_named(

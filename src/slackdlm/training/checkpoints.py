@@ -62,6 +62,25 @@ def loading(folder: str | Path | None) -> Generator[None]:
         ) from error
 
 
+@contextmanager
+def saving(folder: Path) -> Generator[None]:
+    """While it lasts, whatever goes wrong is the disk's: libraries raise much else than OSError.
+
+    Raises:
+        CheckpointError: Naming the folder and the room left.
+    """
+    try:
+        yield
+    except SlackDLMError:
+        raise
+    except Exception as error:  # of a full disk torch says that positions do not fit
+        room = shutil.disk_usage(next(one for one in folder.parents if one.is_dir())).free
+        raise CheckpointError(
+            f"{folder}: cannot be written ({type(error).__name__}: {one_line(error)}; {room / 1e9:.3g} GB"
+            " are free there); make room, and resume the run"
+        ) from error
+
+
 def written_by(folder: Path) -> str | None:
     """The engine that divided the weights of a checkpoint, as accelerate calls it; None: whole weights."""
     if any(folder.glob("pytorch_model_fsdp*")):

@@ -25,7 +25,7 @@ from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.models.training_record import TrainingRecord, write_record
-from slackdlm.training import journal
+from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import (
     Dialogue,
@@ -303,15 +303,19 @@ def _save_weights(
     for old in (draft, folder):
         if old.exists():
             shutil.rmtree(old)
-    with quiet_transformers():
-        if isinstance(loaded.model, PeftModel):
-            loaded.model.save_pretrained(str(draft), state_dict=state)
-            (draft / "README.md").unlink(missing_ok=True)  # PEFT's card, empty but for a local path
-            if loaded.record is not None:
-                write_record(loaded.record, draft)
-        else:
-            save_model(loaded, draft, state_dict=state)
-    draft.rename(folder)
+    try:
+        with checkpoints.saving(folder), quiet_transformers():
+            if isinstance(loaded.model, PeftModel):
+                loaded.model.save_pretrained(str(draft), state_dict=state)
+                # PEFT's card, empty but for a local path
+                (draft / "README.md").unlink(missing_ok=True)
+                if loaded.record is not None:
+                    write_record(loaded.record, draft)
+            else:
+                save_model(loaded, draft, state_dict=state)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def read_recipe_dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue]]:

@@ -247,7 +247,8 @@ class SlackTrainer(Trainer):
         if self.args.should_save:
             checkpoints.discard(folder)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        with checkpoints.saving(folder):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             checkpoints.seal(folder)
