@@ -111,6 +111,30 @@ def test_grades_are_shown_on_the_benchmarks_own_scale():
     assert mean.standard_error == pytest.approx(20 * 1.0)
 
 
+def test_figures_of_the_benchmarks_own_tools_stand_beside_ours():
+    """MT-Bench: grades out of range are averaged in, disagreement is a tie. WildBench: slight wins can be forgiven."""
+    turns = [
+        replace(g, turn=n + 1) for n, g in enumerate(grades("m", [9.0, 4.0], benchmark="mt-bench"))
+    ]
+    (mean,) = compare(turns, settings=FEW).lines
+    assert mean.published == {"mean of all grades said": 6.5, "first turn": 9.0, "second turn": 4.0}
+    mt_bench = {"benchmark": "mt-bench", "judge": "j"}
+    split = games("m", [1.0, 0.0], judge=mt_bench, flip=True)
+    (rate,) = compare(
+        [*split, *games("m", [None, None, 1.0], judge=mt_bench)[4:]], settings=FEW
+    ).lines
+    assert rate.published == {"FastChat's adjusted win rate": pytest.approx(100 * 2 / 3)}
+    outputs = {"model_outputs": {"m": "x" * 501, "base": ""}}
+    wildbench = {"benchmark": "wildbench", "judge": "j"}
+    slight = [
+        replace(game, score=0.75, extra=outputs) for game in games("m", [1.0], judge=wildbench)
+    ]
+    (reward,) = compare(slight, settings=FEW).lines
+    assert list(reward.published.values()) == [50.0, 0.0]
+    bare = [replace(game, extra={}) for game in slight]
+    assert compare(bare, settings=FEW).lines[0].published == {"WB-Reward": 50.0}
+
+
 def test_right_or_wrong_grades_get_mcnemar():
     ours, theirs = [1.0] * 9 + [0.0] * 3, [0.0] * 8 + [1.0] * 2 + [0.0] * 2
     found = compare(

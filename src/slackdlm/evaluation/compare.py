@@ -16,6 +16,8 @@ from jaxtyping import Float
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.alpaca_eval import published_win_rate as alpaca_win_rate
+from slackdlm.evaluation.benchmarks.mt_bench import published_win_rate as mt_bench_win_rate
+from slackdlm.evaluation.benchmarks.wildbench import REWARD_MARGIN, published_reward
 from slackdlm.evaluation.comparison import Comparison, JudgeReport, Kind, Line, Settings
 from slackdlm.evaluation.judge_report import Group, judge_report, warnings_of
 from slackdlm.evaluation.judgment_files import SCALES, Scale, benchmark_of
@@ -160,8 +162,10 @@ def _grade_lines(group: Group, settings: Settings) -> list[Line]:
         estimate = mean_interval(own.scores, bounds=_bounds(group, scale), **_drawn(settings))
         published: dict[str, float | None] = {}
         if group.base in SCALES:
-            said = mean_score(systems[system])
-            published["mean of all grades said"] = None if said is None else scale.shown(said)
+            published = {
+                name: None if said is None else scale.shown(said)
+                for name, said in _published_means(group, systems[system]).items()
+            }
         lines.append(
             _line(
                 group, "mean", system, None, scale, own.scores, estimate, null_bounds(own),
@@ -280,9 +284,27 @@ def _published(
 ) -> dict[str, float | None]:
     if group.base.startswith("alpaca-eval"):
         return _alpaca(games, settings, gamed)
-    if not group.base.startswith("arena-hard"):
-        return {}
-    return _per_cent("Arena-Hard's weighted mean", weighted_win_rate(games, **_drawn(settings)))
+    if group.base == "mt-bench":
+        rate = mt_bench_win_rate(games)
+        return {"FastChat's adjusted win rate": None if rate is None else 100 * rate}
+    if group.base == "wildbench":
+        found = {"WB-Reward": published_reward(games)}
+        if all("model_outputs" in game.extra for game in games):
+            name = f"slight wins by over {REWARD_MARGIN} characters as ties"
+            found[name] = published_reward(games, length_margin=REWARD_MARGIN)
+        return found
+    if group.base.startswith("arena-hard"):
+        return _per_cent("Arena-Hard's weighted mean", weighted_win_rate(games, **_drawn(settings)))
+    return {}
+
+
+def _published_means(group: Group, grades: Sequence[Grade]) -> dict[str, float | None]:
+    """What a benchmark's own tool prints for the grades of a system, those out of range included."""
+    found = {"mean of all grades said": mean_score(grades)}
+    if group.base == "mt-bench":
+        for name, turn in (("first turn", 1), ("second turn", 2)):
+            found[name] = mean_score([grade for grade in grades if grade.turn == turn])
+    return found
 
 
 def _alpaca(

@@ -11,6 +11,7 @@ from slackdlm.evaluation.benchmarks.mt_bench import (
     parse_verdict,
     parse_winner,
     prompt_name,
+    published_win_rate,
     winner_score,
 )
 from slackdlm.evaluation.benchmarks.mt_bench_files import (
@@ -94,6 +95,18 @@ def test_pairs_are_written_as_they_were_read(tmp_path):
     ]
     write_pairs(copy, found)
     assert rows(copy) == lines
+
+
+def test_the_published_win_rate_counts_disagreement_as_a_tie(tmp_path):
+    lines = [
+        PAIR | {"g2_winner": "model_1"},
+        PAIR | {"question_id": 82},
+        PAIR | {"question_id": 83, "g2_winner": "error"},
+    ]
+    file = tmp_path / "in"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert published_win_rate(read_pairs(file)) == 0.75
+    assert published_win_rate(read_pairs(file)[-2:]) is None
 
 
 GRADE = {

@@ -8,12 +8,16 @@ from pyarrow import parquet
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Answer
 from slackdlm.evaluation.benchmarks.wildbench import (
+    GROUP_WEIGHTS,
     choice_score,
     judge_messages,
     pair_messages,
     parse_choice,
     parse_verdict,
+    published_reward,
     shortened,
+    task_macro,
+    task_scores,
     verdict_without_judge,
 )
 from slackdlm.evaluation.benchmarks.wildbench_files import (
@@ -261,6 +265,48 @@ def test_choices_score_from_the_first_systems_side():
         0,
     ]
     assert choice_score("A++", 1) == 0
+
+
+# Published figures
+
+
+def test_the_macro_score_is_weighted_over_the_five_groups():
+    # Published for gemma-7b-it: leaderboard/data_dir/score.json.
+    scores = {
+        "Creative Tasks": 2.3529411764705888,
+        "Coding & Debugging": -1.0,
+        "Planning & Reasoning": 1.0,
+        "Information/Advice seeking": 2.0,
+        "Math & Data Analysis": -0.5,
+    }
+    total = sum(GROUP_WEIGHTS.values())
+    weighted = sum(GROUP_WEIGHTS[group] * score for group, score in scores.items()) / total
+    assert total == 4.75
+    assert task_macro(scores) == pytest.approx(weighted)
+    assert task_macro(scores, weighted=False) == pytest.approx(sum(scores.values()) / 5)
+    assert task_macro({"Creative Tasks": 1.0}) is None
+
+
+def test_a_task_counts_in_all_its_groups_and_empty_outputs_in_none(tmp_path):
+    questions = read_questions(put(tmp_path / "t.json", [TASK, TASK | {"session_id": "s2"}]))
+    items = [GRADE, GRADE | {"session_id": "s2", "score": "1", "model_output": ""}]
+    grades = read_judgments(put(tmp_path / "m.json", items))
+    assert task_scores(grades, questions) == {
+        "Math & Data Analysis": 4.0,
+        "Coding & Debugging": 4.0,
+    }
+    with pytest.raises(DataError, match="no such task"):
+        task_scores([replace(grades[0], question_id="?")], questions)
+
+
+def test_the_reward_can_forgive_a_longer_loser(tmp_path):
+    items = [PAIR, PAIR | {"session_id": "s2", "winner": "org/ref", "extent": 2}]
+    games = read_pairs(put(tmp_path / "m.json", items), reference="org/ref")
+    assert published_reward(games) == -25.0
+    assert published_reward(games, length_margin=5) == -50.0
+    assert published_reward(games, length_margin=6) == -25.0
+    assert published_reward([]) is None
+    assert published_reward([*games, replace(games[0], score=None, status="failed")]) is None
 
 
 def test_a_system_answers_once(tmp_path):

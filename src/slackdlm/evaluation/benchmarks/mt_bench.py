@@ -13,11 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.benchmarks.templates import template
 from slackdlm.evaluation.jsonl import show
-from slackdlm.evaluation.judgments import Messages
+from slackdlm.evaluation.judgments import Game, Messages
 
 LOWEST, HIGHEST = 1, 10
 REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
@@ -83,6 +85,22 @@ def winner_score(winner: str, order: int) -> float:
     if winner == "C":
         return 0.5
     return 1.0 if (winner == "A") == (order == 0) else 0.0
+
+
+def published_win_rate(games: Sequence[Game]) -> float | None:
+    """FastChat's ``win_rate_adjusted`` of system ``a``: a win is both orders', all else is a tie, ties half.
+
+    Lines with an ``error`` in either order are left out, as there; None if nothing is left.
+    """
+    lines: dict[tuple[str, int], list[Game]] = {}
+    for game in games:
+        lines.setdefault((game.question_id, game.turn), []).append(game)
+    points: list[float] = []
+    for pair in lines.values():
+        scores = [game.score for game in pair if game.score is not None]
+        if len(scores) == 2:
+            points.append(scores[0] if scores[0] == scores[1] else 0.5)
+    return float(np.mean(points)) if points else None
 
 
 def prompts_sha256() -> str:

@@ -10,16 +10,45 @@ References:
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
+import numpy as np
+
+from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.benchmarks.templates import filled, template
-from slackdlm.evaluation.judgments import Messages
+from slackdlm.evaluation.jsonl import get_object, show
+from slackdlm.evaluation.judgments import Game, Grade, Messages
 
 LOWEST, HIGHEST = 1, 10
+TASK_GROUPS: Final[dict[str, str]] = {
+    "Information seeking": "Information/Advice seeking",
+    "Advice seeking": "Information/Advice seeking",
+    "Creative Writing": "Creative Tasks",
+    "Editing": "Creative Tasks",
+    "Brainstorming": "Creative Tasks",
+    "Role playing": "Creative Tasks",
+    "Others": "Creative Tasks",
+    "Coding & Debugging": "Coding & Debugging",
+    "Reasoning": "Planning & Reasoning",
+    "Planning": "Planning & Reasoning",
+    "Math": "Math & Data Analysis",
+    "Data Analysis": "Math & Data Analysis",
+}
+"""A task's tag -> its group."""
+GROUP_WEIGHTS: Final[dict[str, float]] = {
+    "Creative Tasks": 0.5,
+    "Planning & Reasoning": 1.25,
+    "Math & Data Analysis": 1.0,
+    "Information/Advice seeking": 0.75,
+    "Coding & Debugging": 1.25,
+}
+"""Weights of the leaderboard's task-macro score."""
 CHOICES: Final[dict[str, float]] = {"A++": 1.0, "A+": 0.75, "A=B": 0.5, "B+": 0.25, "B++": 0.0}
 """A verdict -> points of the response shown as A; WB-Reward is 200 times the mean minus 100."""
+REWARD_MARGIN: Final = 500
+"""Characters by which a slight winner may be longer on the leaderboard of WB-Reward."""
 
 
 def judge_messages(question: Question, answer: str, *, max_words: int | None = None) -> Messages:
@@ -83,6 +112,62 @@ def choice_score(choice: str, order: int) -> float:
     return CHOICES[choice] if order == 0 else 1.0 - CHOICES[choice]
 
 
+def task_scores(grades: Sequence[Grade], questions: Sequence[Question]) -> dict[str, float]:
+    """Adjusted score of each task group, ``(mean - 5) * 2``, a task counting in all groups of its tags.
+
+    As in the leaderboard's tables, grades of empty and of truncated outputs are left out here, though not in the
+    overall score.
+    """
+    tags = {q.id: [q.category, *q.extra.get("secondary_tags", [])] for q in questions}
+    scores: dict[str, list[float]] = {}
+    for grade in grades:
+        if grade.question_id not in tags:
+            raise DataError(
+                f"grade {show(grade.question_id)}: there is no such task in the questions"
+            )
+        if grade.score is None or _left_out(grade.extra):
+            continue
+        for tag in tags[grade.question_id]:
+            if tag not in TASK_GROUPS:
+                raise DataError(f"task {show(grade.question_id)}: unknown tag {show(tag)}")
+            scores.setdefault(TASK_GROUPS[tag], []).append(grade.score)
+    return {group: (float(np.mean(found)) - 5) * 2 for group, found in scores.items()}
+
+
+def task_macro(scores: Mapping[str, float], *, weighted: bool = True) -> float | None:
+    """The mean over task groups: weighted as on the leaderboard, or plain as in ``view_wb_eval.py``.
+
+    None unless every group has a score: the weights are for all five.
+    """
+    if set(scores) != set(GROUP_WEIGHTS):
+        return None
+    weights = [GROUP_WEIGHTS[group] if weighted else 1.0 for group in scores]
+    return float(np.average(list(scores.values()), weights=weights))
+
+
+def published_reward(games: Sequence[Game], *, length_margin: int | None = None) -> float | None:
+    """WB-Reward of system ``a`` against one reference, -100 to 100; None without a game, or with a verdict missing.
+
+    Args:
+        games: One game per task, as published, or both orders.
+        length_margin: With it a slight win becomes a tie if the winner's answer is more than so many characters longer.
+    """
+    rewards: list[float] = []
+    for game in games:
+        if game.score is None:
+            return None  # WB-Reward has no rule for it
+        reward = 2 * game.score - 1
+        if length_margin is not None and abs(reward) == 0.5:
+            outputs = get_object(
+                dict(game.extra), "model_outputs", where=f"game {game.question_id!a}"
+            )
+            winner, loser = (game.a, game.b) if reward > 0 else (game.b, game.a)
+            if len(outputs[winner]) > len(outputs[loser]) + length_margin:
+                reward = 0.0
+        rewards.append(reward)
+    return 100 * float(np.mean(rewards)) if rewards else None
+
+
 def shortened(text: str, max_words: int | None) -> str:
     """The first so many words between single spaces, marked as truncated; the whole text if None."""
     words = text.split(" ")
@@ -137,3 +222,12 @@ def reply_object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", told) if isinstance(told, dict) else None
+
+
+def _left_out(extra: Mapping[str, Any]) -> bool:
+    output = extra.get("model_output")
+    if isinstance(output, list):
+        output = output[0] if output else ""
+    if isinstance(output, str):
+        return not output or output.endswith("... (truncated)")
+    return extra.get("model_output_len") == 0
