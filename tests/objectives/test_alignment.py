@@ -43,7 +43,7 @@ def test_it_equals_the_enumeration(seed: int) -> None:
     targets, lengths = [[1, 2, 2, 3], [1, 1]], [6, 4]
     batch = (
         torch.tensor(canvases),
-        torch.tensor([targets[0], [*targets[1], 0, 0]]),
+        torch.tensor([targets[0], [*targets[1], 99, -100]]),
         torch.tensor(lengths),
         torch.tensor([4, 2]),
     )
@@ -77,3 +77,19 @@ def test_without_slack_nothing_is_undecided_and_the_impossible_is_missing() -> N
     )
     assert float(found.entropy[0]) == pytest.approx(0, abs=1e-6)
     assert torch.isnan(found.entropy[1])
+
+
+@pytest.mark.parametrize("num_positions", [0, 1, 2])
+def test_a_target_longer_than_its_canvas_has_no_alignment(num_positions: int) -> None:
+    found = alignment_of(
+        torch.randn(1, 3, 5),
+        torch.randn(V, 5),
+        torch.full((1, 3), MASK),
+        torch.tensor([[1, 2, 3]]),
+        torch.tensor([num_positions]),
+        torch.tensor([3]),
+        mask_id=MASK,
+        slack_id=SLACK,
+    )
+    assert torch.isnan(found.entropy).all()
+    assert found.num_masked.tolist() == [num_positions]

@@ -65,7 +65,7 @@ def alignment_of(
         targets,
         canvas_lengths,
         target_lengths,
-        num_slack=int((canvas_lengths - target_lengths).max()),
+        num_slack=int(checks.largest_budget(canvas_lengths, target_lengths)),
         mask_id=mask_id,
         slack_id=slack_id,
     )
