@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MEASURED = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_prints_a_finite_loss_and_the_collapsed_tokens(capsys) -> None:
@@ -30,14 +31,14 @@ def test_every_link_and_every_path_of_the_layout_exists() -> None:
 
 
 def test_the_performance_tables_are_those_made_from_the_committed_csvs() -> None:
-    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "readme_table.py")
+    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "measured_tables.py")
     assert spec is not None
     assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    assert f"{made.BEGIN}\n{made.table()}\n{made.END}" in README
-    assert f"{made.BEGIN_GPU}\n{made.gpu_table()}\n{made.END}" in README
+    assert f"{made.BEGIN}\n{made.table()}\n{made.END}" in MEASURED
+    assert f"{made.BEGIN_GPU}\n{made.gpu_table()}\n{made.END}" in MEASURED
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) < 150
+    assert len(README.splitlines()) < 130

@@ -1,4 +1,4 @@
-"""Writes the README's performance tables from the committed CSVs: python benchmarks/readme_table.py.
+"""Writes the tables of docs/measured.md from the committed CSVs: python benchmarks/measured_tables.py.
 
 The text between each pair of markers is replaced. Nothing is measured here.
 """
@@ -8,8 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-BEGIN, END = "<!-- made by benchmarks/readme_table.py -->", "<!-- end -->"
-BEGIN_GPU = "<!-- made by benchmarks/readme_table.py, GPU -->"
+BEGIN, END = "<!-- made by benchmarks/measured_tables.py -->", "<!-- end -->"
+BEGIN_GPU = "<!-- made by benchmarks/measured_tables.py, GPU -->"
 
 Rows = list[dict[str, str]]
 
@@ -182,10 +182,10 @@ def mib(row: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    page = ROOT / "docs" / "measured.md"
+    text = page.read_text(encoding="utf-8")
     for begin, made in ((BEGIN, table()), (BEGIN_GPU, gpu_table())):
         head, rest = text.split(begin)
         tail = rest.split(END, 1)[1]
         text = f"{head}{begin}\n{made}\n{END}{tail}"
-    readme.write_text(text, encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
