@@ -282,16 +282,20 @@ def test_the_unit_of_length_is_the_response_token(
 
     assert answer("a", model, "--gen-length", 8) == {12}
     shown = " ".join(capsys.readouterr().err.split())
-    assert "canvas: 12 positions for 8 tokens: trained with slack up to 0.5 of them" in shown
+    length = json.loads((model / "slackdlm.json").read_text())["canvas_length"]
+    said = "canvas: 12 positions for 8 tokens: trained with slack up to 0.5 of them"
+    assert f"{said}, on canvases of {length} positions alone (--canvas-length {length})" in shown
     assert answer("b", model, "--canvas-length", 8) == {8}
     assert "canvas: 8 positions, as asked for" in capsys.readouterr().err
     copy = tmp_path / "no slack"
     shutil.copytree(model, copy)
     record = json.loads((copy / "slackdlm.json").read_text())
-    (copy / "slackdlm.json").write_text(json.dumps(record | {"slack_ratio": [0.0, 0.0]}))
+    other = {"slack_ratio": [0.0, 0.0], "padding": "llada"}
+    (copy / "slackdlm.json").write_text(json.dumps(record | other))
     assert answer("without", copy, "--gen-length", 8) == {8}
     shown = " ".join(capsys.readouterr().err.split())
     assert "canvas: 8 positions for 8 tokens: trained without slack" in shown
+    assert "positions alone" not in shown
     copy = tmp_path / "no record"
     shutil.copytree(model, copy)
     (copy / "slackdlm.json").unlink()

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from dream_checkpoint import write_checkpoint
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
-from slackdlm.errors import ConfigError
+from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.loaded import LoadedModel, head_weight, recompute_activations
 from slackdlm.models.loading import load_model
@@ -158,6 +159,16 @@ def test_a_wrong_setting_is_an_error(
 def test_a_second_adapter_is_an_error(published: Path) -> None:
     with pytest.raises(ConfigError, match="carries one already"):
         new_adapter(adapt(published), rank=2, alpha=4.0, dropout=0.0)
+
+
+def test_an_adapter_of_another_architecture_is_one_error(published: Path, tmp_path: Path) -> None:
+    adapted = new_adapter(load_model(published), rank=2, alpha=4, dropout=0)
+    adapted.model.save_pretrained(str(tmp_path / "adapter"))
+    dream = write_checkpoint(tmp_path / "dream")
+    with pytest.raises(
+        CheckpointError, match=r"does not fit the model \(ValueError: Target modules"
+    ):
+        load_model(dream, adapter=tmp_path / "adapter")
 
 
 def test_a_published_checkpoint_with_a_grown_vocabulary_keeps_its_adapter(

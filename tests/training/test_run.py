@@ -405,6 +405,29 @@ def test_only_the_newest_checkpoints_are_kept(
     assert kept == ["checkpoint-4", "checkpoint-5"]
 
 
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_checkpoint_can_be_decoded_with_as_the_model_at_the_end(
+    new_loaded: Build, samples: list[Sample], tmp_path: Path, adapter: bool
+) -> None:
+    base = tmp_path / "base"
+    save_model(new_loaded(), base)
+    loaded = load_model(base)
+    if adapter:
+        loaded = new_adapter(loaded, rank=2, alpha=8, dropout=0)
+    run(loaded, samples, tmp_path / "run", training=short(steps=4, save_every=2))
+
+    def logits(folder: Path) -> torch.Tensor:
+        found = load_model(base, adapter=folder) if adapter else load_model(folder)
+        assert found.record is not None
+        assert found.record.slack_ratio == (0.0, 0.5)
+        with torch.no_grad():
+            return found.model(torch.arange(4, 20)[None]).logits
+
+    last, halfway = (tmp_path / "run" / "checkpoints" / f"checkpoint-{n}" for n in (4, 2))
+    assert torch.equal(logits(last), logits(tmp_path / "run" / "model"))
+    assert not torch.equal(logits(last), logits(halfway))
+
+
 def test_run_json_records_what_made_the_run(
     loaded: LoadedModel, samples: list[Sample], tmp_path: Path
 ) -> None:

@@ -210,6 +210,9 @@ def _canvas(positions: int, gen_length: int | None, record: "TrainingRecord | No
         return f"canvas: {positions} positions, none for slack: the model has no record of its training"
     ratio = record.slack_ratio[1]
     trained = f"with slack up to {ratio:g} of them" if ratio else "without slack"
+    if record.padding == "fixed" and record.canvas_length != positions:
+        length = record.canvas_length
+        trained += f", on canvases of {length} positions alone (--canvas-length {length})"
     return f"canvas: {positions} positions for {gen_length} tokens: trained {trained}"
 
 

@@ -72,7 +72,12 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             weights = {k: torch.empty(info.shape, device="meta") for k, info in infos.items()}
         else:
             weights = load_peft_weights(str(folder), device="cpu")
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.device("meta" if on_meta else "cpu"),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of names that are not there, which are refused too
             # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
             adapted = PeftModel(model, config)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,15 @@ def train_samples(
     if start.result is not None:
         recorded: dict[str, Any] = {**start.result, "output": folder}
         return TrainResult(**recorded)
+    trained = TrainingRecord(
+        objective=objective.kind,
+        ctc_weight=objective.weight,
+        slack_ratio=objective.slack_ratio,
+        slack_region=objective.slack_region,
+        padding=padding,
+        canvas_length=canvas_length,
+    )
+    loaded = replace(loaded, record=trained)
     is_new = start.checkpoint is None
     arguments.eval_on_start = is_new and streams is not None and training.eval_every > 0
     started = time.perf_counter()
@@ -269,6 +279,7 @@ def train_samples(
             eval_streams=streams,
             config=training,
             log_file=folder / "log.jsonl",
+            write_beside=partial(_write_beside, loaded),
             callbacks=callbacks,
         )
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
@@ -278,16 +289,7 @@ def train_samples(
     shared: list[Any] = [None]
     if trainer.is_world_process_zero():
         result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
-        trained = TrainingRecord(
-            objective=objective.kind,
-            ctc_weight=objective.weight,
-            slack_ratio=objective.slack_ratio,
-            slack_region=objective.slack_region,
-            padding=padding,
-            canvas_length=canvas_length,
-        )
-        model = replace(loaded, record=trained)
-        _save_weights(trainer, model, folder / "model", state=state)
+        _save_weights(trainer, loaded, folder / "model", state=state)
         run |= {"status": "finished", "result": {**asdict(result), "output": str(folder)}}
         write_json(folder / "run.json", run)
         shared = [result]
@@ -309,13 +311,20 @@ def _save_weights(
                 loaded.model.save_pretrained(str(draft), state_dict=state)
                 # PEFT's card, empty but for a local path
                 (draft / "README.md").unlink(missing_ok=True)
-                if loaded.record is not None:
-                    write_record(loaded.record, draft)
+                _write_beside(loaded, draft)
             else:
                 save_model(loaded, draft, state_dict=state)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_beside(loaded: LoadedModel, folder: Path) -> None:
+    """What weights, or an adapter's, need beside them to be loaded and decoded with."""
+    if not isinstance(loaded.model, PeftModel):
+        loaded.tokenizer.save_pretrained(folder)
+    if loaded.record is not None:
+        write_record(loaded.record, folder)
 
 
 def read_recipe_dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue]]:

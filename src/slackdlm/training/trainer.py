@@ -7,6 +7,7 @@ processes (taken by the gradient reduction) of each pass's mean is exactly that.
 
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +113,7 @@ class SlackTrainer(Trainer):
         eval_streams: EvalStreams | None,
         config: TrainingConfig,
         log_file: Path,
+        write_beside: Callable[[Path], None],
         callbacks: list[TrainerCallback],
     ) -> None:
         self.network = model
@@ -120,6 +122,7 @@ class SlackTrainer(Trainer):
         self.eval_streams = eval_streams
         self.config = config
         self.log_file = log_file
+        self.write_beside = write_beside
         self.checkpoint_root = Path(str(args.output_dir))
         self.curve = LossCurve(r["loss"] for r in journal.read(log_file) if "loss" in r)
         self._step_started = time.perf_counter()
@@ -249,6 +252,8 @@ class SlackTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         with checkpoints.saving(folder):
             super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                self.write_beside(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             checkpoints.seal(folder)
