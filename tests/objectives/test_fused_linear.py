@@ -141,6 +141,14 @@ def test_ce_weights_at_visible_positions_do_not_matter():
     torch.testing.assert_close(loss, other, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.5])
+def test_ids_and_lengths_of_any_integer_dtype_are_taken(ctc_weight: float):
+    batch = batch_of_two(clean=torch.tensor([[0, 1, 2], [2, 0, 0]]), ctc_weight=ctc_weight)
+    ids = ("canvas", "targets", "canvas_lengths", "target_lengths", "clean")
+    narrow = batch | {name: batch[name].short() for name in ids}
+    assert torch.equal(fused_linear_slack_ctc_loss(**narrow), fused_linear_slack_ctc_loss(**batch))
+
+
 def test_without_ctc_weight_an_impossible_target_does_not_matter():
     clean = torch.tensor([[0, 1, 2], [2, 0, 0]])
     batch = batch_of_two(clean=clean, ctc_weight=0.0, canvas_lengths=torch.tensor([1, 2]))

@@ -52,3 +52,12 @@ def test_half_precision_logits_are_computed_in_float32():
     expected = masked_ce_loss(logits.float(), canvas, clean, torch.tensor([2]), mask_id=MASK_ID)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_ids_and_lengths_of_any_integer_dtype_are_taken(dtype: torch.dtype):
+    batch = torch.tensor([[MASK_ID, 2, MASK_ID]]), torch.tensor([[1, 2, 3]]), torch.tensor([3])
+    logits = torch.randn(1, 3, 4)
+    narrow = (part.to(dtype) for part in batch)
+    loss = masked_ce_loss(logits, *narrow, mask_id=MASK_ID)
+    assert torch.equal(loss, masked_ce_loss(logits, *batch, mask_id=MASK_ID))

@@ -277,3 +277,14 @@ def test_logits_that_are_nan_give_nan_and_no_number(loss_function: LossFunction)
     logits[1, 0] = math.nan
     loss, _ = loss_and_gradient(loss_function, one([MASK_ID] * 3, [1], logits))
     assert loss.isnan().all()
+
+
+@either_loss
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_ids_and_lengths_of_any_integer_dtype_are_taken(
+    loss_function: LossFunction, dtype: torch.dtype
+):
+    problem = draw_problem(5)
+    narrow = (part.to(dtype) for part in problem[1:])
+    loss = loss_function(problem.logits, *narrow, **IDS)
+    assert torch.equal(loss, loss_function(*problem, **IDS))
