@@ -2,6 +2,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -110,6 +111,19 @@ def test_a_dialogue_without_an_answer_is_left_out_and_named(
     ]
     with pytest.raises(DataError, match=r"\(made:9\)\. None is left; repair these rows$"):
         encode([bad], tokenizer)
+
+
+def test_several_processes_say_once_what_is_left_out(
+    tokenizer: PreTrainedTokenizerFast,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    second = SimpleNamespace(is_main_process=False)
+    monkeypatch.setattr("slackdlm.training.data.this_process", lambda: second)
+    bad = Dialogue([{"role": "assistant", "content": "w1"}], "made:9")
+    with caplog.at_level(logging.WARNING):
+        assert len(encode([dialogue(2)] * 9 + [bad], tokenizer)) == 9
+    assert caplog.messages == []
 
 
 def test_rows_whose_turns_are_no_text_are_left_out_and_named(

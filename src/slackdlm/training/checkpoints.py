@@ -11,6 +11,7 @@ from typing import cast
 from slackdlm import strict_json
 from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, SlackDLMError, one_line
+from slackdlm.training.processes import this_process
 
 _LOG = logging.getLogger(__name__)
 _SEAL = "complete.json"
@@ -101,7 +102,8 @@ def latest_complete(root: Path, *, up_to: int | None = None) -> Path | None:
         reason = fault(folder)
         if reason is None:
             return folder
-        _LOG.warning("%s is torn and skipped: %s", folder, reason)
+        if this_process().is_main_process:
+            _LOG.warning("%s is torn and skipped: %s", folder, reason)
     return None
 
 

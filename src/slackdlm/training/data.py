@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from slackdlm.errors import DataError, counted, one_line
 from slackdlm.models.chat import encode_dialogue
 from slackdlm.training.data_config import ColumnsConfig
+from slackdlm.training.processes import this_process
 from slackdlm.training.rows import Row, read_rows
 
 _LOG = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ def encode_samples(
         ]
     )
     if samples and num_left_out <= max_unusable * total:
-        _LOG.warning("%s", report)
+        if this_process().is_main_process:
+            _LOG.warning("%s", report)
         return samples
     advice = " or ".join(
         what

@@ -97,10 +97,10 @@ def begin(
             _LOG.warning("%s: the run is finished already; nothing is trained or changed", folder)
         return Start(checkpoint=None, step=0, result=recorded["result"])
     checkpoint = checkpoints.latest_complete(folder / "checkpoints")
-    if checkpoint is None:
-        _LOG.warning("%s: no complete checkpoint; the run starts again at step 0", folder)
-    else:
+    if checkpoint is not None:
         _refuse_other_engine(checkpoint)
+    elif this_process().is_main_process:
+        _LOG.warning("%s: no complete checkpoint; the run starts again at step 0", folder)
     step = checkpoints.checkpoint_step(checkpoint) if checkpoint else 0
     if this_process().is_main_process:
         # A run that starts again evaluates again before its first step.
