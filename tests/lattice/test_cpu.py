@@ -46,13 +46,15 @@ def test_the_kernel_equals_the_reference_on_every_edge(problem: Problem):
     torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
 
 
-def test_kernel_and_reference_answer_in_the_same_dtypes():
+def test_kernel_and_reference_answer_in_the_same_dtypes_and_without_a_graph():
     columns, *lengths = draw_long_columns(8, 5, kind="random", visible=0.0)
+    columns = [part.requires_grad_() for part in columns]
     for kernel in (cpu, reference):
         for wanted in (True, False):
             result = kernel.posteriors(*columns, *lengths, needs_posteriors=wanted)
             assert [part.dtype for part in result] == [torch.float64, torch.float32, torch.float32]
             assert bool(result.token.any()) is wanted
+            assert not any(part.requires_grad for part in result)
 
 
 def alpha_beta(columns: Columns) -> tuple[float, Tensor, Tensor]:
