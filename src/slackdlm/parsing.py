@@ -211,27 +211,14 @@ def _convert(value: object, hint: Any, *, path: str) -> Any:
         choices = [str(choice) for choice in get_args(hint)]
         if value in choices:
             return value
-        close = (
-            difflib.get_close_matches(str(value)[:40], choices, n=1)
-            if value in (str(value),)
-            else []
-        )
+        text = value[:40] if isinstance(value, str) else ""
+        close = difflib.get_close_matches(text, choices, n=1)
         hint_text = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(
             f"{path}: expected one of {', '.join(choices)}, got {_show(value)}{hint_text}"
         )
     if origin is tuple:
-        parts = get_args(hint)
-        if parts[-1] is Ellipsis:
-            return _convert_list(value, parts[0], path=path)
-        if not isinstance(value, list | tuple) or len(cast("list[Any]", value)) != len(parts):
-            raise ConfigError(
-                f"{path}: expected a list of {len(parts)} numbers, got {_show(value)}"
-            )
-        items = cast("list[object]", value)
-        return tuple(
-            _convert(item, part, path=path) for item, part in zip(items, parts, strict=True)
-        )
+        return _convert_list(value, get_args(hint), path=path)
     if hint is float and type(value) is int and abs(value) <= HIGHEST:
         return float(value)
     if type(value) is not hint:
@@ -239,10 +226,15 @@ def _convert(value: object, hint: Any, *, path: str) -> Any:
     return value
 
 
-def _convert_list(value: object, part: Any, *, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple) or not value:
-        raise ConfigError(f"{path}: expected a list of at least one item, got {_show(value)}")
-    return tuple(_convert(item, part, path=path) for item in cast("list[object]", value))
+def _convert_list(value: object, parts: tuple[Any, ...], *, path: str) -> tuple[Any, ...]:
+    items = cast("list[object]", value) if isinstance(value, list | tuple) else []
+    if parts[-1] is Ellipsis:
+        parts, expected = parts[:1] * len(items), "at least one item"
+    else:
+        expected = f"{len(parts)} numbers"
+    if not items or len(items) != len(parts):
+        raise ConfigError(f"{path}: expected a list of {expected}, got {_show(value)}")
+    return tuple(_convert(item, part, path=path) for item, part in zip(items, parts, strict=True))
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

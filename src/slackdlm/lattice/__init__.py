@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slackdlm.errors import ConfigError
-from slackdlm.lattice.posteriors import DifferentiableLattice, Posteriors
+from slackdlm.lattice.posteriors import DifferentiableLattice, Posteriors, check_precision
 
 __all__ = ["Posteriors", "band_log_likelihood", "band_posteriors"]
 
@@ -60,16 +59,13 @@ def band_posteriors(
         needs_posteriors: False skips the backward recursion; the posteriors then mean nothing.
 
     Returns:
-        Log-likelihoods in float64 and posteriors in the dtype of the scores.
+        Log-likelihoods in float64 and posteriors in the dtype of the scores. Where there is no path the
+        log-likelihood is ``-inf`` and the posteriors are 0. NaN scores give NaN.
 
     Raises:
         ConfigError: If the columns are half precision.
     """
-    if token_scores.dtype not in (torch.float32, torch.float64):
-        raise ConfigError(
-            f"lattice: columns must be float32 or float64, got {token_scores.dtype}; "
-            "sums over thousands of positions need the precision, so upcast first"
-        )
+    check_precision(token_scores, name="columns")
     if token_scores.device.type == "cpu":
         from slackdlm.lattice import cpu as kernel  # numba takes a second to import
     elif token_scores.device.type == "cuda":

@@ -51,20 +51,7 @@ def posteriors(
     *,
     needs_posteriors: bool = True,
 ) -> Posteriors:
-    """Log-likelihood and posterior probability of every lattice edge, samples in parallel.
-
-    Args:
-        token_scores: Entry ``[i, k]`` is the score of ``y[i - k]`` at position ``i``, in nats;
-            float32 or float64 on the CPU.
-        slack_scores: Score of ``<slack>``.
-        canvas_lengths: Positions of each sample.
-        target_lengths: Tokens of each sample.
-        needs_posteriors: False skips the backward recursion and leaves the posteriors zero.
-
-    Returns:
-        Log-likelihoods in float64, posteriors in the dtype of the scores. Where there is no path
-        the log-likelihood is ``-inf`` and the posteriors are 0. NaN scores give NaN.
-    """
+    """`slackdlm.lattice.band_posteriors` of tensors on the CPU, samples in parallel."""
     token = token_scores.detach().contiguous().numpy()
     slack = slack_scores.detach().contiguous().numpy()
     lengths = list(zip(canvas_lengths.tolist(), target_lengths.tolist(), strict=True))

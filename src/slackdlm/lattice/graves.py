@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slackdlm.errors import ConfigError
+from slackdlm.lattice.posteriors import check_precision
 from slackdlm.lattice.reference import safe_logaddexp
 
 
@@ -39,10 +39,7 @@ def graves_log_likelihood(
     References:
         Graves et al., 2006, section 4.1; the clamping of visible positions is ours.
     """
-    if log_probs.dtype not in (torch.float32, torch.float64):
-        raise ConfigError(
-            f"lattice: log_probs must be float32 or float64, got {log_probs.dtype}; upcast first"
-        )
+    check_precision(log_probs, name="log_probs")
     labels = interleave_slack(targets, target_lengths, slack_id=slack_id)  # [B, 2S+1]
     scores = log_probs.gather(2, labels[:, None, :].expand(-1, log_probs.shape[1], -1))
     impossible = scores.new_tensor(-torch.inf)

@@ -21,6 +21,15 @@ class Posteriors(NamedTuple):
     """Probability that ``<slack>`` stands at each position."""
 
 
+def check_precision(scores: Tensor, *, name: str) -> None:
+    """ConfigError unless scores are float32 or float64."""
+    if scores.dtype not in (torch.float32, torch.float64):
+        raise ConfigError(
+            f"lattice: {name} must be float32 or float64, got {scores.dtype}; "
+            "sums over thousands of positions need the precision, so upcast first"
+        )
+
+
 class DifferentiableLattice(torch.autograd.Function):
     """Log-likelihood whose gradient with respect to the scores is the posterior. Once differentiable."""
 

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slackdlm.errors import ConfigError
-from slackdlm.lattice.posteriors import Posteriors
+from slackdlm.lattice.posteriors import Posteriors, check_precision
 
 
 def safe_logaddexp(left: Float[Tensor, "*N"], right: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
@@ -53,11 +52,7 @@ def band_log_likelihood(
         The collapse map is that of arXiv 2601.22947 v2; the recursion is the RNA loss of Sak et
         al., 2017, with slack for blank.
     """
-    if token_log_probs.dtype not in (torch.float32, torch.float64):
-        raise ConfigError(
-            f"lattice: columns must be float32 or float64, got {token_log_probs.dtype}; "
-            "sums over thousands of positions need the precision, so upcast first"
-        )
+    check_precision(token_log_probs, name="columns")
     num_states = token_log_probs.shape[2]
     state = token_log_probs.new_full((token_log_probs.shape[0], num_states), -torch.inf)
     state[:, 0] = 0.0
@@ -81,18 +76,7 @@ def posteriors(
     *,
     needs_posteriors: bool = True,
 ) -> Posteriors:
-    """Log-likelihood and posteriors in the form of the kernels: the posteriors are the gradient.
-
-    Args:
-        token_scores: Columns as `band_log_likelihood` takes them.
-        slack_scores: Score of ``<slack>``.
-        canvas_lengths: Positions of each sample.
-        target_lengths: Tokens of each sample.
-        needs_posteriors: False leaves the posteriors zero.
-
-    Returns:
-        Log-likelihoods and posteriors.
-    """
+    """`slackdlm.lattice.band_posteriors`: the posteriors are the gradient of the log-likelihood."""
     with torch.enable_grad():
         token = token_scores.detach().requires_grad_()
         slack = slack_scores.detach().requires_grad_()

@@ -28,19 +28,7 @@ def posteriors(
     *,
     needs_posteriors: bool = True,
 ) -> Posteriors:
-    """Log-likelihood and posterior probability of every lattice edge; no wait for the device.
-
-    Args:
-        token_scores: Entry ``[i, k]`` is the score of ``y[i - k]`` at position ``i``, in nats; float32 or
-            float64.
-        slack_scores: Score of ``<slack>``.
-        canvas_lengths: Positions of each sample.
-        target_lengths: Tokens of each sample.
-        needs_posteriors: False skips the backward recursion; the posteriors then mean nothing.
-
-    Returns:
-        Log-likelihoods in float64, posteriors in the dtype of the scores. Where there is no path the
-        log-likelihood is ``-inf`` and the posteriors are 0. NaN scores give NaN.
+    """`slackdlm.lattice.band_posteriors` of CUDA tensors; no wait for the device.
 
     Raises:
         ConfigError: If the slack budget is beyond ``MAX_BLOCK - 1``.

@@ -290,12 +290,8 @@ def make_model(size: Size, *, device: str, dtype: torch.dtype) -> LoadedModel:
     head: Any = loaded.model.get_output_embeddings()
     with torch.no_grad():
         head.weight *= size.sharpness
-    _place(loaded.model, torch.device(device), dtype)
+    nn.Module.to(loaded.model, torch.device(device), dtype)
     return loaded
-
-
-def _place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    module.to(device, dtype)
 
 
 class _Run(NamedTuple):
