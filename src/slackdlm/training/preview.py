@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.training.config import Recipe
-from slackdlm.training.run import canvas_spec, prepare
-from slackdlm.training.stream import CanvasSpec, Draw, TrainStream
+from slackdlm.training.run import canvas_spec, prepare, train_stream
+from slackdlm.training.stream import CanvasSpec, Draw
 
 Kind = Literal["prompt", "visible", "masked", "slack", "padding", "target"]
 
@@ -48,22 +48,14 @@ def preview_recipe(recipe: Recipe, *, count: int) -> list[Preview]:
         CheckpointError: As training would.
     """
     loaded, samples, _ = prepare(recipe, device="meta")
-    data, training = recipe.data, recipe.training
+    data = recipe.data
     spec = canvas_spec(
         loaded,
         canvas_length=data.canvas_length,
         padding=data.padding,
         objective=recipe.objective,
     )
-    stream = TrainStream(
-        samples,
-        spec,
-        num_steps=training.steps,
-        batch_size=training.batch_size,
-        seed=training.seed,
-        data_seed=training.data_seed,
-        length_grouping=data.length_grouping,
-    )
+    stream = train_stream(samples, spec, recipe.training, length_grouping=data.length_grouping)
     return [
         preview(stream[n], spec, loaded.tokenizer, source=samples[stream.sample_id(n)].source)
         for n in range(min(count, len(stream)))

@@ -205,29 +205,6 @@ def train_samples(
     """
     if not samples:
         raise DataError("train: there is no training sample")
-    folder = Path(output)
-    settings = {
-        "data": {
-            "canvas_length": canvas_length,
-            "padding": padding,
-            "length_grouping": length_grouping,
-        },
-        "objective": asdict(objective),
-        "training": asdict(training),
-    }
-    run: dict[str, Any] = {
-        "name": folder.name,
-        "status": "running",
-        "recipe": settings,
-        **(record or {}),
-        "samples": {
-            "train": len(samples),
-            "train_sha256": fingerprint(samples),
-            "eval": len(eval_samples),
-            "eval_sha256": fingerprint(eval_samples),
-        },
-        **environment(),
-    }
     _check_logger(training.report_to)
     network: Any = loaded.model
     check_engine(
@@ -235,34 +212,23 @@ def train_samples(
         is_quantized=getattr(network, "is_quantized", False),
         is_tied=bool(network.all_tied_weights_keys),
     )
+    folder = Path(output)
     spec = canvas_spec(loaded, canvas_length=canvas_length, padding=padding, objective=objective)
-    stream = TrainStream(
-        samples,
-        spec,
-        num_steps=training.steps,
-        batch_size=training.batch_size,
-        seed=training.seed,
-        data_seed=training.data_seed,
-        length_grouping=length_grouping,
-    )
+    stream = train_stream(samples, spec, training, length_grouping=length_grouping)
     streams = _eval_streams(eval_samples, spec) if eval_samples else None
     arguments = training_arguments(
         training, folder=folder / "checkpoints", evaluate=streams is not None
     )
+    data = {"canvas_length": canvas_length, "padding": padding, "length_grouping": length_grouping}
+    settings = {"data": data, "objective": asdict(objective), "training": asdict(training)}
+    run: dict[str, Any] = {"name": folder.name, "status": "running", "recipe": settings}
+    run |= {**(record or {}), "samples": _described(samples, eval_samples), **environment()}
     results = [key.name for key in fields(TrainResult) if key.name != "output"]
     start = begin(folder, run, resume=resume, results=results)
     if start.result is not None:
         recorded: dict[str, Any] = {**start.result, "output": folder}
         return TrainResult(**recorded)
-    trained = TrainingRecord(
-        objective=objective.kind,
-        ctc_weight=objective.weight,
-        slack_ratio=objective.slack_ratio,
-        slack_region=objective.slack_region,
-        padding=padding,
-        canvas_length=canvas_length,
-    )
-    loaded = replace(loaded, record=trained)
+    loaded = replace(loaded, record=_training_record(objective, spec))
     is_new = start.checkpoint is None
     arguments.eval_on_start = is_new and streams is not None and training.eval_every > 0
     started = time.perf_counter()
@@ -284,16 +250,36 @@ def train_samples(
         )
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     seconds = time.perf_counter() - started
-    positions = sum(sum(stream.step_lengths(step)) for step in range(start.step, training.steps))
     state = trainer.whole_state()
     shared: list[Any] = [None]
     if trainer.is_world_process_zero():
-        result = _result(folder, steps=training.steps, seconds=seconds, num_positions=positions)
+        result = _result(folder, stream, first_step=start.step, seconds=seconds)
         _save_weights(trainer, loaded, folder / "model", state=state)
         run |= {"status": "finished", "result": {**asdict(result), "output": str(folder)}}
         write_json(folder / "run.json", run)
         shared = [result]
     return broadcast_object_list(shared)[0]
+
+
+def _described(samples: Sequence[Sample], eval_samples: Sequence[Sample]) -> dict[str, Any]:
+    return {
+        "train": len(samples),
+        "train_sha256": fingerprint(samples),
+        "eval": len(eval_samples),
+        "eval_sha256": fingerprint(eval_samples),
+    }
+
+
+def _training_record(objective: ObjectiveConfig, spec: CanvasSpec) -> TrainingRecord:
+    """What decoding needs to know of the training."""
+    return TrainingRecord(
+        objective=objective.kind,
+        ctc_weight=spec.ctc_weight,
+        slack_ratio=spec.slack_ratio,
+        slack_region=spec.slack_region,
+        padding=spec.padding,
+        canvas_length=spec.canvas_length,
+    )
 
 
 def _save_weights(
@@ -424,19 +410,36 @@ def canvas_spec(
     )
 
 
+def train_stream(
+    samples: Sequence[Sample], spec: CanvasSpec, training: TrainingConfig, *, length_grouping: bool
+) -> TrainStream:
+    """All draws of a run."""
+    return TrainStream(
+        samples,
+        spec,
+        num_steps=training.steps,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        data_seed=training.data_seed,
+        length_grouping=length_grouping,
+    )
+
+
 def _eval_streams(samples: Sequence[Sample], spec: CanvasSpec) -> EvalStreams:
     plain = replace(spec, slack_ratio=(0.0, 0.0), slack_region="content", ctc_weight=0.0)
     return EvalStreams(ce=EvalStream(samples, plain), objective=EvalStream(samples, spec))
 
 
-def _result(folder: Path, *, steps: int, seconds: float, num_positions: int) -> TrainResult:
+def _result(folder: Path, stream: TrainStream, *, first_step: int, seconds: float) -> TrainResult:
+    lengths = (stream.step_lengths(step) for step in range(first_step, stream.num_steps))
+    num_positions = sum(map(sum, lengths))
     records = journal.read(folder / "log.jsonl")
     losses = [record["loss"] for record in records if "loss" in record][-NUM_FINAL_STEPS:]
     evaluations = [record for record in records if "eval_ce" in record]
     last = evaluations[-1] if evaluations else {}
     return TrainResult(
         output=folder,
-        steps=steps,
+        steps=stream.num_steps,
         train_loss=sum(losses) / len(losses),
         eval_ce=last.get("eval_ce"),
         eval_objective=last.get("eval_objective"),
