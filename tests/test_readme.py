@@ -31,7 +31,9 @@ def test_every_link_and_every_path_of_the_layout_exists() -> None:
 
 
 def test_the_performance_tables_are_those_made_from_the_committed_csvs() -> None:
-    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "measured_tables.py")
+    spec = importlib.util.spec_from_file_location(
+        "table", ROOT / "benchmarks" / "measured_tables.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)
