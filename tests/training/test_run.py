@@ -752,7 +752,8 @@ def test_a_run_killed_ten_times_while_saving_ends_as_the_unbroken_one(tmp_path: 
         command, env=environment, capture_output=True, text=True, timeout=540, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    lives = [json.loads(line) for line in done.stdout.splitlines()]
+    # accelerate imports DeepSpeed where it is installed, which says on standard output that this is a CPU.
+    lives = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(lives) == 10
     assert all(life["killed"] for life in lives)
     steps = [checkpoint_step(Path(life["last"])) for life in lives]
