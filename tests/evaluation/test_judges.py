@@ -1,6 +1,8 @@
 """Judges other than an endpoint, and what of a reply is read at all."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +265,20 @@ def test_a_local_judge_that_is_not_there_is_an_error(tmp_path: Path, tiny: str) 
         LocalJudge(str(tmp_path))
     with pytest.raises(ConfigError, match="expected temperature >= 0"):
         LocalJudge(tiny, temperature=-1.0)
+
+
+@pytest.mark.parametrize("which", ["config.json", "tokenizer_config.json"])
+def test_a_local_judge_s_own_code_is_not_run_and_nobody_is_asked_to(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    folder, mark = tmp_path / "judge", tmp_path / "was-run"
+    shutil.copytree(tiny, folder)
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Evil: ...\n")
+    content = json.loads((folder / which).read_text())
+    keys = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
+    content |= {"auto_map": dict.fromkeys(keys, "evil.Evil"), "model_type": "evil"}
+    (folder / which).write_text(json.dumps(content | {"tokenizer_class": "Evil"}))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(CheckpointError, match="own, and no code of a checkpoint is run"):
+        LocalJudge(str(folder))
+    assert not mark.exists()

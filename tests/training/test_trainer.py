@@ -20,6 +20,7 @@ from slackdlm.training.divergence import LossCurve
 from slackdlm.training.run import canvas_spec, train_samples
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import EvalStream, TrainStream, collate
+from slackdlm.training.trainer import training_arguments
 
 Build = Callable[[], LoadedModel]
 
@@ -221,6 +222,12 @@ def test_evaluation_does_not_disturb_training(
         run(new_loaded(), samples, tmp_path / "b", training=training, eval_samples=samples[:3])
     )
     assert torch.equal(without, with_)
+
+
+def test_a_logger_calls_a_run_what_its_folder_is_called(tmp_path: Path) -> None:
+    folder = tmp_path / "llada-8b-lora-ce" / "checkpoints"
+    arguments = training_arguments(short(), folder=folder, evaluate=False)
+    assert arguments.run_name == "llada-8b-lora-ce"
 
 
 def test_only_matrices_decay(new_loaded: Build, samples: list[Sample], tmp_path: Path) -> None:

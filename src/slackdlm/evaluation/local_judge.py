@@ -55,12 +55,19 @@ class LocalJudge(FreeJudge):
         self.temperature, self.max_tokens, self.seed = temperature, max_tokens, seed
         folder = locate(name_or_path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            # Left unsaid, transformers asks on the terminal whether to run a checkpoint's code.
+            safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
             model = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype
+                folder, use_safetensors=True, dtype=dtype, **safe
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{folder}: no usable causal language model ({error})") from error
+            reason = str(error)
+            if "trust_remote_code" in reason:
+                reason = "it needs code of its own, and no code of a checkpoint is run"
+            raise CheckpointError(
+                f"{folder}: no usable causal language model ({reason})"
+            ) from error
         self.tokenizer = cast("PreTrainedTokenizerBase", tokenizer)
         # An unknown word is no special token in this sense.
         added = self.tokenizer.added_tokens_decoder.items()

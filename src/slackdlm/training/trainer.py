@@ -90,6 +90,7 @@ def training_arguments(
         save_steps=training.save_every or training.steps,
         disable_tqdm=True,
         report_to=training.report_to,
+        run_name=folder.resolve().parent.name,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
         label_names=[],
