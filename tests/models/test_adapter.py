@@ -1,3 +1,5 @@
+import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,6 +161,25 @@ def test_a_wrong_setting_is_an_error(
 def test_a_second_adapter_is_an_error(published: Path) -> None:
     with pytest.raises(ConfigError, match="carries one already"):
         new_adapter(adapt(published), rank=2, alpha=4.0, dropout=0.0)
+
+
+def test_the_guide_s_way_to_merge_gives_the_published_layout(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapted = new_adapter(load_model(published), rank=2, alpha=4, dropout=0)
+    for name, value in adapted.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(value)
+    adapted.model.save_pretrained("runs/llada-8b-lora-slack-ctc/model")
+    guide = (Path(__file__).parents[2] / "docs" / "finetune-llada.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"    from dataclasses import replace\n(?:(?:    .*)?\n)+", guide)
+    exec(textwrap.dedent(code).replace("GSAI-ML/LLaDA-8B-Instruct", str(published)), {})
+    names = {name for path in published.glob("*.safetensors") for name in load_file(path)}
+    assert load_file(tmp_path / "merged" / "model.safetensors").keys() == names
+    merged = load_model(tmp_path / "merged").model
+    ids = draw_ids()
+    torch.testing.assert_close(merged(ids).logits, adapted.model(ids).logits, atol=1e-4, rtol=1e-4)
 
 
 def test_an_adapter_of_another_architecture_is_one_error(published: Path, tmp_path: Path) -> None:
