@@ -5,11 +5,11 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, counted, one_line
@@ -79,50 +79,60 @@ def load_model(
     )
     on_meta = placement.device is not None and placement.device.type == "meta"
     folder = locate(name_or_path, with_weights=not on_meta)
+    model = _read_network(folder, placement)
+    model.name_or_path = str(name_or_path)  # of a hub id transformers keeps the cache's folder
+    loaded = _with_tokenizer(model, folder, name=str(name_or_path))
+    return loaded if adapter is None else _with_adapter(loaded, adapter)
+
+
+def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
+    """By the architecture that ``config.json`` names."""
     raw = read_json(folder / "config.json")
     model_type = raw.get("model_type")
-    names = max_length = None
     if model_type == "llada":
         llada = _explained(folder, LLaDAConfig.from_dict, raw)
-        model = read_weights(LLaDAModelLM, folder, llada, placement)
-        names, max_length = LLADA, llada.max_sequence_length
-    elif model_type == "Dream":
+        return read_weights(LLaDAModelLM, folder, llada, placement)
+    if model_type == "Dream":
         dream = _explained(folder, DreamConfig.from_dict, raw)
-        model = read_weights(DreamModel, folder, dream, placement)
-        names, max_length = DREAM, dream.max_position_embeddings
-    elif encoder.is_encoder(model_type):
-        config = _explained(folder, encoder.encoder_config, raw)
-        encoder_class = encoder.encoder_class(config)
-        try:
-            model = read_weights(
-                encoder_class, folder, config, placement, is_unused=encoder.is_unused
-            )
-        except CheckpointError as error:
-            raise encoder.without_head(error, raw) from error
-        encoder.check_protocol(model)
-    else:
+        return read_weights(DreamModel, folder, dream, placement)
+    if not encoder.is_encoder(model_type):
         raise ConfigError(
             f"{folder / 'config.json'}: model_type {one_line(repr(model_type))} is not supported; supported: "
             "llada, Dream, and encoders with a masked-LM head such as bert, roberta, modernbert"
         )
-    model.name_or_path = str(name_or_path)  # of a hub id transformers keeps the cache's folder
-    tokenizer = _load_tokenizer(folder)
-    if names is None or max_length is None:
-        names, max_length = encoder_tokens(tokenizer, where=str(folder)), encoder.max_length(model)
+    config = _explained(folder, encoder.encoder_config, raw)
+    encoder_class = encoder.encoder_class(config)
+    try:
+        model = read_weights(encoder_class, folder, config, placement, is_unused=encoder.is_unused)
+    except CheckpointError as error:
+        raise encoder.without_head(error, raw) from error
+    encoder.check_protocol(model)
+    return model
+
+
+def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> LoadedModel:
+    """With the tokenizer and the record of its folder, whose ids and rows fit it."""
+    tokenizer, where = _load_tokenizer(folder), str(folder)
+    if isinstance(model, LLaDAModelLM | DreamModel):
+        names = LLADA if isinstance(model, LLaDAModelLM) else DREAM
+        check_config_ids(model.config, tokenizer, names, where=where)
+        config: Any = model.config
+        max_length = int(config.max_sequence_length)
     else:
-        check_config_ids(model.config, tokenizer, names, where=str(folder))
+        names, max_length = encoder_tokens(tokenizer, where=where), encoder.max_length(model)
     embedding: Any = model.get_input_embeddings()
-    check_room(tokenizer, num_rows=len(embedding.weight), where=str(folder))
-    loaded = assemble(model, tokenizer, names, name=str(name_or_path), max_length=max_length)
-    loaded = replace(loaded, record=read_record(folder))
-    if adapter is not None:
-        its_folder = locate(adapter)
-        with_adapter = apply_adapter(model, its_folder)
-        with_adapter.eval()
-        record = read_record(its_folder) or loaded.record
-        name = f"{name_or_path}+{adapter}"
-        loaded = replace(loaded, model=with_adapter, name=name, record=record)
-    return loaded
+    check_room(tokenizer, num_rows=len(embedding.weight), where=where)
+    loaded = assemble(model, tokenizer, names, name=name, max_length=max_length)
+    return replace(loaded, record=read_record(folder))
+
+
+def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
+    """Its record takes the place of the model's."""
+    folder = locate(adapter)
+    model = apply_adapter(cast("PreTrainedModel", loaded.model), folder)
+    model.eval()
+    record = read_record(folder) or loaded.record
+    return replace(loaded, model=model, name=f"{loaded.name}+{adapter}", record=record)
 
 
 def new_model(
