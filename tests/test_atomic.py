@@ -54,6 +54,8 @@ def test_texts_bytes_and_json_are_written_as_they_are(tmp_path: Path) -> None:
     assert file.read_bytes() == "é\n".encode()
     write_json(file, {"b": 1, "a": "é"}, sort_keys=True)
     assert list(json.loads(file.read_text()).items()) == [("a", "é"), ("b", 1)]
+    write_json(file, {"b": [1], "a": 2})
+    assert file.read_text() == '{\n  "b": [\n    1\n  ],\n  "a": 2\n}\n'
     assert list(file.parent.iterdir()) == [file]
 
 

@@ -15,6 +15,7 @@ class Inner:
     span: tuple[float, float] = (0.0, 1.0)
     on: bool = False
     label: str | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,9 @@ class Outer:
 
 
 def test_a_mapping_becomes_nested_dataclasses() -> None:
-    built = build(Outer, {"count": 3, "inner": {"rate": 1, "span": [0, 0.5], "label": None}})
-    assert built == Outer(count=3, inner=Inner(rate=1.0, span=(0.0, 0.5)))
+    inner = {"rate": 1, "span": [0, 0.5], "label": None, "names": ["a", "b", "c"]}
+    built = build(Outer, {"count": 3, "inner": inner})
+    assert built == Outer(count=3, inner=Inner(rate=1.0, span=(0.0, 0.5), names=("a", "b", "c")))
     assert isinstance(built.inner.rate, float)
 
 
@@ -48,6 +50,9 @@ def test_a_mapping_becomes_nested_dataclasses() -> None:
         ({"count": 3, "inner": {"kind": "blu"}}, r"^inner\.kind: expected .* did you mean blue\?"),
         ({"count": 3, "inner": {"span": [1]}}, r"^inner\.span: expected a list of 2 numbers"),
         ({"count": 3, "inner": {"span": [1, "a"]}}, r"^inner\.span: expected a number, got 'a'"),
+        ({"count": 3, "inner": {"names": []}}, r"^inner\.names: expected a list of at least one"),
+        ({"count": 3, "inner": {"names": "a"}}, r"^inner\.names: expected a list of at least one"),
+        ({"count": 3, "inner": {"names": ["a", 1]}}, r"^inner\.names: expected text, got 1 \(int"),
         ({"count": 3, "inner": 4}, r"^inner: expected a mapping of keys, got 4"),
         (None, r"^recipe: expected a mapping of keys, got nothing"),
     ],

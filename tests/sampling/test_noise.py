@@ -32,7 +32,7 @@ def test_uniforms_of_a_row_s_keys_are_uniform_and_uncorrelated():
 
 
 def test_keys_of_a_row_depend_neither_on_batch_mates_nor_on_parts():
-    together = RowNoise(7, [0, 1]).keys(cells(0, 0, 0, 1, 1))
+    together = RowNoise(7, [0, 1, 2]).keys(cells(0, 0, 0, 1, 1))
     alone = RowNoise(7, [1])
     parts = [alone.keys(cells(0)), alone.keys(cells(0))]
     assert np.concatenate(parts).tolist() == together[3:].tolist()
@@ -62,7 +62,7 @@ def test_a_gpu_reads_the_output_layer_of_llada_once_for_hundreds_of_cells():
 
 
 def test_a_row_s_uniforms_are_those_of_its_stream_in_order():
-    noise, rows = RowNoise(7, [4, 0, 9]), cells(0, 0, 2)
+    noise, rows = RowNoise(7, [4, 0, 9, 1]), cells(0, 0, 2)  # the last has ended
     first, second = noise.draw(rows, 5), noise.draw(rows, 3)
     streams = [np.random.Generator(np.random.PCG64([7, row])) for row in (4, 9)]
     for drawn in (first, second):
