@@ -7,7 +7,12 @@ import pytest
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.training_record import TrainingRecord, read_record, write_record
 from slackdlm.sampling.config import SamplerConfig
-from slackdlm.sampling.recipe import InterventionConfig, load_decoding_recipe
+from slackdlm.sampling.recipe import (
+    DecodingRecipe,
+    InterventionConfig,
+    build_recipe,
+    read_blocks,
+)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RECORD = TrainingRecord(
@@ -20,6 +25,12 @@ RECORD = TrainingRecord(
 )
 
 
+def load(
+    file: Path, overrides: list[str] | None = None, *, record: TrainingRecord | None = None
+) -> DecodingRecipe:
+    return build_recipe(read_blocks(file, overrides or []), record=record, file=file)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
@@ -29,18 +40,18 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", [file.name for file in RECIPES.glob("decode-*.yaml")])
 def test_every_shipped_recipe_can_be_read(name: str) -> None:
-    recipe = load_decoding_recipe(RECIPES / name)
+    recipe = load(RECIPES / name)
     assert recipe.disturbance is None
     assert recipe.sampler.canvas_length in (128, 256)
 
 
 def test_the_recipe_of_llada_has_the_settings_of_its_published_example() -> None:
-    sampler = load_decoding_recipe(RECIPES / "decode-llada-8b-instruct.yaml").sampler
+    sampler = load(RECIPES / "decode-llada-8b-instruct.yaml").sampler
     assert sampler == SamplerConfig(canvas_length=128, steps=128, block_length=32)
 
 
 def test_the_blocks_become_a_sampler_and_an_intervention(file: Path) -> None:
-    recipe = load_decoding_recipe(file, ["sampler.seed=3", "intervention.when=late"])
+    recipe = load(file, ["sampler.seed=3", "intervention.when=late"])
     assert recipe.sampler == SamplerConfig(canvas_length=10, steps=5, seed=3)
     assert recipe.intervention == InterventionConfig(kind="swap", rate=0.1, when="late")
     assert vars(recipe.disturbance) == {
@@ -53,9 +64,9 @@ def test_the_blocks_become_a_sampler_and_an_intervention(file: Path) -> None:
 
 
 def test_response_tokens_get_room_for_the_slack_trained_with(file: Path) -> None:
-    assert load_decoding_recipe(file, record=RECORD).sampler.canvas_length == 12
+    assert load(file, record=RECORD).sampler.canvas_length == 12
     asked = ["sampler.gen_length=null", "sampler.canvas_length=10"]
-    assert load_decoding_recipe(file, asked, record=RECORD).sampler.canvas_length == 10
+    assert load(file, asked, record=RECORD).sampler.canvas_length == 10
 
 
 @pytest.mark.parametrize(
@@ -82,15 +93,15 @@ def test_response_tokens_get_room_for_the_slack_trained_with(file: Path) -> None
 )
 def test_a_wrong_recipe_is_refused(file: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_decoding_recipe(file, [override])
+        load(file, [override])
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(ConfigError, match="expected the blocks sampler and intervention"):
-        load_decoding_recipe(tmp_path / "list.yaml")
+        load(tmp_path / "list.yaml")
     with pytest.raises(ConfigError, match="no such recipe file"):
-        load_decoding_recipe(tmp_path / "none.yaml")
+        load(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(

@@ -194,12 +194,7 @@ def decoding(
     found = [find_record(m, adapter=a) for m, a in models] if asked is not None else []
     records = [record for record in found if record is not None]
     record = max(records, key=lambda record: record.slack_ratio[1], default=None)
-    try:
-        recipe = build_recipe(blocks, record=record)
-    except ConfigError as error:
-        if arguments.recipe is None:
-            raise
-        raise ConfigError(f"{arguments.recipe}: {error}") from error
+    recipe = build_recipe(blocks, record=record, file=arguments.recipe)
     return Decoding(recipe, _canvas(recipe.sampler.canvas_length, asked, record))
 
 
@@ -218,15 +213,10 @@ def _canvas(positions: int, gen_length: int | None, record: "TrainingRecord | No
 
 def _blocks(arguments: argparse.Namespace) -> Block:
     """The recipe's blocks with the flags written over them."""
-    from slackdlm.parsing import apply_overrides
     from slackdlm.sampling.config import SamplerConfig
     from slackdlm.sampling.recipe import read_blocks
 
-    blocks: Block = {}
-    if arguments.recipe is not None:
-        blocks = read_blocks(arguments.recipe, arguments.set)
-    else:
-        apply_overrides(blocks, arguments.set)
+    blocks: Block = read_blocks(arguments.recipe, arguments.set)
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     names = ["gen_length", *(field.name for field in fields(SamplerConfig))]
     flags = {name: given[name] for name in names if name in given}

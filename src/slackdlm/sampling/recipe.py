@@ -53,52 +53,41 @@ class DecodingRecipe:
         return None if asked is None else asked.with_seed(self.sampler.seed)
 
 
-def read_blocks(file: Path, overrides: list[str]) -> dict[str, Any]:
-    """The blocks of a file, overridden by ``sampler.steps=64`` and the like; not yet checked.
+def read_blocks(file: Path | None, overrides: list[str]) -> dict[str, Any]:
+    """The blocks of a file (None: none), overridden by ``sampler.steps=64`` and the like; not yet checked.
 
     Raises:
         ConfigError: If the file is missing or no YAML mapping, or an override is wrong.
     """
-    blocks = read_mapping(file, blocks="the blocks sampler and intervention")
+    blocks: dict[str, Any] = {}
+    if file is not None:
+        blocks = read_mapping(file, blocks="the blocks sampler and intervention")
     apply_overrides(blocks, overrides)
     return blocks
 
 
-def build_recipe(blocks: Mapping[str, Any], *, record: TrainingRecord | None) -> DecodingRecipe:
+def build_recipe(
+    blocks: Mapping[str, Any], *, record: TrainingRecord | None, file: Path | None
+) -> DecodingRecipe:
     """The checked recipe, ``sampler.gen_length`` turned into a canvas for this model.
 
     Args:
         blocks: ``sampler`` holds the fields of :class:`SamplerConfig`; in place of ``canvas_length`` it may
             hold ``gen_length``, response tokens without slack (LLaDA's name, whose canvas has none).
         record: How the model was trained. None: ``gen_length`` is the canvas, as without slack.
+        file: Where they come from, for messages.
 
     Raises:
         ConfigError: On an unknown, missing or wrong key or value, or with both lengths.
     """
     sampler = blocks.get("sampler")
-    if sampler is None or isinstance(sampler, Mapping):
-        blocks = {**blocks, "sampler": _with_canvas(dict(sampler or {}), record)}
-    return build(DecodingRecipe, blocks)
-
-
-def load_decoding_recipe(
-    path: str | Path, overrides: list[str] | None = None, *, record: TrainingRecord | None = None
-) -> DecodingRecipe:
-    """Read one YAML file of a decoding.
-
-    Args:
-        path: The file.
-        overrides: ``a.b=value`` strings, values parsed as YAML, applied before checking.
-        record: Of the model that will decode: ``LoadedModel.record``.
-
-    Raises:
-        ConfigError: If the file is missing or no YAML mapping, or holds a wrong key or value.
-    """
-    blocks = read_blocks(Path(path), overrides or [])
     try:
-        return build_recipe(blocks, record=record)
+        if sampler is None or isinstance(sampler, Mapping):
+            blocks = {**blocks, "sampler": _with_canvas(dict(sampler or {}), record)}
+        return build(DecodingRecipe, blocks)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        where = "" if file is None else f"{file}: "
+        raise ConfigError(f"{where}{error}") from error
 
 
 def _with_canvas(sampler: dict[str, Any], record: TrainingRecord | None) -> dict[str, Any]:

@@ -102,33 +102,21 @@ def encode_samples(
     Raises:
         DataError: If no sample or too few of them can be used; names the first that cannot.
     """
-    samples: list[Sample] = []
-    long_prompts: list[Sample] = []
-    long_responses: list[Sample] = []
     unusable: dict[str, list[str]] = {}
+    encoded: list[Sample] = []
     for dialogue in dialogues:
         try:
-            turns = encode_dialogue(tokenizer, dialogue.messages)
+            encoded += _samples_of(dialogue, tokenizer)
         except DataError as error:
             unusable.setdefault(str(error), []).append(dialogue.source)
-            continue
-        for turn in turns:
-            sample = Sample(
-                prompt=torch.tensor(turn.prompt_ids, dtype=torch.long),
-                response=torch.tensor(turn.response_ids, dtype=torch.long),
-                source=dialogue.source,
-            )
-            if sample.response.numel() > canvas_length:
-                long_responses.append(sample)
-            elif sample.prompt.numel() > max_prompt_length:
-                long_prompts.append(sample)
-            else:
-                samples.append(sample)
-    num_unusable = sum(map(len, unusable.values()))
-    num_left_out = len(long_prompts) + len(long_responses) + num_unusable
+    long_responses = [s for s in encoded if s.response.numel() > canvas_length]
+    answered = [s for s in encoded if s.response.numel() <= canvas_length]
+    long_prompts = [s for s in answered if s.prompt.numel() > max_prompt_length]
+    samples = [s for s in answered if s.prompt.numel() <= max_prompt_length]
+    total = len(encoded) + sum(map(len, unusable.values()))
+    num_left_out = total - len(samples)
     if not num_left_out:
         return samples
-    total = num_left_out + len(samples)
     report = f"{name}: {num_left_out} of {total} samples left out: " + "; ".join(
         [
             *_too_long("prompt", long_prompts, max_prompt_length),
@@ -164,6 +152,17 @@ def num_shared(samples: Iterable[Sample], others: Iterable[Sample]) -> int:
     keys = list(map(key, samples))
     shared = set(keys).intersection(map(key, others))
     return sum(own in shared for own in keys)
+
+
+def _samples_of(dialogue: Dialogue, tokenizer: PreTrainedTokenizerFast) -> list[Sample]:
+    return [
+        Sample(
+            prompt=torch.tensor(turn.prompt_ids, dtype=torch.long),
+            response=torch.tensor(turn.response_ids, dtype=torch.long),
+            source=dialogue.source,
+        )
+        for turn in encode_dialogue(tokenizer, dialogue.messages)
+    ]
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
