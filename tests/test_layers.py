@@ -26,7 +26,6 @@ ALLOWED = {
     "chat": {"errors", "models", "sampling", "terminal"},
     "cli": {
         "atomic",
-        "parsing",
         "chat",
         "errors",
         "terminal",

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Group
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -52,6 +53,18 @@ def table(
     for cells in zip(*(column[1:] for column in columns), strict=True):
         shown.add_row(*cells)
     return Group(printable(title), shown)
+
+
+def progress(*fields: str, transient: bool = False) -> Progress:
+    """Bars on standard error: what, how far, how many, time left, then these fields of the task."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *(TextColumn(f"{{task.fields[{name}]}}") for name in fields),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=transient)
 
 
 def _widths(columns: Sequence[Sequence[Text]], *, room: int) -> list[int | None]:

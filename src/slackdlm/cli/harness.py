@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import TaskID
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
@@ -21,7 +22,7 @@ from slackdlm.cli.decoding import (
 from slackdlm.cli.inputs import check_model, check_recipe
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
-from slackdlm.terminal import printable, table
+from slackdlm.terminal import printable, progress, table
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.harness.run import HarnessResult, Score
@@ -143,23 +144,19 @@ def _run(
     """Answer with a progress bar for each kind of request."""
     from contextlib import ExitStack
 
-    from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
-
     from slackdlm.evaluation.harness.adapter import HarnessLM
     from slackdlm.evaluation.harness.run import run_harness
     from slackdlm.evaluation.journal import Journal
 
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     bars: dict[str, TaskID] = {}
     with ExitStack() as stack:
         journal = None if journal_file is None else stack.enter_context(Journal(journal_file))
-        shown = Progress(*columns, console=Console(stderr=True), transient=True)
-        progress = stack.enter_context(shown)
+        shown = stack.enter_context(progress(transient=True))
 
         def show(kind: str, done: int, total: int) -> None:
             if kind not in bars:
-                bars[kind] = progress.add_task(kind, total=total)
-            progress.update(bars[kind], completed=done, total=total)
+                bars[kind] = shown.add_task(kind, total=total)
+            shown.update(bars[kind], completed=done, total=total)
 
         lm = HarnessLM(
             loaded,

@@ -12,7 +12,7 @@ from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import QUESTIONS_HELP
 from slackdlm.cli.outputs import check_output_file
 from slackdlm.errors import ConfigError
-from slackdlm.terminal import table
+from slackdlm.terminal import progress, table
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.budget import Budget
@@ -132,24 +132,14 @@ def _judge(arguments: argparse.Namespace) -> None:
 
 def _judged(files: "JudgingFiles", judge: "Judge", budget: "Budget") -> "Judged":
     """Judge with a progress bar."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     from slackdlm.evaluation.judge_files import judge_files
 
-    columns = (TextColumn("judgments"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = (*columns, TextColumn("{task.fields[cost]}"))
-    progress = Progress(*shown, console=Console(stderr=True))
-    bar = progress.add_task("judgments", total=None, cost="")
+    bars = progress("cost")
+    bar = bars.add_task("judgments", total=None, cost="")
 
     def begin(total: int) -> None:
-        progress.update(bar, total=total)
-        progress.start()
+        bars.update(bar, total=total)
+        bars.start()
 
     try:
         return judge_files(
@@ -157,12 +147,12 @@ def _judged(files: "JudgingFiles", judge: "Judge", budget: "Budget") -> "Judged"
             judge,
             budget=budget,
             on_plan=begin,
-            on_judged=lambda count, usd: progress.update(
+            on_judged=lambda count, usd: bars.update(
                 bar, advance=count, cost="" if usd is None else f"{usd:.4f} USD"
             ),
         )
     finally:
-        progress.stop()
+        bars.stop()
 
 
 def judge_of(arguments: argparse.Namespace) -> "Judge":

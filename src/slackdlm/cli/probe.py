@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from slackdlm.cli.commands import Commands
@@ -22,7 +21,7 @@ from slackdlm.cli.inputs import check_files, check_model, check_recipe
 from slackdlm.cli.judge import add_judge_choice, judge_of
 from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.terminal import printable, table
+from slackdlm.terminal import printable, progress, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,26 +178,25 @@ def _answer_and_judge(study: _Study) -> "list[Judged]":
     from slackdlm.studies import probe
 
     plan, output, asked = study.plan, study.output, (study.protocol, study.judge, study.questions)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+    with progress() as shown:
         total = probe.num_decodings(plan) * len(study.questions)
-        bars = {name: progress.add_task(f"answers of {name}", total=total) for name in study.names}
+        bars = {name: shown.add_task(f"answers of {name}", total=total) for name in study.names}
         probe.answer_probe(
             study.arms,
             study.questions,
             plan,
             output,
-            on_answers=lambda arm, count: progress.advance(bars[arm], count),
+            on_answers=lambda arm, count: shown.advance(bars[arm], count),
         )
         num_calls = probe.num_calls(*asked, study.names, plan, output)
-        bar = progress.add_task("judgments", total=num_calls)
+        bar = shown.add_task("judgments", total=num_calls)
         return probe.judge_probe(
             *asked,
             study.names,
             plan,
             output,
             budget=study.budget,
-            on_judged=lambda count, usd: progress.advance(bar, count),
+            on_judged=lambda count, usd: shown.advance(bar, count),
         )
 
 
