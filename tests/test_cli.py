@@ -70,6 +70,30 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"slackdlm {version('slackdlm')}\n"
 
 
+def test_without_a_command_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 2
+    assert "talk to a model and watch its canvas resolve" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [[], ["--quick"]])
+def test_a_quick_demo_leaves_what_means_nothing_to_its_report(
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run_demo(*_: object, output: Path, **__: object) -> Path:
+        results = {"warnings": ["mind this"], "summary": ["found that"]}
+        (output / "results.json").write_text(json.dumps(results))
+        return output / "report.html"
+
+    monkeypatch.setattr("slackdlm.studies.demo.run_demo", run_demo)
+    assert run("demo", *flags, "--output", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "mind this" in shown
+    assert ("found that" in shown) == (not flags)
+
+
 def test_train_writes_model_log_and_record(trained: Path) -> None:
     record = json.loads((trained / "run" / "run.json").read_text())
     assert record["status"] == "finished"
@@ -594,7 +618,9 @@ def test_train_plans_memory(trained: Path, capsys: pytest.CaptureFixture[str]) -
         " canvases of 32 positions, slack of 0.5 times the response, a vocabulary of 300 tokens, every"
         " position masked; on a"
     ) in " ".join(shown.split())
-    assert "largest training.micro_batch_size in 1 GB: 2" in shown
+    assert (
+        "largest training.micro_batch_size in 1 GB: 2, a process's whole share of training.batch_size"
+    ) in " ".join(shown.split())
     assert run("train", trained / "toy.yaml", "--plan", "--memory", 1e-6) == 0
     assert "not even one sample fits" in capsys.readouterr().out
     for wrong in (["--memory", "-1"], ["--processes", "0"]):

@@ -199,7 +199,9 @@ def test_an_interrupted_training_says_so_on_one_line(recipe, tmp_path):
     run.send_signal(signal.SIGINT)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert err.decode().splitlines()[-1] == "interrupted"
+    assert err.decode().splitlines()[-1] == (
+        "interrupted; the same command with --resume goes on from the last checkpoint"
+    )
     assert b"Traceback" not in err
     assert json.loads((output / "run.json").read_text())["status"] == "running"
     assert not (output / "model").exists()

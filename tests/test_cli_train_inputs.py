@@ -60,7 +60,7 @@ def options(*settings: str) -> list[str]:
     [
         (
             {"text": "a"},
-            r"d.jsonl:1: expected text in column 'prompt'; the columns are 'text'; set data",
+            r"d.jsonl:1: expected text in column 'prompt'; the columns are 'text'; set data.columns$",
         ),
         (
             {"prompt": "a", "response": ""},
@@ -104,7 +104,7 @@ def test_rows_that_cannot_be_trained_on(
         (["data.eval=no.jsonl"], "no.jsonl: there is no such data file; give a .jsonl"),
         (
             ["data.columns.prompt=q"],
-            "expected text in column 'q'; the columns are 'prompt', 'response'",
+            "expected text in column 'q'; the columns are 'prompt', 'response'; set data.columns=null",
         ),
         (
             ["data.columns.messages=turns"],
@@ -159,7 +159,7 @@ def finished(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 def test_folders_a_run_cannot_go_to_or_on_in(error: Callable[..., str], finished: Path) -> None:
     again = ["--resume"]
-    assert "run: holds a run already; resume it or choose another output" in error(output="run")
+    assert "run: holds a run already; resume it, delete it or choose another" in error(output="run")
     assert "out: there is no run to resume (run.json is missing)" in error(*again)
     other = error(*again, *options("training.seed=1"), output="run")
     assert (

@@ -245,7 +245,9 @@ def test_a_folder_with_a_run_is_not_overwritten(
     new_loaded: Build, samples: list[Sample], tmp_path: Path
 ) -> None:
     run(new_loaded(), samples, tmp_path / "run", training=short())
-    with pytest.raises(ConfigError, match="holds a run already; resume it or choose another"):
+    with pytest.raises(
+        ConfigError, match="holds a run already; resume it, delete it or choose another"
+    ):
         run(new_loaded(), samples, tmp_path / "run", training=short())
 
 

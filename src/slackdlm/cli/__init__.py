@@ -34,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What a terminal's encoding lacks is shown escaped.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help()
+        return 2
+    arguments = parser.parse_args(argv)
     errors = Console(stderr=True)
     logging.basicConfig(level=logging.WARNING, handlers=[_Warnings()])
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(errors, f"{where}{error.strerror or error}")
         return 2
     except KeyboardInterrupt:
-        errors.print("interrupted")
+        errors.print(f"interrupted{getattr(arguments, 'interrupted', '')}", soft_wrap=True)
         return 130
     return 0
 

@@ -48,6 +48,8 @@ def _demo(arguments: argparse.Namespace) -> None:
         console=console,
     )
     results = json.loads(report.with_name("results.json").read_text(encoding="utf-8"))
-    for sentence in [*results["warnings"], *results["summary"]]:
+    # What a quick run finds means nothing: it stands in the report alone.
+    summary = [] if arguments.quick else results["summary"]
+    for sentence in [*results["warnings"], *summary]:
         console.print(Text(f"• {sentence}"))
     console.print(Text(f"report: {report.resolve()}", style="bold"))

@@ -71,14 +71,15 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.show is not None:
         _print_samples(recipe, arguments.show)
         return
+    arguments.interrupted = "; the same command with --resume goes on from the last checkpoint"
     result = train(recipe, output=output, resume=arguments.resume, progress=not arguments.quiet)
     if not this_process().is_main_process:
         return
     last = "" if result.steps <= NUM_FINAL_STEPS else f", last {NUM_FINAL_STEPS} steps"
     figures = (
         (f"mean training loss{last} (nats per position)", result.train_loss),
-        ("evaluation CE bound (nats per token)", result.eval_ce),
-        ("evaluation of the objective (nats per token)", result.eval_objective),
+        ("evaluation CE bound (nats per response token)", result.eval_ce),
+        ("evaluation of the objective (nats per response token)", result.eval_objective),
         ("seconds, start and evaluation included", result.seconds),
         ("canvas positions per second of these", result.tokens_per_second),
     )
@@ -185,8 +186,13 @@ def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
             )
         )
         return
+    share = recipe.training.batch_size // processes
+    limit = ", a process's whole share of training.batch_size" if size == share else ""
     console.print(
-        Text(f"largest training.micro_batch_size in {arguments.memory:g} GB: {size}", style="bold")
+        Text(
+            f"largest training.micro_batch_size in {arguments.memory:g} GB: {size}{limit}",
+            style="bold",
+        )
     )
 
 

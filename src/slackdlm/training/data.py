@@ -235,4 +235,9 @@ def _content(row: Row, column: str) -> object:
 
 def _names(row: Row) -> str:
     names = one_line(", ".join(map(repr, row.columns)), longest=200) or "none"
-    return f"the columns are {names}; set data.columns"
+    way = "data.columns=null" if _has_standard_names(row) else "data.columns"
+    return f"the columns are {names}; set {way}"
+
+
+def _has_standard_names(row: Row) -> bool:
+    return "messages" in row.columns or {"prompt", "response"} <= row.columns.keys()

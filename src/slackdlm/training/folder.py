@@ -49,7 +49,9 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     """
     is_there = (folder / "run.json").exists()
     if is_there and not resume:
-        raise ConfigError(f"{folder}: holds a run already; resume it or choose another output")
+        raise ConfigError(
+            f"{folder}: holds a run already; resume it, delete it or choose another output"
+        )
     if resume and not is_there:
         raise CheckpointError(
             f"{folder}: there is no run to resume (run.json is missing); give the output of a run, or"

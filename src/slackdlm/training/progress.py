@@ -58,7 +58,7 @@ class ProgressCallback(TrainerCallback):
 
 
 def evaluation_line(step: int, figures: dict[str, float]) -> str:
-    """An evaluation on one line: bounds in nats per token, quarters of time from clean to masked."""
+    """An evaluation on one line: bounds in nats per response token, quarters of time from clean to masked."""
     quarters = [value for name, value in figures.items() if name.startswith("eval_ce_t")]
     line = (
         f"step {step}: eval CE {figures['eval_ce']:.4g}"
