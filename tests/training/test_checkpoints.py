@@ -1,17 +1,22 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from slackdlm.errors import CheckpointError
+from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.training.checkpoints import (
     checkpoint_step,
     discard,
     fault,
     keep_newest,
     latest_complete,
+    loading,
+    num_writers,
+    saving,
     seal,
+    written_by,
 )
 
 
@@ -137,3 +142,46 @@ def test_a_half_discarded_checkpoint_is_not_complete(
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     discard(folder)
     assert fault(folder) == "it was not finished"
+
+
+@pytest.mark.parametrize(
+    ("context", "reason"), [(loading, "cannot be loaded"), (saving, "cannot be written")]
+)
+def test_what_libraries_raise_names_the_checkpoint_and_what_we_raise_stays(
+    context: Any, reason: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoint-1"
+    with (
+        pytest.raises(CheckpointError, match=rf"checkpoint-1: {reason} \(KeyError: 'exp_avg'"),
+        context(folder),
+    ):
+        raise KeyError("exp_avg")
+    with pytest.raises(ConfigError, match=r"^another engine$"), context(folder):
+        raise ConfigError("another engine")
+
+
+@pytest.mark.parametrize(
+    ("files", "engine", "writers"),
+    [
+        (["model.safetensors", "optimizer.pt"], None, 0),
+        (["pytorch_model_fsdp_0/__0_0.distcp", "optimizer_0/__0_0.distcp"], "FSDP", 0),
+        (
+            [
+                "latest",
+                "global_step4/zero_pp_rank_0_mp_rank_00_model_states.pt",
+                "global_step4/zero_pp_rank_0_mp_rank_00_optim_states.pt",
+                "global_step4/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt",
+            ],
+            "DEEPSPEED",
+            2,
+        ),
+    ],
+)
+def test_a_checkpoint_s_files_tell_who_wrote_it(
+    files: list[str], engine: str | None, writers: int, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert written_by(tmp_path) == engine
+    assert num_writers(tmp_path) == writers

@@ -285,7 +285,7 @@ def test_a_loss_that_explodes_stops_the_run_and_names_a_checkpoint_from_before(
 
 def test_growth_is_judged_by_medians_of_twenty_steps() -> None:
     calm = [1.0, 900.0] + [1.0] * 18
-    assert LossCurve([*calm, *[1.9] * 20]).explosion(2.0, guessing=9.0) is None
+    assert LossCurve([*calm, *[2.0] * 20]).explosion(2.0, guessing=9.0) is None
     assert LossCurve([*calm, *[2.1] * 20]).explosion(0, guessing=9.0) is None
     assert LossCurve([*calm, *[2.1] * 19]).explosion(2.0, guessing=9.0) is None
     message = LossCurve([*calm, *[2.1] * 20]).explosion(2.0, guessing=9.0)
