@@ -76,7 +76,7 @@ def test_a_recipe_as_a_dict_holds_the_four_blocks_alone(recipe_file: Path) -> No
         ("training.schedule=cosin", r"training\.schedule: .* did you mean cosine\?"),
         (
             "training.report_to=comet",
-            r"training\.report_to: expected one of none, tensorboard, wandb",
+            r"training\.report_to: expected one of none, tensorboard, wandb, mlflow",
         ),
         ("training.seed=-1", r"training\.seed: expected 0 to 2\*\*32 - 1, got -1"),
         ("training.keep_checkpoints=0", r"training\.keep_checkpoints: expected at least 1, got 0"),

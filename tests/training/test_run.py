@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ import yaml
 from arms import CANVAS_LENGTH, CE, SLACK_CTC, short
 from killed_while_saving import finish
 from safetensors.torch import load_file
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError, SlackDLMError
 from slackdlm.evaluation.model_identity import model_identity
@@ -772,3 +774,31 @@ def test_a_logger_that_is_not_installed_is_named_before_the_folder_is_claimed(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"wandb is not installed; pip install 'slackdlm\[logg"):
         _check_logger("wandb")
+
+
+def test_the_loggers_of_a_recipe_are_those_of_transformers() -> None:
+    (names,) = [
+        get_args(hint)
+        for field, hint in get_type_hints(TrainingConfig).items()
+        if field == "report_to"
+    ]
+    assert set(names) - {"none"} <= INTEGRATION_TO_CALLBACK.keys()
+    assert len(names) == 10
+
+
+def test_a_logger_that_cannot_start_is_one_error_and_the_run_goes_on_without_it(
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NotLoggedIn(TrainerCallback):
+        def on_train_begin(self, *_: object, **__: object) -> None:
+            raise RuntimeError("no API key\nconfigured")
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", NotLoggedIn)
+    monkeypatch.setattr("slackdlm.training.run._check_logger", lambda name: None)
+    with pytest.raises(
+        ConfigError,
+        match=r"report_to: wandb cannot start \(RuntimeError: no API key configured\); set it up, or",
+    ):
+        run(loaded, samples, tmp_path / "run", training=short(report_to="wandb"))
+    run(loaded, samples, tmp_path / "run", training=short(), resume=True)
+    assert len(journal(tmp_path / "run")) == 6 + 3

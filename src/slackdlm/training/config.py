@@ -105,8 +105,19 @@ class TrainingConfig:
     """Autocast to bfloat16."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    report_to: Literal["none", "tensorboard", "wandb"] = "none"
-    """A logger beside ``log.jsonl``."""
+    report_to: Literal[
+        "none",
+        "tensorboard",
+        "wandb",
+        "mlflow",
+        "trackio",
+        "swanlab",
+        "comet_ml",
+        "clearml",
+        "dvclive",
+        "neptune",
+    ] = "none"
+    """A logger beside ``log.jsonl``: one of those that ``transformers`` has."""
     max_loss_growth: float = 2.0
     """A run stops as diverged once the median loss of its last 20 steps is this many times that of
     its first 20, or that of guessing (``ln V``) if it is less; 0: never. Ours. A loss or gradient

@@ -451,6 +451,7 @@ def _result(folder: Path, stream: TrainStream, *, first_step: int, seconds: floa
 def _check_logger(report_to: str) -> None:
     """A logger that is not installed would stop the run only once its folder is claimed."""
     if report_to != "none" and importlib.util.find_spec(report_to) is None:
+        package = "'slackdlm[loggers]'" if report_to in ("tensorboard", "wandb") else report_to
         raise ConfigError(
-            f"training.report_to: {report_to} is not installed; pip install 'slackdlm[loggers]', or none"
+            f"training.report_to: {report_to} is not installed; pip install {package}, or none"
         )

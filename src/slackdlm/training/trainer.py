@@ -7,7 +7,7 @@ processes (taken by the gradient reduction) of each pass's mean is exactly that.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +23,9 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from slackdlm.errors import SlackDLMError
+from slackdlm.errors import ConfigError, SlackDLMError, one_line
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
@@ -138,6 +139,7 @@ class SlackTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
+        _name_failing_logger(self.callback_handler.callbacks, config.report_to)
         check_sharding(self.accelerator.distributed_type)
         if config.bf16:
             use_bf16(self.accelerator)
@@ -281,3 +283,23 @@ class SlackTrainer(Trainer):
             f" {', '.join(names)}{more}; the last good checkpoint is {where};"
             " lower training.learning_rate or look at these samples"
         )
+
+
+def _name_failing_logger(callbacks: Sequence[TrainerCallback], name: str) -> None:
+    """A logger that cannot start, for want of a login or a server, is one error of the recipe."""
+    for callback in callbacks:
+        if name != "none" and isinstance(callback, INTEGRATION_TO_CALLBACK[name]):
+            callback.on_train_begin = _naming_errors(callback.on_train_begin, name)
+
+
+def _naming_errors(begin: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def named(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return begin(*args, **kwargs)
+        except Exception as error:  # loggers raise whatever they like
+            raise ConfigError(
+                f"training.report_to: {name} cannot start ({type(error).__name__}: {one_line(error)});"
+                " set it up, or set none, and resume the run"
+            ) from error
+
+    return named
