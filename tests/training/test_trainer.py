@@ -265,6 +265,39 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_a_checkpoint(
     assert not list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({}, "resume the run with a training.micro_batch_size below 8 or training.gradient_check"),
+        (
+            {"gradient_checkpointing": True, "micro_batch_size": 4},
+            r"resume the run with a training.micro_batch_size below 4 \(",
+        ),
+        (
+            {"gradient_checkpointing": True, "micro_batch_size": 1},
+            r"begin a run with a shorter data.canvas_length \(",
+        ),
+    ],
+)
+def test_memory_that_is_used_up_names_what_needs_less(
+    loaded: LoadedModel,
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    advice: str,
+) -> None:
+    def used_up(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
+
+    monkeypatch.setattr("slackdlm.training.trainer.sample_losses", used_up)
+    with pytest.raises(
+        SlackDLMError,
+        match=rf"at step 1: the GPU's memory is used up \(CUDA .* 2 GiB. More\); {advice}",
+    ):
+        run(loaded, samples, tmp_path / "run", training=short(**settings))
+
+
 def test_a_loss_that_explodes_stops_the_run_and_names_a_checkpoint_from_before(
     loaded: LoadedModel, samples: list[Sample], tmp_path: Path
 ) -> None:

@@ -144,6 +144,26 @@ class SlackTrainer(Trainer):
         if config.bf16:
             use_bf16(self.accelerator)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's; without enough memory it ends with the settings that need less of it.
+
+        Raises:
+            SlackDLMError: If a GPU's memory is used up.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            size, step = self.args.per_device_train_batch_size, self.state.global_step + 1
+            smaller = [] if size == 1 else [f"a training.micro_batch_size below {size}"]
+            if not self.config.gradient_checkpointing:
+                smaller.append("training.gradient_checkpointing")
+            advice = f"resume the run with {' or '.join(smaller)}"
+            raise SlackDLMError(
+                f"training stopped at step {step}: the GPU's memory is used up ({one_line(error)});"
+                f" {advice if smaller else 'begin a run with a shorter data.canvas_length'}"
+                " (--plan --memory GB says what fits)"
+            ) from error
+
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
         return SequentialSampler(self.train_stream)
 
