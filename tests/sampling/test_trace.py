@@ -26,6 +26,7 @@ def test_a_trace_gives_the_steps_back(answers):
             assert [c._replace(confidence=0) for c in read] == [
                 c._replace(confidence=0) for c in commits
             ]
+            assert all(c.confidence == float(f"{c.confidence:.4g}") for c in read)
             for found, commit in zip(read, commits, strict=True):
                 assert found.confidence == pytest.approx(commit.confidence, rel=1e-3)
     assert any(c.displacement for answer in answers for step in answer.steps for c in step)
@@ -47,7 +48,13 @@ def test_an_answer_without_steps_is_named(toy):
 
 
 @pytest.mark.parametrize(
-    "row", [{}, {"steps": [[[1], [2]]]}, {"steps": [[[1], [2], [0.5], [0], []]]}]
+    "row",
+    [
+        {},
+        {"steps": [[[1], [2]]]},
+        {"steps": [[[1], [2], [0.5], [0], []]]},
+        {"steps": [[[1], [2], ["sure"], [0], [0]]]},
+    ],
 )
 def test_a_broken_trace_is_named(row):
     with pytest.raises(DataError, match="trace: expected steps of 5 equally long lists"):

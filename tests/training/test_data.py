@@ -21,6 +21,7 @@ from slackdlm.training.data import (
     num_shared,
     read_dialogues,
 )
+from slackdlm.training.rows import check_there
 
 
 def write(tmp_path: Path, *rows: Any) -> Path:
@@ -80,6 +81,23 @@ def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
         read_dialogues(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="holds no dialogue"):
         read_dialogues(write(tmp_path, ""))
+
+
+@pytest.mark.parametrize("name", ["owner/data.jsonl", "owner/data.parquet", "owner/deep/name", "x"])
+def test_a_name_that_no_hub_has_is_a_missing_file(name: str) -> None:
+    for ask in (check_there, read_dialogues):
+        with pytest.raises(DataError, match=rf"{name}: there is no such data file"):
+            ask(name)
+
+
+def test_a_hub_s_name_passes_unless_its_owner_is_a_folder_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_there("owner/some.data_set-2")
+    (tmp_path / "owner").mkdir()
+    with pytest.raises(DataError, match="there is no such data file"):
+        check_there("owner/some.data_set-2")
 
 
 def encode(
