@@ -14,13 +14,25 @@ def run_in_two_processes(*arguments: object) -> str:
 
 
 def run_in_processes(count: int, *arguments: object) -> str:
-    """Runs ``torchrun --nproc-per-node COUNT ARGUMENTS``; its standard output.
+    """:func:`launch`, and its standard output.
+
+    Raises:
+        AssertionError: If it fails or takes too long, with the end of both output streams.
+    """
+    done = launch(count, *arguments)
+    how = f"{done.args} ended with status {done.returncode}"
+    assert done.returncode == 0, f"{how}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    return done.stdout
+
+
+def launch(count: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs ``torchrun --nproc-per-node COUNT ARGUMENTS``, whatever comes of it.
 
     The rendezvous is on a port that the kernel picks while the store binds it, and gloo on the loopback
     interface: no port is chosen first and bound later, and no host name is resolved.
 
     Raises:
-        AssertionError: If it fails or takes too long, with the end of both output streams.
+        AssertionError: If it takes too long, with the end of both output streams.
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--local-addr", "127.0.0.1", "--nproc-per-node", str(count)]
@@ -39,13 +51,12 @@ def run_in_processes(count: int, *arguments: object) -> str:
     )
     try:
         out, err = process.communicate(timeout=TIMEOUT)
-        end = f"ended with status {process.returncode}"
     except subprocess.TimeoutExpired:
         process.terminate()  # the launcher ends its workers
         out, err = process.communicate()
-        end = f"was not done after {TIMEOUT} s"
-    assert process.returncode == 0, f"{command} {end}\n{out[-4000:]}\n{err[-8000:]}"
-    return out
+        late = f"{command} was not done after {TIMEOUT} s\n{out[-4000:]}\n{err[-8000:]}"
+        raise AssertionError(late) from None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 _OF_A_LAUNCHER = (

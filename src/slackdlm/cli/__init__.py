@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +19,7 @@ from slackdlm.cli.demo import add_demo
 from slackdlm.cli.generate import add_answer, add_generate
 from slackdlm.cli.harness import add_harness
 from slackdlm.cli.judge import add_judge
+from slackdlm.cli.launched import leave_it_to_the_first, this_rank
 from slackdlm.cli.probe import add_probe
 from slackdlm.cli.report import add_report
 from slackdlm.cli.surface_form import add_surface_form
@@ -58,13 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(errors, f"{where}{error.strerror or error}")
         return 2
     except KeyboardInterrupt:
-        errors.print(f"interrupted{getattr(arguments, 'interrupted', '')}", soft_wrap=True)
+        if this_rank().speaks:
+            errors.print(f"interrupted{getattr(arguments, 'interrupted', '')}", soft_wrap=True)
         return 130
+    except Exception:
+        leave_it_to_the_first()
+        raise
     return 0
 
 
 def _say(console: Console, message: str) -> None:
-    console.print(Text("error: ", style="bold red") + printable(message), soft_wrap=True)
+    leave_it_to_the_first()
+    rank = this_rank()
+    where = (
+        "" if rank.speaks else f"process {rank.number} of {rank.num_processes} (the first is 0): "
+    )
+    console.print(Text("error: ", style="bold red") + printable(where + message), soft_wrap=True)
 
 
 class _Warnings(logging.Handler):
@@ -75,6 +86,13 @@ class _Warnings(logging.Handler):
         level = "warning: " if record.levelno < logging.ERROR else "error: "
         text = Text(level, style="bold yellow") + printable(record.getMessage())
         Console(stderr=True).print(text, soft_wrap=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Print and exit."""
+        leave_it_to_the_first()
+        super().error(message)
 
 
 class _Version(argparse.Action):
@@ -90,11 +108,12 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    new = _Parser(
         prog="slackdlm",
         description="Fine-tune, decode, probe and evaluate masked diffusion language models "
         "with alignment-flexible supervision.",
     )
+    parser = cast("argparse.ArgumentParser", new)  # of this type the commands know it
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_demo(commands)
