@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from encoder_checkpoints import LONGEST, write_encoder
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, BertConfig, BertModel
@@ -16,8 +17,16 @@ from slackdlm.models.llada import attention_bias
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.models.loading import LoadedModel, head_weight, load_model, save_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
-from slackdlm.training.config import load_recipe
-from slackdlm.training.run import train
+from slackdlm.training.config import (
+    DataConfig,
+    ObjectiveConfig,
+    Recipe,
+    TrainingConfig,
+    load_recipe,
+)
+from slackdlm.training.model_config import ModelConfig
+from slackdlm.training.processes import this_process
+from slackdlm.training.run import prepare, train
 
 FAMILIES = ("bert", "roberta", "modernbert")
 Write = Callable[..., Path]
@@ -379,3 +388,25 @@ def test_a_modernbert_is_trained_from_a_recipe(
     assert isinstance(trained.model, encoder.EncoderProtocol)
     after = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert not torch.equal(after["decoder.bias"], before["decoder.bias"])
+
+
+def test_every_process_reads_an_encoder_since_its_buffers_are_not_sent(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write("modernbert")
+    row = json.dumps({"prompt": "the sea ?", "response": "the old boats ."})
+    (tmp_path / "data.jsonl").write_text(f"{row}\n" * 12)
+    recipe = Recipe(
+        model=ModelConfig(path=str(folder)),
+        data=DataConfig(train=str(tmp_path / "data.jsonl"), max_prompt_length=24, canvas_length=16),
+        objective=ObjectiveConfig(kind="ce"),
+        training=TrainingConfig(steps=1, batch_size=4, eval_samples=2),
+    )
+    this_process()
+    monkeypatch.setitem(PartialState._shared_state, "process_index", 1)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    here, there = prepare(recipe)[0].model, load_model(folder, dtype="float32").model
+    for one, other in zip(here.parameters(), there.parameters(), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(here.buffers(), there.buffers(), strict=True):
+        assert torch.equal(one, other)

@@ -7,10 +7,12 @@ weights over GPUs alone, so it is **patched** here to take a CPU that talks thro
 divides them over CPUs as it is.
 """
 
+import json
 import logging
 import os
 import shutil
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +20,15 @@ import torch
 from accelerate import DistributedType, PartialState
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
-from arms import CE, MIXED, SLACK_CTC, short, train_made
+from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, short, small_model, train_made
 from test_run import undo
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from slackdlm.training.config import ObjectiveConfig
+from slackdlm.models.loading import save_model
+from slackdlm.training.config import DataConfig, ObjectiveConfig, Recipe
+from slackdlm.training.model_config import LoraRecipe, ModelConfig
 from slackdlm.training.processes import this_process
+from slackdlm.training.run import train
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
 CHECKPOINTED = {"save_every": 2, "keep_checkpoints": 9}
@@ -33,12 +38,14 @@ class Run(NamedTuple):
     objective: ObjectiveConfig
     training: dict[str, Any]
     adapter: bool = False
+    from_files: bool = False
+    """Through :func:`train`, so that a process may leave reading the weights to the first."""
 
 
 RUNS = {
-    "full": Run(SLACK_CTC, CHECKPOINTED),
+    "full": Run(SLACK_CTC, CHECKPOINTED, from_files=True),
     "full_recomputed": Run(MIXED, {"micro_batch_size": 2, "gradient_checkpointing": True}),
-    "adapter": Run(SLACK_CTC, CHECKPOINTED, adapter=True),
+    "adapter": Run(SLACK_CTC, CHECKPOINTED, adapter=True, from_files=True),
     "adapter_accumulated": Run(CE, {"micro_batch_size": 2}, adapter=True),
     "full_bf16": Run(SLACK_CTC, {"bf16": True}),
 }
@@ -66,12 +73,37 @@ def train_here(name: str, folder: Path) -> None:
     """Six steps, evaluated after the third and the last; goes on where the folder's run is."""
     run = RUNS[name]
     unset_hf_deepspeed_config()  # a run before this one would have PEFT look for its GPU
+    if run.from_files:
+        train_from_files(run, folder)
+        return
     train_made(
         folder,
         objective=run.objective,
         training=short(**run.training),
         adapter=run.adapter,
     )
+
+
+def train_from_files(run: Run, folder: Path) -> None:
+    """The small model and some words as files beside the run's folder, named as seen from there."""
+    with chdir(folder.parent):
+        if this_process().is_main_process and not Path("data.jsonl").exists():
+            save_model(small_model(), "start")
+            rows = [
+                {"prompt": f"w{i % 7}", "response": f"w{i % 5} " * (1 + i % 9)} for i in range(28)
+            ]
+            Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        this_process().wait_for_everyone()
+        lora = LoraRecipe(rank=2, alpha=4) if run.adapter else None
+        recipe = Recipe(
+            name="files",
+            model=ModelConfig(path="start", lora=lora),
+            data=DataConfig(train="data.jsonl", max_prompt_length=16, canvas_length=CANVAS_LENGTH),
+            objective=run.objective,
+            training=short(eval_samples=5, **run.training),
+        )
+        resume = Path(folder.name, "run.json").exists()
+        train(recipe, output=folder.name, resume=resume, progress=False)
 
 
 def break_off(whole: Path, broken: Path, *, shard: str) -> None:

@@ -8,15 +8,17 @@ import pytest
 from accelerate import DistributedType, PartialState
 from arms import CANVAS_LENGTH, CE, made_samples, short, small_model
 from divided_processes import RECIPES, launcher_settings
+from transformers import PreTrainedModel
 
 from slackdlm.errors import ConfigError
+from slackdlm.models.loading import save_model
 from slackdlm.training import checkpoints
 from slackdlm.training.config import DataConfig, Recipe
 from slackdlm.training.engine import check_engine, check_sharding, engine
 from slackdlm.training.folder import begin
 from slackdlm.training.model_config import LoraRecipe, ModelConfig
 from slackdlm.training.processes import this_process
-from slackdlm.training.run import train, train_samples
+from slackdlm.training.run import prepare, train, train_samples
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO3 = {
@@ -204,6 +206,60 @@ def test_fsdp_on_a_cpu_is_refused_before_the_folder_is_claimed(
             output=tmp_path / "run",
         )
     assert not (tmp_path / "run").exists()
+
+
+FSDP2_SENDING = FSDP2 | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
+
+
+def recipe_on(folder: Path, *, lora: bool) -> Recipe:
+    """For the small model, saved there, and some words."""
+    save_model(small_model(), folder / "model")
+    (folder / "data.jsonl").write_text('{"prompt": "w1", "response": "w2 w3"}\n' * 12)
+    return Recipe(
+        model=ModelConfig(path=str(folder / "model"), lora=LoraRecipe(rank=2) if lora else None),
+        data=DataConfig(
+            train=str(folder / "data.jsonl"), max_prompt_length=16, canvas_length=CANVAS_LENGTH
+        ),
+        objective=CE,
+        training=short(eval_samples=2),
+    )
+
+
+def as_second_process(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
+    """Which cannot read weights."""
+
+    def unreadable(*_: object, **__: object) -> None:
+        raise OSError("read")
+
+    launched(monkeypatch, settings)
+    monkeypatch.setitem(PartialState._shared_state, "process_index", 1)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", unreadable)
+
+
+@pytest.mark.parametrize("settings", [FSDP2_SENDING, ZERO3])
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_process_that_is_sent_the_weights_does_not_read_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, str], lora: bool
+) -> None:
+    recipe = recipe_on(tmp_path, lora=lora)
+    read = dict(prepare(recipe)[0].model.named_parameters())
+    as_second_process(monkeypatch, settings)
+    sent = dict(prepare(recipe)[0].model.named_parameters())
+    assert sent.keys() == read.keys()
+    for name, weight in sent.items():
+        assert (weight.shape, weight.dtype) == (read[name].shape, read[name].dtype), name
+        assert (weight.device.type, weight.requires_grad) == ("cpu", read[name].requires_grad), name
+    assert len({weight.data_ptr() for weight in sent.values()}) == len(sent)
+
+
+@pytest.mark.parametrize("settings", [{}, FSDP2])
+def test_a_process_that_is_sent_none_reads_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    recipe = recipe_on(tmp_path, lora=False)
+    as_second_process(monkeypatch, settings)
+    with pytest.raises(OSError, match="read"):
+        prepare(recipe)
 
 
 @pytest.mark.parametrize(("processes", "shown"), [(1, "1 process"), (4, "4 processes")])

@@ -112,6 +112,15 @@ def _check_deepspeed(precision: str) -> None:
         )
 
 
+def receives_weights() -> bool:
+    """Whether the first process sends this one all weights, so that it need not read them itself.
+
+    DeepSpeed does so whatever the others hold, FSDP2 with ``fsdp_cpu_ram_efficient_loading``.
+    """
+    sends = engine() == "DEEPSPEED" or _is_set("FSDP_CPU_RAM_EFFICIENT_LOADING")
+    return engine() is not None and sends and not this_process().is_main_process
+
+
 def check_sharding(found: DistributedType) -> None:
     """Raise unless the weights are divided over the processes where the launcher was told so.
 

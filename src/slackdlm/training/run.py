@@ -21,7 +21,9 @@ from peft import PeftModel
 
 from slackdlm.atomic import write_json
 from slackdlm.errors import ConfigError, DataError, counted
+from slackdlm.models import encoder
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
+from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
@@ -36,7 +38,7 @@ from slackdlm.training.data import (
     num_shared,
     read_dialogues,
 )
-from slackdlm.training.engine import check_engine
+from slackdlm.training.engine import check_engine, receives_weights
 from slackdlm.training.folder import begin, check_folder
 from slackdlm.training.processes import this_process
 from slackdlm.training.progress import progress_bar, quiet_transformers
@@ -351,19 +353,23 @@ def _refuse_split(key: str, file: str | None, *, asked: bool) -> None:
 def _model(recipe: Recipe, dialogues: Sequence[Dialogue], *, device: str | None) -> LoadedModel:
     shape = recipe.model.from_scratch
     if shape is None:
+        is_sent = device is None and _is_sent(recipe)
         loaded = load_model(
             str(recipe.model.path),
             adapter=recipe.model.adapter if device is None else None,
             dtype=recipe.model.dtype,
-            device=device,
+            device="meta" if is_sent else device,
             quantization=recipe.model.quantization if device is None else None,
         )
         if device is not None:
             return loaded
         if recipe.model.lora is not None:
-            return new_adapter(loaded, **asdict(recipe.model.lora), seed=recipe.training.seed)
-        if isinstance(loaded.model, PeftModel):
+            loaded = new_adapter(loaded, **asdict(recipe.model.lora), seed=recipe.training.seed)
+        elif isinstance(loaded.model, PeftModel):
             loaded.model.set_adapter("default")  # It comes frozen; this makes it trainable.
+        if is_sent:
+            # Addresses, by which accelerate knows a weight again; nothing lies there until it is written.
+            loaded.model.to_empty(device="cpu")
         return loaded
     contents = [turn["content"] for dialogue in dialogues for turn in dialogue.messages]
     texts = [content for content in contents if isinstance(content, str)]
@@ -377,6 +383,18 @@ def _model(recipe: Recipe, dialogues: Sequence[Dialogue], *, device: str | None)
         max_sequence_length=recipe.data.max_prompt_length + recipe.data.canvas_length,
     )
     return new_model(config, tokenizer, generator_seed=recipe.training.seed)
+
+
+def _is_sent(recipe: Recipe) -> bool:
+    """Whether the first process sends this one the weights of ``model.path``.
+
+    Encoders have buffers beside them, which it does not send.
+    """
+    if not receives_weights():
+        return False
+    # Downloaded by all: none may wait that long for another.
+    folder = locate(str(recipe.model.path))
+    return not encoder.is_encoder(read_json(folder / "config.json").get("model_type"))
 
 
 def _check_room(loaded: LoadedModel, recipe: Recipe) -> None:
