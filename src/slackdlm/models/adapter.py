@@ -19,7 +19,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from slackdlm.errors import CheckpointError, ConfigError, one_line
@@ -57,7 +57,6 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f" {one_line(repr(kind))}; copy the file again"
         )
     infos = read_headers(folder / _WEIGHTS)
-    on_meta = model.device.type == "meta"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unknown keys, which are refused below
@@ -68,28 +67,11 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         if unknown:
             raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
         config.inference_mode = True
-        if on_meta:
+        if model.device.type == "meta":
             weights = {k: torch.empty(info.shape, device="meta") for k, info in infos.items()}
         else:
             weights = load_peft_weights(str(folder), device="cpu")
-        with (
-            torch.random.fork_rng(devices=[]),
-            torch.device("meta" if on_meta else "cpu"),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")  # of names that are not there, which are refused too
-            # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
-            adapted = PeftModel(model, config)
-        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        wrong = sorted(f"{name} is missing" for name in expected.keys() - weights.keys()) + [
-            f"{name} is {list(weights[name].shape)}, expected {list(value.shape)}"
-            for name, value in sorted(expected.items())
-            if name in weights and weights[name].shape != value.shape
-        ]
-        use_token_rows(adapted)
-        if not wrong:
-            result = set_peft_model_state_dict(adapted, weights)
-            wrong = [f"{name} is unexpected" for name in sorted(result.unexpected_keys)]
+        adapted, wrong = _fitted(model, config, weights)
     except Exception as error:  # a wrong value makes PEFT raise whatever it leads to
         raise CheckpointError(
             f"{folder}: the adapter does not fit the model ({type(error).__name__}: "
@@ -102,6 +84,31 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"({one_line(', '.join(wrong[:3]), longest=400)}{more}); use the model it was trained on"
         )
     return adapted
+
+
+def _fitted(
+    model: PreTrainedModel, config: PeftConfig, weights: dict[str, Tensor]
+) -> tuple[PeftModel, list[str]]:
+    """The model with these weights on it, and what does not fit: they are only put on if all does."""
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.device("meta" if model.device.type == "meta" else "cpu"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of names that are not there, which are refused too
+        # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
+        adapted = PeftModel(model, config)
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    wrong = sorted(f"{name} is missing" for name in expected.keys() - weights.keys()) + [
+        f"{name} is {list(weights[name].shape)}, expected {list(value.shape)}"
+        for name, value in sorted(expected.items())
+        if name in weights and weights[name].shape != value.shape
+    ]
+    use_token_rows(adapted)
+    if not wrong:
+        result = set_peft_model_state_dict(adapted, weights)
+        wrong = [f"{name} is unexpected" for name in sorted(result.unexpected_keys)]
+    return adapted, wrong
 
 
 def new_adapter(

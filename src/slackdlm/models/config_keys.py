@@ -22,77 +22,53 @@ POSITIVE = (float, 1e-30, 1e30)
 """Bounds of a real number above 0."""
 
 
-def check_known(keys: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise if a configuration holds a key that may change the result and is not known.
-
-    Args:
-        keys: Keys and values beside those the configuration class has fields for.
-        known: Names that are dealt with. Those every transformers model has are known anyway, and
-            what starts with an underscore or is None or False asks for nothing.
-
-    Raises:
-        ConfigError: Naming the first such key.
-    """
-    for key, value in keys.items():
-        if (
-            key in _GENERAL
-            or key in known
-            or key.startswith("_")
-            or value is None
-            or value is False
-        ):
-            continue
-        raise ConfigError(
-            f"config.json: the key {one_line(key)} = {one_line(repr(value))} is not known and may change the result; "
-            "use a checkpoint of a published architecture, or remove the key if it has no effect"
-        )
-
-
-def check_numbers(
-    given: Mapping[str, Any], bounds: Mapping[str, tuple[type, float, float]]
+def check_config(
+    config: PreTrainedConfig,
+    kwargs: dict[str, Any],
+    *,
+    implemented: Mapping[str, tuple[Any, ...]],
+    without_effect: Collection[str],
+    numbers: Mapping[str, tuple[type, float, float]],
+    architecture: str,
 ) -> None:
-    """Raise if a key is no number of its type and range; None and missing keys are left to their defaults.
+    """Raise if a configuration asks for what nobody here knows; keys of ours and of remote code are dropped.
 
     Args:
-        given: Keys and values of a configuration.
-        bounds: Type (``int`` or ``float``), lowest and highest value of each key.
+        config: Holds the keys it has fields for.
+        kwargs: The other keys. Those every transformers model has are known anyway, and what starts with an
+            underscore or is None or False asks for nothing.
+        implemented: The values a key may have; a missing key stands for the first.
+        without_effect: Other names that are dealt with.
+        numbers: Type (``int`` or ``float``), lowest and highest value of a key; None is left to its default.
+        architecture: What is implemented, for the message.
 
     Raises:
-        ConfigError: Naming the first such key.
+        ConfigError: Naming the first wrong key.
     """
-    for key, (kind, lowest, highest) in bounds.items():
+    given = vars(config) | kwargs
+    for key, values in implemented.items():
+        if given.get(key, values[0]) not in values:
+            expected = " or ".join(repr(known) for known in values)
+            raise ConfigError(
+                f"config.json: {key} = {one_line(repr(given[key]))} is not implemented, expected {expected}; "
+                f"use a checkpoint of the {architecture} architecture"
+            )
+    known = {*_GENERAL, *implemented, *without_effect}
+    for key, value in kwargs.items():
+        if not (key in known or key.startswith("_") or value is None or value is False):
+            raise ConfigError(
+                f"config.json: the key {one_line(key)} = {one_line(repr(value))} is not known and may change the "
+                "result; use a checkpoint of a published architecture, or remove the key if it has no effect"
+            )
+    for key, (kind, lowest, highest) in numbers.items():
         value = given.get(key)
-        if value is None:
-            continue
-        fits = isinstance(value, int if kind is int else int | float) and not isinstance(
-            value, bool
-        )
-        if not (fits and lowest <= value <= highest):
+        accepted = int if kind is int else int | float
+        fits = isinstance(value, accepted) and not isinstance(value, bool)
+        if value is not None and not (fits and lowest <= value <= highest):
             what = "a whole number" if kind is int else "a number"
             raise ConfigError(
                 f"config.json: {key}: expected {what} from {lowest:g} to {highest:g}, "
                 f"got {one_line(repr(value))}; use the config.json that belongs to these weights"
             )
-
-
-def check_implemented(
-    given: Mapping[str, Any], implemented: Mapping[str, tuple[Any, ...]], *, architecture: str
-) -> None:
-    """Raise if a key has a value whose variant is not implemented.
-
-    Args:
-        given: Keys and values of a configuration; a missing key stands for the first value.
-        implemented: The values each key may have.
-        architecture: What is implemented, for the message.
-
-    Raises:
-        ConfigError: Naming the first such key.
-    """
-    for key, values in implemented.items():
-        value = given.get(key, values[0])
-        if value not in values:
-            expected = " or ".join(repr(known) for known in values)
-            raise ConfigError(
-                f"config.json: {key} = {one_line(repr(value))} is not implemented, expected {expected}; "
-                f"use a checkpoint of the {architecture} architecture"
-            )
+    for key in ("auto_map", "rope_scaling"):
+        kwargs.pop(key, None)

@@ -5,14 +5,7 @@ from typing import Any, ClassVar, no_type_check
 from transformers import PreTrainedConfig, Qwen2Config
 
 from slackdlm.errors import ConfigError
-from slackdlm.models.config_keys import (
-    LAYERS,
-    POSITIVE,
-    SIZE,
-    check_implemented,
-    check_known,
-    check_numbers,
-)
+from slackdlm.models.config_keys import LAYERS, POSITIVE, SIZE, check_config
 
 # Keys whose other values would give other numbers: a checkpoint that asks for one is refused.
 _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
@@ -90,11 +83,14 @@ class DreamConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Resolve the sizes left to their defaults and refuse what is not implemented."""
-        check_implemented(vars(self) | kwargs, _IMPLEMENTED, architecture="Dream-7B")
-        check_known(kwargs, [*_IMPLEMENTED, *_WITHOUT_EFFECT])
-        check_numbers(vars(self), _NUMBERS)
-        for key in ("auto_map", "rope_scaling"):
-            kwargs.pop(key, None)
+        check_config(
+            self,
+            kwargs,
+            implemented=_IMPLEMENTED,
+            without_effect=_WITHOUT_EFFECT,
+            numbers=_NUMBERS,
+            architecture="Dream-7B",
+        )
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         super().__post_init__(**kwargs)

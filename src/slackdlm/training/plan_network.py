@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from slackdlm.models.adapter import apply_adapter, new_adapter
 from slackdlm.models.checkpoint import locate
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.llada import LLaDAModelLM
 from slackdlm.models.loading import load_model
 from slackdlm.models.weights import head_name
 from slackdlm.training.config import Recipe
+from slackdlm.training.run import new_config
 
 Network = PreTrainedModel | PeftModel
 
@@ -51,16 +52,8 @@ def empty_network(recipe: Recipe) -> Network:
             with torch.device("meta"):  # else the adapter's weights are drawn
                 loaded = new_adapter(loaded, **asdict(model.lora))
         return loaded.model
-    config = LLaDAConfig(
-        vocab_size=shape.vocab_size,
-        d_model=shape.d_model,
-        n_layers=shape.n_layers,
-        n_heads=shape.n_heads,
-        mlp_hidden_size=shape.mlp_hidden_size,
-        max_sequence_length=recipe.data.max_prompt_length + recipe.data.canvas_length,
-    )
     with torch.device("meta"):
-        return LLaDAModelLM(config)
+        return LLaDAModelLM(new_config(recipe, shape, vocab_size=shape.vocab_size))
 
 
 def weight_bytes(network: nn.Module) -> int:

@@ -29,7 +29,7 @@ from slackdlm.models.loading import LoadedModel, load_model, new_model, save_mod
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.models.training_record import TrainingRecord, write_record
 from slackdlm.training import checkpoints, journal
-from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig
+from slackdlm.training.config import FromScratchConfig, ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import (
     Dialogue,
     Sample,
@@ -374,15 +374,20 @@ def _model(recipe: Recipe, dialogues: Sequence[Dialogue], *, device: str | None)
     contents = [turn["content"] for dialogue in dialogues for turn in dialogue.messages]
     texts = [content for content in contents if isinstance(content, str)]
     tokenizer = train_tokenizer(texts, vocab_size=shape.vocab_size, kind=shape.tokenizer_kind)
-    config = LLaDAConfig(
-        vocab_size=len(tokenizer),
+    config = new_config(recipe, shape, vocab_size=len(tokenizer))
+    return new_model(config, tokenizer, generator_seed=recipe.training.seed)
+
+
+def new_config(recipe: Recipe, shape: FromScratchConfig, *, vocab_size: int) -> LLaDAConfig:
+    """The configuration of a recipe's new model."""
+    return LLaDAConfig(
+        vocab_size=vocab_size,
         d_model=shape.d_model,
         n_layers=shape.n_layers,
         n_heads=shape.n_heads,
         mlp_hidden_size=shape.mlp_hidden_size,
         max_sequence_length=recipe.data.max_prompt_length + recipe.data.canvas_length,
     )
-    return new_model(config, tokenizer, generator_seed=recipe.training.seed)
 
 
 def _is_sent(recipe: Recipe) -> bool:
