@@ -115,6 +115,17 @@ def test_substitute_writes_another_content_token_in_place():
     assert seen == set(CONTENT.tolist()) - {5}, "every other content token and never the same one"
 
 
+@pytest.mark.parametrize("token", [-1, 50])
+def test_a_token_that_is_no_content_has_every_content_token_as_substitute(token):
+    substitute = ShiftIntervention(0.5, kind="substitute", seed=0)
+    picks = np.linspace(0, 0.9999, 200).tolist()
+    placed = [
+        place(substitute, proposal([2], [token], [1] * 5), draws([True], pick=pick))[0]
+        for pick in picks
+    ]
+    assert {written[0][1] for written in placed} == set(CONTENT.tolist())
+
+
 def test_drop_skips_the_commit():
     written, dose, _ = place(
         ShiftIntervention(0.5, kind="drop", seed=0),
@@ -369,6 +380,7 @@ def test_every_strategy_can_be_disturbed_and_rate_0_does_nothing(toy, kind, rema
         for i, p in enumerate(prompts)
     ]
     assert [a.canvas for a in alone] == [a.canvas for a in disturbed]
+    assert [a.dose for a in alone] == [a.dose for a in disturbed]
     for answer in disturbed:
         assert answer.dose.asked > 0
         assert answer.dose.displaced > 0
