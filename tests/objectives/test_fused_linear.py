@@ -131,6 +131,21 @@ def test_without_gradients_the_loss_is_the_same_and_no_gradient_is_computed(
         assert torch.equal(fused_linear_slack_ctc_loss(**batch), loss)
 
 
+def test_a_second_pass_is_run_only_where_samples_have_factors_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("a second pass")
+
+    hidden = batch_of_two()["hidden"].requires_grad_()
+    losses = [fused_linear_slack_ctc_loss(**batch_of_two(hidden=hidden)) for _ in range(2)]
+    monkeypatch.setattr(vocabulary_pass, "_subtract_targets", refuse)
+    losses[0].mean().backward()
+    assert hidden.grad is not None
+    with pytest.raises(RuntimeError, match="a second pass"):
+        losses[1].backward(torch.tensor([1.0, 2.0]))
+
+
 def test_ce_weights_at_visible_positions_do_not_matter():
     clean = torch.tensor([[0, 1, SLACK_ID], [2, SLACK_ID, 0]])
     ce_weights = torch.ones(2, 3)
