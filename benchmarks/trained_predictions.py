@@ -7,8 +7,8 @@ the least possible at patterns as training shows them: for CE the excess is the 
 
 ``unequal`` is the language of ``ideal_predictions.py`` whose openings shift all that follows; in ``grammar`` the
 sentences are those of the demo's toy language as kinds of words, without openers and prepositions: optional words may
-stand in most places. ``grammar`` is decoded by ideal predictions alone unless ``--train grammar`` is given. The unit of
-every interval is the language; each has one training seed, its own. Finished languages are kept in FOLDER. Writes
+stand in most places. It is decoded by ideal predictions alone. The unit of every interval is the language; each has one
+training seed, its own. Finished languages are kept in FOLDER, which continues a run that was cut off. Writes
 benchmarks/results/trained_predictions.csv.
 """
 
@@ -336,19 +336,19 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 4)
 
 
-def main(folder: Path, *, num_languages: int, first_seed: int, trained: Sequence[str]) -> None:
+def main(folder: Path, *, num_languages: int, num_grammars: int) -> None:
     """Run what is missing and write the table."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for seed in range(first_seed, first_seed + num_languages):
-        for setting in CANVAS_LENGTHS:
-            file = folder / f"{setting}-{seed}{'-trained' if setting in trained else ''}.json"
-            if not file.exists():
-                trainings = TRAININGS if setting in trained else []
-                write_json(file, study(setting, seed, trainings=trainings))
-                print(file, flush=True)
-            rows += json.loads(file.read_text(encoding="utf-8"))
+    jobs = [("grammar", seed, []) for seed in range(num_grammars)]
+    jobs += [("unequal", seed, TRAININGS) for seed in range(num_languages)]
+    for setting, seed, trainings in jobs:
+        file = folder / f"{setting}-{seed}.json"
+        if not file.exists():
+            write_json(file, study(setting, seed, trainings=trainings))
+            print(file, flush=True)
+        rows += json.loads(file.read_text(encoding="utf-8"))
     found = summary(rows)
     for row in found:
         if row["temperature"] == 1 and row["order"] == "slack and ends last":
@@ -372,13 +372,11 @@ def main(folder: Path, *, num_languages: int, first_seed: int, trained: Sequence
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="finished languages; continued if there are any")
-    parser.add_argument("--languages", type=int, default=12)
-    parser.add_argument("--first-seed", type=int, default=0, help="of the languages")
-    parser.add_argument("--train", nargs="*", default=["unequal"], choices=list(CANVAS_LENGTHS))
+    parser.add_argument("--languages", type=int, default=12, help="trained on, of `unequal`")
+    parser.add_argument("--grammars", type=int, default=48, help="of `grammar`, not trained on")
     arguments = parser.parse_args()
     main(
         arguments.folder,
         num_languages=arguments.languages,
-        first_seed=arguments.first_seed,
-        trained=arguments.train,
+        num_grammars=arguments.grammars,
     )
