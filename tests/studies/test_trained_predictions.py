@@ -1,5 +1,6 @@
 """Networks beside ideal predictions: the losses by training's own functions, the language by the demo's parser."""
 
+import csv
 import importlib.util
 import sys
 from pathlib import Path
@@ -259,3 +260,23 @@ def test_leads_are_paired_by_language(trained: Any) -> None:
     assert tuned["lead"] == pytest.approx(0.3)
     assert tuned["lead_minus_scratch"] == pytest.approx(0.25)
     assert {row["num_languages"] for row in (ideal, scratch, tuned)} == {2}
+
+
+def test_the_shown_figures_are_those_of_the_table_of_trained_networks(trained: Any) -> None:
+    page = (FOLDER.parent / "docs" / "measured.md").read_text(encoding="utf-8")
+    with (FOLDER / "results" / "trained_predictions.csv").open(newline="") as file:
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if row["order"] == "slack and ends last" and row["temperature"] == "1.0"
+        ]
+    named = [("unequal", "5", "4", "3000 steps"), ("grammar", "7", "4", "ideal")]
+    named += [("grammar", "7", "1", "ideal")]
+    keys = ("setting", "steps", "spacing", "predictor")
+    found = {tuple(row[key] for key in keys): row for row in rows}
+    for cell in named:
+        lead, low, high = (
+            f"{float(found[cell]['lead' + end]):.3f}" for end in ("", "_low", "_high")
+        )
+        assert f"{lead} [{low}, {high}]" in page
+    assert f"behind CE by {-float(found['unequal', '5', '4', '300 steps']['lead']):.3f}" in page
