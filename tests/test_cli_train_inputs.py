@@ -171,6 +171,22 @@ def test_folders_a_run_cannot_go_to_or_on_in(error: Callable[..., str], finished
     assert "run.json: not the record of a run" in error(*again, output="run")
 
 
+def test_a_run_goes_on_with_the_same_data_elsewhere(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("d.jsonl").rename("moved.jsonl")
+    words = ["train", "r.yaml", "--quiet", "--output", "run", "--resume"]
+    words += ["--set", "data.train=moved.jsonl"]
+    said = "run: resumed with data.train (was 'd.jsonl', now 'moved.jsonl')"
+    assert main(words) == 0
+    assert said not in caplog.messages  # nothing is: the run is finished
+    record = json.loads((finished / "run.json").read_text())
+    del record["result"]
+    (finished / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    assert main(words) == 0
+    assert said in caplog.messages
+
+
 def test_a_run_whose_only_checkpoint_is_damaged(error: Callable[..., str], finished: Path) -> None:
     record = json.loads((finished / "run.json").read_text())
     del record["result"]

@@ -93,11 +93,13 @@ def begin(
         this_process().wait_for_everyone()
         return Start(checkpoint=None, step=0, result=None)
     recorded = _read_record(file, results=results)
-    _refuse_other_run(recorded, run, folder=folder)
+    changes = _refuse_other_run(recorded, run, folder=folder)
     if recorded["status"] == "finished":
         if this_process().is_main_process:
             _LOG.warning("%s: the run is finished already; nothing is trained or changed", folder)
         return Start(checkpoint=None, step=0, result=recorded["result"])
+    if changes and this_process().is_main_process:
+        _LOG.warning("%s: resumed with %s", folder, ", ".join(changes))
     checkpoint = checkpoints.latest_complete(folder / "checkpoints")
     if checkpoint is not None:
         _refuse_other_engine(checkpoint)
@@ -157,7 +159,8 @@ def _is_result(result: object, keys: Collection[str]) -> bool:
     )
 
 
-def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: Path) -> None:
+def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: Path) -> list[str]:
+    """What differs and may."""
     old, new = (
         {**flatten(record["recipe"]), **flatten(record["samples"], where="samples")}
         for record in (recorded, run)
@@ -181,8 +184,7 @@ def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: 
             f"{more}; resume with the recipe and data that it was begun with, or choose another output"
             f"{longer}"
         )
-    if changes and this_process().is_main_process:
-        _LOG.warning("%s: resumed with %s", folder, ", ".join(changes.values()))
+    return list(changes.values())
 
 
 def _refuse_other_engine(checkpoint: Path) -> None:
