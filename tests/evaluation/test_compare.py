@@ -184,7 +184,7 @@ def test_the_spread_is_that_of_what_was_scored():
     assert line.spread == pytest.approx(100 * np.std(scored, ddof=1))
     alike = compare(games("m", [1.0] * 4), settings=FEW).lines[0]
     assert (alike.spread, alike.detectable) == (None, None)
-    assert alike.verdict == "no difference shown: 4 questions that are all alike say nothing"
+    assert alike.verdict == "no difference shown: 4 questions, all alike"
 
 
 def test_verdicts_at_the_edge():
@@ -213,7 +213,7 @@ def test_a_small_study_says_what_it_could_not_see():
     found = compare(games("m", [1.0, 0.0] * 10), settings=FEW)
     assert found.lines[0].verdict.startswith("no difference shown; one below 3")
     one = compare(games("m", [1.0]), settings=FEW).lines[0]
-    assert one.verdict == "no difference shown: one question says nothing"
+    assert one.verdict == "no difference shown: one question"
 
 
 def test_adding_a_benchmark_changes_no_other_lines_numbers():

@@ -69,6 +69,16 @@ def test_the_source_texts_are_a_line_where_measured(results):
     assert dashed == [1, 0, 1]
 
 
+def test_a_measure_that_nothing_was_scored_by_says_so_instead_of_an_empty_scale(results):
+    for row in results["quality"]:
+        row["metrics"]["words"] = {"value": None, "low": None, "high": None, "num_scored": 0}
+    words, *_, coverage = FIGURES["plainness"](results).axes
+    assert [text.get_text() for text in words.texts] == ["not scored"]
+    assert not words.axison
+    assert not coverage.texts
+    assert coverage.axison
+
+
 def test_training_runs_show_only_what_was_measured(results):
     figure = FIGURES["training"](results)
     assert [axis.get_ylabel() for axis in figure.axes] == ["training loss (nats, own objective)"]

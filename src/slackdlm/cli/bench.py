@@ -21,7 +21,12 @@ def add_bench(commands: Commands) -> None:
     for each, name, repeats in ((parser, "loss", 5), (decode, "decode", 3)):
         file = Path(f"{name}_bench.csv")
         each.add_argument("--output", type=Path, default=file, help="CSV file")
-        each.add_argument("--repeats", type=int, default=repeats, help="timed runs, at least 2")
+        each.add_argument(
+            "--repeats",
+            type=int,
+            default=repeats,
+            help="timed runs, at least 2 (default: %(default)s)",
+        )
         each.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     for flag, what in (
         ("--prompt-length", "prompt tokens"),

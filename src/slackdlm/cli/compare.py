@@ -49,7 +49,7 @@ def add_compare(commands: Commands) -> None:
     add("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
     add("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
     add("--resamples", type=int, default=10_000, help="default: %(default)s")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of resamples and sign flips (default: 0)")
     add("--power", action="store_true", help="effects that so many questions can show")
     add("--questions", type=int, help="with --power and no files: how many")
     add("--spread", type=float, help="with --power and no files: standard deviation over questions")

@@ -120,7 +120,7 @@ def _add_order(add: Callable[..., object]) -> None:
         ("--forbid-end-of-text", "never propose the end of text"),
         ("--delay-end", "decode cells that propose an end last"),
         ("--delay-slack", "decode cells that propose <slack> last"),
-        ("--early-stop", "rest once the text is settled; does not change it"),
+        ("--early-stop", "no more passes once the text is settled; does not change it"),
     ):
         add(flag, action=argparse.BooleanOptionalAction, help=what)
     add(

@@ -30,9 +30,14 @@ def add_surface_form(commands: Commands) -> None:
         "--tokenizer", help="model folder or hub id; default: byte-level BPE trained on the answers"
     )
     parser.add_argument(
-        "--slack-ratio", type=float, nargs=2, default=(0.0, 0.5), metavar=("LOW", "HIGH")
+        "--slack-ratio",
+        type=float,
+        nargs=2,
+        default=(0.0, 0.5),
+        metavar=("LOW", "HIGH"),
+        help="slack put into gold answers, as a share of their tokens (default: 0 0.5)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the slack (default: 0)")
     parser.add_argument("--output", type=Path, help="JSONL of every answer, for a model's answers")
     parser.set_defaults(run=_surface_form)
 

@@ -333,8 +333,8 @@ def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
     if p_adjusted > settings.alpha:
         if line.detectable is None:
             num = line.estimate.num_scored
-            few = "one question says" if num == 1 else f"{num} questions that are all alike say"
-            return f"no difference shown: {few} nothing"
+            few = "one question" if num == 1 else f"{num} questions, all alike"
+            return f"no difference shown: {few}"
         return f"no difference shown; one below {line.detectable:.2g} would often be missed"
     direction = "better" if value > centre else "worse"
     if value == centre:

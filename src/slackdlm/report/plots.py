@@ -140,6 +140,11 @@ def plainness_figure(results: Results, temperature: float, theme: Theme) -> Figu
     rows = plain_rows(results, temperature)
     source = results["source"]["metrics"]
     for axis, name in zip(axes.flat, PLAIN_METRICS, strict=True):
+        if not any(estimate["value"] is not None for estimate in _metric(rows, name)):
+            axis.set_axis_off()
+            axis.text(0.5, 0.5, "not scored", ha="center", color=theme.faint)
+            _title(axis, METRICS[name][0], theme)
+            continue
         _metric_lines(axis, results, rows, name, theme)
         reference = source.get(name, {}).get("value")
         if reference is not None:
