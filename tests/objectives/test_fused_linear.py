@@ -207,6 +207,17 @@ def test_a_batch_with_nothing_masked_and_nothing_wrong_costs_nothing():
     assert batch["hidden"].grad.abs().sum() == 0
 
 
+def test_an_empty_batch_has_no_loss_and_gradients_of_0():
+    of_samples = ("hidden", "canvas", "targets", "canvas_lengths", "target_lengths")
+    batch = batch_of_two()
+    batch |= {name: batch[name][:0].requires_grad_(name == "hidden") for name in of_samples}
+    batch["head_weight"].requires_grad_()
+    loss = fused_linear_slack_ctc_loss(**batch)
+    assert loss.shape == (0,)
+    loss.sum().backward()
+    assert batch["head_weight"].grad.abs().sum() == 0
+
+
 @pytest.mark.parametrize("frozen", ["hidden", "head_weight"])
 def test_what_is_frozen_gets_no_gradient_and_the_other_the_same(frozen: str):
     names = ["hidden", "head_weight"]

@@ -234,7 +234,8 @@ class VocabularyLoss(torch.autograd.Function):
         inputs = ctx.saved_tensors
         (factors,) = grad_outputs
         gradients, ctx.gradients = ctx.gradients, None
-        factor = float(factors[0]) if bool((factors == factors[:1]).all()) else None
+        is_one = len(factors) > 0 and bool((factors == factors[0]).all())
+        factor = float(factors[0]) if is_one else None
         if gradients is not None and factor is not None:
             gradients = [None if g is None else _scale(g, factor) for g in gradients]
         else:  # each sample has its own factor, or this is not the first backward
