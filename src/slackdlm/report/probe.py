@@ -17,7 +17,7 @@ KINDS = {
     "shift": "shifted by one place",
     "swap": "swapped with a neighbour",
     "substitute": "substituted in place",
-    "drop": "commit skipped",
+    "drop": "withheld for a step",
 }
 HEAD = ("arm", "kind", "rate", "win rate", "95 % interval", "p", "adjusted p", "done", "n")
 
