@@ -53,6 +53,8 @@ from slackdlm.training.run import train_samples
 
 CANVAS_LENGTHS = {"unequal": 10, "grammar": 13}
 """The longest sentence, 7 or 9 words, and its most slack."""
+DECODING_STEPS = {"unequal": (5,), "grammar": (7, 5, 4)}
+"""Two cells a step; in ``grammar`` also three and four."""
 SLACK_RATIOS = {"ce": 0.0, "slack_ctc": 0.5}
 """The largest of each arm."""
 STEPS = (300, 1000, 3000)
@@ -86,13 +88,13 @@ IDEAL = "ideal"
 
 
 def ways(setting: str) -> Iterator[Way]:
-    """Two cells a step, cells of a step apart or not, and one cell a step."""
-    length = CANVAS_LENGTHS[setting]
+    """Cells of a step apart or not, and one cell a step."""
     for order in ("slack last", "slack and ends last"):
         for temperature in (0.0, 1.0):
-            for spacing in (1, 4):
-                yield Way(order, temperature, (length + 1) // 2, spacing)
-            yield Way(order, temperature, length, 1)
+            for steps in DECODING_STEPS[setting]:
+                for spacing in (1, 4):
+                    yield Way(order, temperature, steps, spacing)
+            yield Way(order, temperature, CANVAS_LENGTHS[setting], 1)
 
 
 def grammar(seed: int) -> dict[Sentence, float]:

@@ -270,8 +270,8 @@ def test_the_shown_figures_are_those_of_the_table_of_trained_networks(trained: A
             for row in csv.DictReader(file)
             if row["order"] == "slack and ends last" and row["temperature"] == "1.0"
         ]
-    named = [("unequal", "5", "4", "3000 steps"), ("grammar", "7", "4", "ideal")]
-    named += [("grammar", "7", "1", "ideal")]
+    named = [("unequal", "5", "4", "3000 steps"), ("grammar", "4", "4", "ideal")]
+    named += [("grammar", "4", "1", "ideal")]
     keys = ("setting", "steps", "spacing", "predictor")
     found = {tuple(row[key] for key in keys): row for row in rows}
     for cell in named:
