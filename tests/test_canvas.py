@@ -23,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     seed=st.integers(0, 2**32 - 1),
 )
 def test_dropping_the_slack_gives_the_target_back(target: list[int], num_slack: int, seed: int):
-    tokens = torch.tensor(target, dtype=torch.long)
+    tokens = torch.tensor(target, dtype=torch.int32)
     canvas = insert_slack(tokens, num_slack, slack_id=SLACK, generator=seeded(seed))
     assert canvas.shape == (len(target) + num_slack,)
     assert canvas.dtype == tokens.dtype

@@ -21,7 +21,8 @@ data: {train: none, max_prompt_length: 8, canvas_length: 24}
 objective: {kind: slack_ctc, slack_ratio: [0, 0.5]}
 training: {steps: 3, batch_size: 8}
 """
-NUM_PARAMETERS = 2 * 64 * 32 + 3 * (4 * 32 * 32 + 3 * 32 * 48 + 2 * 32) + 32
+BLOCK = 4 * 32 * 32 + 3 * 32 * 48 + 2 * 32
+NUM_PARAMETERS = 2 * 64 * 32 + 3 * BLOCK + 32
 
 
 def recipe(tmp_path: Path, *options: str) -> Recipe:
@@ -78,6 +79,10 @@ def test_processes_share_the_batch_and_send_gradients_or_share_the_weights(tmp_p
     sharded = plan_memory(recipe(tmp_path), num_processes=2, sharded=True)
     assert sharded.optimizer * 2 == one.optimizer
     assert sharded.gradients * 2 == one.gradients
+    whole = NUM_PARAMETERS - BLOCK  # two of three blocks, and what lies outside all blocks
+    assert sharded.weights == one.weights // 2 + 4 * whole
+    half = plan_memory(recipe(tmp_path, "training.bf16=true"), num_processes=2, sharded=True)
+    assert half.weights == sharded.weights - 2 * whole
 
 
 def test_accumulation_keeps_gradients_through_the_forward_pass(tmp_path: Path) -> None:
