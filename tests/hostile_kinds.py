@@ -90,6 +90,14 @@ ANSWER = {
     "tokens": [1], "canvas": [1, 2],
 }  # fmt: skip
 
+
+def read_wildbench_pairs(path: Path) -> Any:
+    """The folder names the reference."""
+    folder = path.parent / "ref=r"
+    folder.mkdir(exist_ok=True)
+    return wildbench_files.read_pairs(path.rename(folder / path.name))
+
+
 ROWS: dict[str, tuple[Callable[[Path], Any], list[Any]]] = {
     "questions": (answers.read_questions, [
         {"id": "a", "prompt": "one"}, {"id": 2, "messages": [{"role": "user", "content": "two"}], "category": "c"},
@@ -106,7 +114,7 @@ ROWS: dict[str, tuple[Callable[[Path], Any], list[Any]]] = {
     "wildbench grades": (wildbench_files.read_judgments, [
         {"session_id": s, "model_test": "m", "score": "7", "parsed_result": {"score": "7"}} for s in "st"
     ]),
-    "wildbench pairs": (lambda p: wildbench_files.read_pairs(p, reference="r"), [
+    "wildbench pairs": (read_wildbench_pairs, [
         {"session_id": s, "model_A": "m", "model_B": "r", "winner": "m", "extent": 1} for s in "st"
     ]),
     "alpaca-eval judgments": (read_judgment_file, [ANNOTATION, ANNOTATION | {"instruction": "k"}]),

@@ -13,7 +13,7 @@ from slackdlm.evaluation.benchmarks import (
     wildbench_files,
 )
 from slackdlm.evaluation.benchmarks.items import Answer, Question, add_once, unique_questions
-from slackdlm.evaluation.jsonl import Row, get_id, get_text, read_rows, show
+from slackdlm.evaluation.jsonl import Row, get_id, get_optional_text, get_text, read_rows, show
 from slackdlm.evaluation.judgments import as_messages
 
 BenchmarkName = Literal["arena-hard", "mt-bench", "wildbench", "creative-writing", "alpaca-eval"]
@@ -63,7 +63,7 @@ def read_questions(
         questions.append(
             Question(
                 id=str(number) if name is None else get_id(row, name, where=where),
-                category=get_text(row, "category", where=where) if "category" in row else None,
+                category=get_optional_text(row, "category", where=where),
                 messages=messages,
             )
         )

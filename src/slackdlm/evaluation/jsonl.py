@@ -112,6 +112,11 @@ def get_text(row: Row, key: str, *, where: str) -> str:
     return value
 
 
+def get_optional_text(row: Row, key: str, *, where: str) -> str | None:
+    """A text field, None where it is null or missing, else DataError."""
+    return None if row.get(key) is None else get_text(row, key, where=where)
+
+
 def get_id(row: Row, key: str, *, where: str) -> str:
     """An id as text, written as text or as a whole number, else DataError."""
     value = row.get(key)

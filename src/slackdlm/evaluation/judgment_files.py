@@ -87,10 +87,6 @@ def benchmark_of(judgment: Game | Grade) -> str:
     return "judgments"
 
 
-def _wildbench(path: Path) -> list[Grade]:
-    return wildbench_files.read_judgments(path, system=path.stem)
-
-
 _KINDS: tuple[FileKind[Any], ...] = (
     FileKind(has("question_id", "a", "b", "order", "judge_identity"), read_games),
     FileKind(has("question_id", "system", "turn", "judge_identity"), read_grades),
@@ -98,7 +94,7 @@ _KINDS: tuple[FileKind[Any], ...] = (
     FileKind(has("g1_winner", "g2_winner"), mt_bench_files.read_pairs),
     FileKind(has("question_id", "model", "judge", "score", "turn"), mt_bench_files.read_judgments),
     FileKind(has("session_id", "model_A", "model_B"), wildbench_files.read_pairs),
-    FileKind(has("session_id", "score"), _wildbench),
-    FileKind(has("session_id", "parsed_result"), _wildbench),
+    FileKind(has("session_id", "score"), wildbench_files.read_judgments),
+    FileKind(has("session_id", "parsed_result"), wildbench_files.read_judgments),
     FileKind(has("instruction", "generator_2", "preference"), alpaca_eval.read_judgments),
 )

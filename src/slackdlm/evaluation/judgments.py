@@ -17,6 +17,7 @@ from slackdlm.evaluation.jsonl import (
     get_id,
     get_number,
     get_object,
+    get_optional_text,
     get_text,
     read_rows,
     refuse,
@@ -190,7 +191,7 @@ def _game(row: Row, *, where: str) -> Game:
         a=get_text(row, "a", where=where),
         b=get_text(row, "b", where=where),
         order=_one_of(row, "order", (0, 1), where=where),
-        verdict=_optional_text(row, "verdict", where=where),
+        verdict=get_optional_text(row, "verdict", where=where),
         turn=_whole(row, "turn", where=where) if "turn" in row else 1,
         **_shared(row, GAME_STATUSES, where=where),
     )
@@ -214,9 +215,9 @@ def _shared(row: Row, statuses: tuple[str, ...], *, where: str) -> Row:
     return {
         "score": score,
         "status": _one_of(row, "status", statuses, where=where),
-        "category": _optional_text(row, "category", where=where),
+        "category": get_optional_text(row, "category", where=where),
         "judge_identity": get_object(row, "judge_identity", where=where),
-        "reply": _optional_text(row, "reply", where=where),
+        "reply": get_optional_text(row, "reply", where=where),
         "prompt": prompt,
         "extra": get_object(row, "extra", where=where) if "extra" in row else {},
     }
@@ -261,10 +262,6 @@ def _whole(row: Row, key: str, *, where: str) -> int:
     if type(value) is not int:
         refuse(row, key, "a whole number", where)
     return value
-
-
-def _optional_text(row: Row, key: str, *, where: str) -> str | None:
-    return None if row.get(key) is None else get_text(row, key, where=where)
 
 
 def _score_fits(score: float | None, status: str, *, scored: tuple[str, ...], where: str) -> None:

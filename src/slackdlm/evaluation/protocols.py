@@ -202,7 +202,7 @@ _WB_PAIRS = replace(
     parse=wildbench.parse_choice,
     score=wildbench.choice_score,
     scale=(0, 1),
-    without_judge=lambda answers: wildbench.verdict_without_judge(*answers),
+    without_judge=lambda answers: wildbench.verdict_without_judge(answers[0], answers[1]),
     write_grades=None,
     write_games=wildbench_files.write_pairs,
 )

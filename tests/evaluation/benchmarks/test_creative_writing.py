@@ -100,7 +100,7 @@ def test_prompts_get_the_seed_of_their_iteration_and_answers_go_back(tmp_path):
         ("7#3", "Write. one End."),
     ]
     answers = [Answer(q.id, "org/m", (f"story {q.id}",)) for q in questions]
-    write_answers(tmp_path / "run.json", answers, questions, judge="j")
+    write_answers(tmp_path / "run.json", answers, questions)
     back = read_answers(tmp_path / "run.json")
     assert [(a.question_id, a.system, a.text) for a in back] == [
         (a.question_id, a.system, a.text) for a in answers

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from slackdlm.errors import DataError
-from slackdlm.evaluation.benchmarks.items import Question
+from slackdlm.evaluation.benchmarks.items import Question, check_version
 from slackdlm.evaluation.benchmarks.mt_bench import (
     judge_messages,
     pair_messages,
@@ -217,8 +217,8 @@ def test_published_granite_7b_lab(published, tmp_path):
     questions = read_questions(
         folder / "question.jsonl",
         references=folder / "reference_answer_gpt-4.jsonl",
-        version="mt-bench",
     )
+    check_version(folder / "question.jsonl", "mt-bench")
     known = {question.id: question for question in questions}
     answers = {a.question_id: a for a in read_answers(folder / "model_answer_granite-7b-lab.jsonl")}
     for grade in grades:

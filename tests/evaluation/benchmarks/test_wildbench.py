@@ -148,14 +148,12 @@ def test_only_a_plain_number_is_a_score(tmp_path, score, expected):
     assert (grade.score, grade.status) == expected
 
 
-def test_whose_answers_they_are_must_be_said(tmp_path):
+def test_whose_answers_they_are_is_said_by_the_file_s_name(tmp_path):
     item = {"session_id": "s1", "score": "3"}
     file = put(tmp_path / "m.json", [item])
-    with pytest.raises(DataError, match="give system="):
-        read_judgments(file)
-    assert read_judgments(file, system="m")[0].system == "m"
-    with pytest.raises(DataError, match="graded twice"):
-        read_judgments(put(tmp_path / "m.json", [item, item]), system="m")
+    assert read_judgments(file)[0].system == "m"
+    with pytest.raises(DataError, match="'m' is graded twice on 's1'"):
+        read_judgments(put(tmp_path / "m.json", [item, item]))
 
 
 def test_comparisons_are_written_as_they_were_read(tmp_path):
@@ -186,12 +184,12 @@ def test_comparisons_are_written_as_they_were_read(tmp_path):
     ],
 )
 def test_a_bad_comparison_is_one_error(tmp_path, change, message):
-    file = put(tmp_path / "m.json", [PAIR, PAIR | change])
+    file = put(tmp_path / "ref=ref" / "m.json", [PAIR, PAIR | change])
     with pytest.raises(DataError, match=message) as caught:
-        read_pairs(file, reference="ref")
-    assert str(caught.value).startswith(f"{file}: item 1: ")
-    with pytest.raises(DataError, match="give reference="):
         read_pairs(file)
+    assert str(caught.value).startswith(f"{file}: item 1: ")
+    with pytest.raises(DataError, match="into a folder ref=NAME"):
+        read_pairs(put(tmp_path / "m.json", [PAIR]))
 
 
 # Prompts and verdicts
@@ -204,24 +202,19 @@ def test_the_judge_sees_history_query_checklist_and_answer(tmp_path):
     assert "USER: first {$checklist}\n\nASSISTANT: reply\n\n" in shown
     assert "- is it so?\n- is it long?\n" in shown
     assert "mine {$history}" in shown
-    pair = pair_messages(question, "one", " ", max_words=None)[0]["content"]
-    assert pair.index("one") < pair.index("[This model response is empty.]")
+    pair = pair_messages(question, "one", "x " * 1001)[0]["content"]
+    assert pair.index("one") < pair.index("x x x ... (truncated)")
+    assert "truncated" not in judge_messages(question, "x " * 1001)[0]["content"]
 
 
 def test_long_answers_are_cut_at_single_spaces():
     assert shortened("a b  c", 4) == "a b  c"
     assert shortened("a b  c", 3) == "a b ... (truncated)"
-    assert shortened("a b  c", None) == "a b  c"
 
 
 def test_empty_answers_get_their_verdict_without_a_call():
-    assert verdict_without_judge("x") is None
-    assert verdict_without_judge(" \n") == "1"
-    assert [verdict_without_judge(*pair) for pair in (("", "x"), ("x", ""), ("", ""))] == [
-        "B++",
-        "A++",
-        "A=B",
-    ]
+    pairs = (("x", "y"), (" \n", "x"), ("x", ""), ("", " "))
+    assert [verdict_without_judge(*pair) for pair in pairs] == [None, "B++", "A++", "A=B"]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +311,7 @@ def test_a_system_answers_once(tmp_path):
 
 def test_published_gemma_2b_it(published, tmp_path):
     file = published / "wildbench" / "gemma-2b-it_score_v2.0625_gpt-4o_trimmed.json"
-    grades = read_judgments(file, system="gemma-2b-it", judge="gpt-4o-2024-05-13")
+    grades = read_judgments(file)
     assert tally(grades).num_scored == len(grades) == 1021
     assert mean_score(grades) == 4.737512242899118
     assert f"{SCALES['wildbench'].shown(4.737512242899118):.4f}" == "-5.2498"

@@ -28,7 +28,15 @@ from slackdlm.evaluation.benchmarks.items import (
 )
 from slackdlm.evaluation.benchmarks.templates import filled, template
 from slackdlm.evaluation.first_token import read_first_token
-from slackdlm.evaluation.jsonl import Row, get_number, get_text, read_items, show, write_items
+from slackdlm.evaluation.jsonl import (
+    Row,
+    get_number,
+    get_optional_text,
+    get_text,
+    read_items,
+    show,
+    write_items,
+)
 from slackdlm.evaluation.judgments import Game, Messages
 
 PROMPT = "alpaca_eval_clf.txt"
@@ -44,7 +52,7 @@ def read_questions(path: Path) -> list[Question]:
     questions = [
         Question(
             id=question_id(get_text(row, "instruction", where=where)),
-            category=get_text(row, "dataset", where=where) if "dataset" in row else None,
+            category=get_optional_text(row, "dataset", where=where),
             messages=({"role": "user", "content": row["instruction"]},),
             extra=rest(row, "instruction", "dataset"),
         )
@@ -112,7 +120,7 @@ def read_judgments(path: Path) -> list[Game]:
                 score=None if preference is None else (0.5 if preference == 0 else preference - 1),
                 verdict=None,
                 status="unparsable" if preference is None else "ok",
-                category=get_text(row, "dataset", where=where) if "dataset" in row else None,
+                category=get_optional_text(row, "dataset", where=where),
                 judge_identity={
                     "benchmark": "alpaca-eval",
                     "judge": row.get("annotator", "unknown"),

@@ -11,7 +11,6 @@ from slackdlm.evaluation.benchmarks.items import (
     Question,
     add_once,
     both_orders,
-    check_version,
     rest,
     unique,
     unique_questions,
@@ -21,6 +20,7 @@ from slackdlm.evaluation.jsonl import (
     as_object,
     get_id,
     get_list,
+    get_optional_text,
     get_text,
     read_rows,
     show,
@@ -31,15 +31,8 @@ from slackdlm.evaluation.judgments import Game, as_messages
 Version = Literal["v2.0", "v0.1"]
 
 
-def read_questions(path: Path, *, version: str | None = None) -> list[Question]:
-    """Questions of either version, also of the older v0.1 files with ``turns``.
-
-    Args:
-        path: ``question.jsonl``.
-        version: If given, ``arena-hard-v2.0`` or ``arena-hard-v0.1``: the file's sha256 must be that one's.
-    """
-    if version is not None:
-        check_version(path, version)
+def read_questions(path: Path) -> list[Question]:
+    """Questions of either version, also of the older v0.1 files with ``turns``."""
     questions: list[Question] = []
     for where, row in read_rows(path, what="Arena-Hard questions"):
         if "category" not in row or not {"uid", "question_id"} & row.keys():
@@ -103,22 +96,17 @@ def write_answers(path: Path, answers: Sequence[Answer], *, version: Version = "
     write_rows(path, rows)
 
 
-def read_judgments(path: Path, *, baseline: str | None = None) -> list[Game]:
-    """Games of either version; ``a`` is the model and ``b`` the baseline.
+def read_judgments(path: Path) -> list[Game]:
+    """Games of either version; ``a`` is the model and ``b`` the baseline, ``baseline`` where it has no name (v0.1).
 
     A null game is ``failed``. A null score beside a reply, or a label that is no verdict, is ``unparsable``.
-
-    Args:
-        path: One line per question with its games.
-        baseline: Name of the baseline where the lines have none (v0.1); default ``baseline``.
     """
     games: list[Game] = []
     seen: set[tuple[str, str, str]] = set()
     for where, row in read_rows(path, what="Arena-Hard judgments"):
         question_id = get_id(row, _id_key(row), where=where)
         model, judge = (get_text(row, key, where=where) for key in ("model", "judge"))
-        named = get_text(row, "baseline", where=where) if "baseline" in row else None
-        against = named or baseline or "baseline"
+        against = get_text(row, "baseline", where=where) if "baseline" in row else "baseline"
         problem = f"{where}: {model!a} on question {question_id!a} is judged twice by {judge!a}"
         add_once(seen, (question_id, model, judge), problem)
         if model == against:
@@ -128,7 +116,7 @@ def read_judgments(path: Path, *, baseline: str | None = None) -> list[Game]:
             raise DataError(f"{where}: expected two games, got {len(played)}")
         known = ("uid", "question_id", "category", "judge", "model", "baseline", "games")
         extra = rest(row, *known)
-        category = get_text(row, "category", where=where) if "category" in row else None
+        category = get_optional_text(row, "category", where=where)
         for order, game in zip((1, 0), played, strict=True):
             score, verdict, status, told = _played(game, order, where=f"{where}: game {2 - order}")
             games.append(

@@ -23,9 +23,11 @@ from slackdlm.evaluation.judgments import Grade
 
 SEED = "<SEED>"
 """Where a prompt's seed modifier goes."""
+ITERATIONS = 3
+"""Pieces per prompt."""
 
 
-def read_questions(path: Path, *, iterations: int = 3) -> list[Question]:
+def read_questions(path: Path) -> list[Question]:
     """One question per prompt and iteration, with the seed modifier of that iteration in its place.
 
     The id is ``PROMPT#ITERATION``, iterations counting from 1.
@@ -37,7 +39,7 @@ def read_questions(path: Path, *, iterations: int = 3) -> list[Question]:
         row = as_object(value, where=where)
         text = get_text(row, "writing_prompt", where=where)
         seeds = get_texts(row, "seed_modifiers", where=where)
-        for iteration in range(1, iterations + 1):
+        for iteration in range(1, ITERATIONS + 1):
             seed = seeds[(iteration - 1) % len(seeds)]
             content = text.replace(SEED, seed)
             questions.append(
@@ -75,9 +77,7 @@ def read_answers(path: Path) -> list[Answer]:
     return unique(answers, path=path)
 
 
-def write_answers(
-    path: Path, answers: Sequence[Answer], questions: Sequence[Question], *, judge: str = ""
-) -> None:
+def write_answers(path: Path, answers: Sequence[Answer], questions: Sequence[Question]) -> None:
     """A run file whose pieces are generated and not yet judged, as the benchmark continues it."""
     asked = {question.id: question for question in questions}
     runs: Row = {}
@@ -86,7 +86,7 @@ def write_answers(
         if question is None:
             raise DataError(f"answer to {show(answer.question_id)}: there is no such question")
         block = {"model_response": answer.text, "generation_failed": not answer.text.strip()}
-        _put(runs, _task_of(question.extra, answer.system, judge, status="generated"), block)
+        _put(runs, _task_of(question.extra, answer.system, judge="", status="generated"), block)
     write_text(path, dump(runs, indent=2) + "\n")
 
 
@@ -158,7 +158,7 @@ def judged_grade(grade: Grade, question: Question, answer: str | None, criteria:
         status=grade.status if score is None else status,
         extra={
             **grade.extra,
-            "piece": _task_of(question.extra, grade.system, judge, status=told),
+            "piece": _task_of(question.extra, grade.system, judge=judge, status=told),
             "block": block,
         },
     )
@@ -222,7 +222,7 @@ def _pieces(path: Path) -> list[_Piece]:
     return pieces
 
 
-def _task_of(extra: Mapping[str, Any], system: str, judge: str, *, status: str) -> Row:
+def _task_of(extra: Mapping[str, Any], system: str, *, judge: str, status: str) -> Row:
     seed, iteration = extra["seed_modifier"], extra["iteration"]
     task = {
         "prompt_id": extra["prompt_id"],

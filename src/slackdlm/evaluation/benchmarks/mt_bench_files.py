@@ -10,7 +10,6 @@ from slackdlm.evaluation.benchmarks.items import (
     Question,
     add_once,
     both_orders,
-    check_version,
     judge_name,
     rest,
     unique,
@@ -35,18 +34,13 @@ ERROR_REPLY: Final = "$ERROR$"
 """What FastChat writes as the judgment when every call failed."""
 
 
-def read_questions(
-    path: Path, *, references: Path | None = None, version: str | None = None
-) -> list[Question]:
+def read_questions(path: Path, *, references: Path | None = None) -> list[Question]:
     """Questions, with the reference answers of the categories that are judged beside one.
 
     Args:
         path: ``question.jsonl``.
         references: The answer file of the reference model, such as ``reference_answer/gpt-4.jsonl``.
-        version: If given, ``mt-bench``: the file's sha256 must be that one's.
     """
-    if version is not None:
-        check_version(path, version)
     told = {} if references is None else {a.question_id: a.turns for a in read_answers(references)}
     questions: list[Question] = []
     for where, row in read_rows(path, what="MT-Bench questions"):

@@ -10,7 +10,7 @@ References:
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import numpy as np
@@ -45,44 +45,32 @@ GROUP_WEIGHTS: Final[dict[str, float]] = {
     "Coding & Debugging": 1.25,
 }
 """Weights of the leaderboard's task-macro score."""
+MAX_WORDS = 1000
+"""Of each text shown where two answers are compared."""
 CHOICES: Final[dict[str, float]] = {"A++": 1.0, "A+": 0.75, "A=B": 0.5, "B+": 0.25, "B++": 0.0}
 """A verdict -> points of the response shown as A; WB-Reward is 200 times the mean minus 100."""
 REWARD_MARGIN: Final = 500
 """Characters by which a slight winner may be longer on the leaderboard of WB-Reward."""
 
 
-def judge_messages(question: Question, answer: str, *, max_words: int | None = None) -> Messages:
-    """What the judge is sent to grade an answer; ask `verdict_without_judge` first."""
-    return _filled(
-        "wildbench_score.v2.md",
-        question,
-        {"model_output": shortened(answer, max_words)},
-        max_words=max_words,
-    )
+def judge_messages(question: Question, answer: str) -> Messages:
+    """What the judge is sent to grade an answer that is not empty."""
+    return _filled("wildbench_score.v2.md", question, {"$model_output": answer}, lambda text: text)
 
 
-def pair_messages(
-    question: Question, first: str, second: str, *, max_words: int | None = 1000
-) -> Messages:
-    """What the judge is sent to compare two answers; cut to 1,000 words, as published."""
-    texts = {
-        "candidate_A": shortened(first, max_words),
-        "candidate_B": shortened(second, max_words),
-    }
-    return _filled("wildbench_pairwise.v2.md", question, texts, max_words=max_words)
+def pair_messages(question: Question, first: str, second: str) -> Messages:
+    """What the judge is sent to compare two answers, none of them empty; cut to 1,000 words, as published."""
+    answers = {"$candidate_A": shortened(first), "$candidate_B": shortened(second)}
+    return _filled("wildbench_pairwise.v2.md", question, answers, shortened)
 
 
-def verdict_without_judge(*answers: str) -> str | None:
-    """The verdict on empty answers, which WildBench gives without a call; None if the judge must decide.
-
-    For one answer ``"1"`` if it is empty; for two, first shown first, one of `CHOICES`.
-    """
-    empty = [not answer.strip() for answer in answers]
-    if not any(empty):
+def verdict_without_judge(first: str, second: str) -> str | None:
+    """The verdict that WildBench gives without a call where an answer is empty; None if the judge must decide."""
+    if first.strip() and second.strip():
         return None
-    if len(answers) == 1:
-        return "1"
-    return "A=B" if all(empty) else "B++" if empty[0] else "A++"
+    if not first.strip() and not second.strip():
+        return "A=B"
+    return "A++" if first.strip() else "B++"
 
 
 def parse_verdict(text: str) -> float | None:
@@ -168,10 +156,10 @@ def published_reward(games: Sequence[Game], *, length_margin: int | None = None)
     return 100 * float(np.mean(rewards)) if rewards else None
 
 
-def shortened(text: str, max_words: int | None) -> str:
-    """The first so many words between single spaces, marked as truncated; the whole text if None."""
+def shortened(text: str, max_words: int = MAX_WORDS) -> str:
+    """The first so many words between single spaces, marked as truncated where there are more."""
     words = text.split(" ")
-    if max_words is None or len(words) <= max_words:
+    if len(words) <= max_words:
         return text
     return " ".join(words[:max_words]) + "... (truncated)"
 
@@ -195,7 +183,7 @@ def prompts_sha256() -> str:
 
 
 def _filled(
-    prompt: str, question: Question, texts: Mapping[str, str], *, max_words: int | None
+    prompt: str, question: Question, answers: Mapping[str, str], cut: Callable[[str], str]
 ) -> Messages:
     history = "".join(
         f"{turn['role'].upper()}: {turn['content']}\n\n"
@@ -203,13 +191,10 @@ def _filled(
         if turn["role"] in ("user", "assistant")
     )
     values = {
-        "$history": shortened(history, max_words),
-        "$user_query": shortened(question.prompt, max_words),
+        "$history": cut(history),
+        "$user_query": cut(question.prompt),
         "$checklist": "".join(f"- {item}\n" for item in question.checklist),
-        **{
-            f"${key}": text if text.strip() else "[This model response is empty.]"
-            for key, text in texts.items()
-        },
+        **answers,
     }
     return ({"role": "user", "content": filled(template(prompt), values)},)
 

@@ -98,32 +98,26 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     write_items(path, rows)
 
 
-def read_judgments(
-    path: Path, *, system: str | None = None, judge: str | None = None
-) -> list[Grade]:
+def read_judgments(path: Path) -> list[Grade]:
     """WB-Score grades. A score that is no plain number is ``unparsable``, 0 or 11 ``out_of_range``.
 
-    Args:
-        path: A list of objects with ``session_id`` and ``score`` (or ``parsed_result.score``).
-        system: Whose answers they are, where the rows do not say (``model_test`` or ``generator``).
-        judge: Name of the judge; default: from a folder ``eval=NAME`` on the path, else ``unknown``.
+    Each row holds ``session_id`` and ``score`` (or ``parsed_result.score``). Where it does not say whose answer it is
+    (``model_test`` or ``generator``), the file's stem is the system. The judge's name is that of a folder
+    ``eval=NAME`` on the path, else ``unknown``.
     """
-    named_judge = judge or _from_folders(path, "eval=") or "unknown"
+    judge = _from_folders(path, "eval=") or "unknown"
     grades: list[Grade] = []
     seen: set[tuple[str, str]] = set()
     for where, row in read_items(path, what="WildBench judgments"):
         question_id = get_id(row, "session_id", where=where)
         key = next((key for key in ("model_test", "generator") if key in row), None)
-        if key is None and system is None:
-            raise DataError(f"{where}: no 'model_test' says whose answer this is; give system=")
-        name = system if key is None else get_text(row, key, where=where)
-        problem = f"{where}: {name!a} is graded twice on {question_id!a}"
-        add_once(seen, (question_id, str(name)), problem)
-        parsed = row.get("parsed_result")
-        told = row.get(
-            "score", cast("Row", parsed).get("score") if isinstance(parsed, dict) else None
+        system = path.stem if key is None else get_text(row, key, where=where)
+        add_once(
+            seen, (question_id, system), f"{where}: {system!a} is graded twice on {question_id!a}"
         )
-        score = number_of(told)
+        parsed = row.get("parsed_result")
+        told = cast("Row", parsed) if isinstance(parsed, dict) else {}
+        score = number_of(row.get("score", told.get("score")))
         status: GradeStatus = "unparsable"
         if score is not None:
             status = "ok" if LOWEST <= score <= HIGHEST else "out_of_range"
@@ -132,12 +126,12 @@ def read_judgments(
         grades.append(
             Grade(
                 question_id=question_id,
-                system=str(name),
+                system=system,
                 turn=1,
                 score=score,
                 status=status,
                 category=None,
-                judge_identity={"benchmark": "wildbench", "judge": named_judge},
+                judge_identity={"benchmark": "wildbench", "judge": judge},
                 reply=json.dumps(parsed, ensure_ascii=False) if isinstance(parsed, dict) else None,
                 extra=rest(row, "session_id", key or "") | ({"system_key": key} if key else {}),
             )
@@ -167,18 +161,18 @@ def write_judgments(path: Path, grades: Sequence[Grade]) -> None:
     write_items(path, rows)
 
 
-def read_pairs(path: Path, *, reference: str | None = None, judge: str | None = None) -> list[Game]:
+def read_pairs(path: Path) -> list[Game]:
     """WB-Reward comparisons, one order each; ``b`` is the reference.
 
-    Args:
-        path: A list of objects with ``model_A``, ``model_B``, ``winner`` and ``extent``.
-        reference: Name of the reference; default: from a folder ``ref=NAME`` on the path.
-        judge: As in `read_judgments`.
+    Each row holds ``model_A``, ``model_B``, ``winner`` and ``extent``. The reference's name is that of a folder
+    ``ref=NAME`` on the path, the judge's as in `read_judgments`.
     """
-    named_judge = judge or _from_folders(path, "eval=") or "unknown"
-    against = reference or _from_folders(path, "ref=")
+    judge = _from_folders(path, "eval=") or "unknown"
+    against = _from_folders(path, "ref=")
     if against is None:
-        raise DataError(f"{path}: which of the two models is the reference? give reference=")
+        raise DataError(
+            f"{path}: which of the two models is the reference? put the file into a folder ref=NAME, as WildBench does"
+        )
     games: list[Game] = []
     for where, row in read_items(path, what="WildBench comparisons"):
         shown = [get_text(row, key, where=where) for key in ("model_A", "model_B")]
@@ -209,7 +203,7 @@ def read_pairs(path: Path, *, reference: str | None = None, judge: str | None = 
                 verdict=verdict,
                 status="ok",
                 category=None,
-                judge_identity={"benchmark": "wildbench", "judge": named_judge},
+                judge_identity={"benchmark": "wildbench", "judge": judge},
                 extra=rest(row, "session_id", "model_A", "model_B", "winner", "extent"),
             )
         )
