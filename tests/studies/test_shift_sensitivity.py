@@ -6,7 +6,7 @@ from slackdlm.studies.toy_language import write_tasks
 PROMPTS = [task.prompt for task in write_tasks(3, seed=0)]
 
 
-def answer(loaded, file, on_run=None):
+def answer(loaded, file):
     shift_sensitivity.answer_grid(
         loaded,
         PROMPTS,
@@ -18,7 +18,6 @@ def answer(loaded, file, on_run=None):
         canvas_length=6,
         delayed=True,
         num_seeds=2,
-        on_run=on_run,
     )
 
 
@@ -28,9 +27,9 @@ def test_a_decoding_that_was_cut_off_goes_on_where_it_was(toy, tmp_path, num_run
     answer(toy, whole)
     lines = whole.read_bytes().splitlines(keepends=True)
     assert len(lines) == 3 * 7  # greedy once, sampled twice, both shifted twice
-    torn = b"".join(lines[: 3 * num_runs + 2]) + lines[3 * num_runs + 2][:40]
-    cut.with_suffix(".part").write_bytes(torn)
-    runs = []
-    answer(toy, cut, on_run=lambda: runs.append(1))
-    assert cut.read_bytes() == whole.read_bytes()
-    assert len(runs) == 7 - num_runs
+    # Marked, to see that what was complete is not decoded again.
+    kept = [line.replace(b'"arm": "ce"', b'"arm": "kept"') for line in lines[: 3 * num_runs]]
+    torn = [*kept, *lines[3 * num_runs :][:2], lines[3 * num_runs + 2][:40]]
+    cut.with_suffix(".part").write_bytes(b"".join(torn))
+    answer(toy, cut)
+    assert cut.read_bytes().splitlines(keepends=True) == [*kept, *lines[3 * num_runs :]]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 from rich.console import Group
@@ -17,7 +17,15 @@ from slackdlm.evaluation.judgment_files import READING
 from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
 from slackdlm.report.page import environment, style_sheet
 from slackdlm.report.results import drawable
-from slackdlm.report.tables import MISSING, count, interval, markdown_text, number, p_text
+from slackdlm.report.tables import (
+    MISSING,
+    count,
+    interval,
+    markdown_row,
+    markdown_text,
+    number,
+    p_text,
+)
 from slackdlm.terminal import table
 
 HEAD = (
@@ -43,8 +51,6 @@ class Cells(NamedTuple):
     verdict: str
     scored: str
     bounds: str
-    detectable: str
-    error: str
     is_clear: bool
 
 
@@ -68,8 +74,8 @@ def cells(line: Line) -> Cells:
     """One line as text; control characters replaced, nothing escaped yet."""
     system, against = drawable(line.system), drawable(line.against or "")
     joined = {"win rate": f"{system} over {against}", "difference": f"{system} − {against}"}
-    both = line.bounds.num_missing > 0
     digits = _digits(line)
+    bounds = f"{number(line.bounds.low, digits)} / {number(line.bounds.high, digits)}"
     return Cells(
         what=joined.get(line.kind, system),
         value=_signed(line)
@@ -79,11 +85,7 @@ def cells(line: Line) -> Cells:
         p_adjusted=p_text(line.p_adjusted),
         verdict=line.verdict,
         scored=f"{line.estimate.num_scored} / {line.estimate.num_total}",
-        bounds=f"{number(line.bounds.low, digits)} / {number(line.bounds.high, digits)}"
-        if both
-        else MISSING,
-        detectable=number(line.detectable),
-        error=number(line.standard_error),
+        bounds=bounds if line.bounds.num_missing else MISSING,
         is_clear=line.verdict.startswith(("better", "worse")),
     )
 
@@ -146,10 +148,13 @@ def markdown(comparison: Comparison) -> str:
     ]
     for (benchmark, judge), lines in benchmarks(comparison).items():
         out += [f"## {markdown_text(benchmark)}, judged by {markdown_text(judge)}", ""]
-        out += [_row(HEAD), _row(["---", "---:", "---:", "---:", "---:", "---", "---:", "---:"])]
+        out += [
+            markdown_row(HEAD),
+            markdown_row(["---", "---:", "---:", "---:", "---:", "---", "---:", "---:"]),
+        ]
         for line in lines:
             shown = cells(line)
-            out.append(_row([markdown_text(text) for text in _columns(shown)]))
+            out.append(markdown_row([markdown_text(text) for text in _columns(shown)]))
         out.append("")
         out += [f"* {markdown_text(text)}" for text in _remarks(lines)]
         out.append("")
@@ -272,25 +277,18 @@ def _columns(shown: Cells) -> list[str]:
     ]  # fmt: skip
 
 
-def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(texts) + " |"
-
-
 def _named(report: JudgeReport) -> str:
     return drawable(f"{report.benchmark}, {report.judge}")
 
 
 def _percent(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return f"an unknown share (n = {estimate.num_scored} / {estimate.num_total})"
-    ends: Mapping[str, Any] = {
-        "low": None if estimate.low is None else 100 * estimate.low,
-        "high": None if estimate.high is None else 100 * estimate.high,
-    }
     scored = f"n = {estimate.num_scored} / {estimate.num_total}"
-    return f"{number(100 * estimate.value, 1)} % of the points {interval(ends)} ({scored})".replace(
-        "  ", " "
-    )
+    if estimate.value is None:
+        return f"an unknown share ({scored})"
+    shown = f"{number(100 * estimate.value, 1)} % of the points"
+    if estimate.low is not None and estimate.high is not None:
+        shown += " " + interval({"low": 100 * estimate.low, "high": 100 * estimate.high})
+    return f"{shown} ({scored})"
 
 
 def _style_sentences(rates: Mapping[str, Estimate], coefficients: Mapping[str, float]) -> list[str]:

@@ -8,6 +8,7 @@ import io
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
@@ -57,6 +58,7 @@ LOSSES: Final = {
 
 def shift_figure(results: Results, panels: Sequence[Panel], theme: Theme) -> Figure:
     """Win rate against the un-intervened self, and quality, against the rate; one row per panel."""
+    labels = arm_labels(results)
     figure, axes = _grid(len(panels), 2, theme, width=9.2, height=3.1, share="col")
     for (wins, quality), panel in zip(axes, panels, strict=True):
         where = f"{panel.steps} steps, temperature {panel.temperature:g}"
@@ -65,7 +67,7 @@ def shift_figure(results: Results, panels: Sequence[Panel], theme: Theme) -> Fig
             for row in results["win_rates"]
             if row["against"] == "self" and _at(row, panel) and row["kind"] != "none"
         ]
-        _shift_lines(wins, results, [(row, row) for row in probes], theme)
+        _shift_lines(wins, labels, [(row, row) for row in probes], theme)
         wins.axhline(0.5, color=theme.faint, linewidth=1, linestyle=(0, (1, 2)))
         wins.set_ylabel("win rate against own\nun-intervened answers")
         _title(wins, f"{where} · {scored_range(probes)}", theme)
@@ -74,7 +76,7 @@ def shift_figure(results: Results, panels: Sequence[Panel], theme: Theme) -> Fig
             for row in results["quality"]
             if _at(row, panel) and "quality" in row["metrics"]
         ]
-        _shift_lines(quality, results, cells, theme)
+        _shift_lines(quality, labels, cells, theme)
         quality.set_ylabel("quality (0 to 1)")
         quality.set_ylim(0, None)
         scored = scored_range([estimate for _, estimate in cells])
@@ -86,7 +88,7 @@ def shift_figure(results: Results, panels: Sequence[Panel], theme: Theme) -> Fig
     drawn = [
         row["arm"] for row in [*results["quality"], *results["win_rates"]] if row["kind"] != "none"
     ]
-    _legend(figure, results, drawn, theme, extra=kinds)
+    _legend(figure, labels, drawn, theme, extra=kinds)
     return figure
 
 
@@ -98,44 +100,43 @@ def probe_figure(result: Mapping[str, Any], theme: Theme) -> Figure:
         theme: Light or dark.
     """
     kinds = list(dict.fromkeys(row["kind"] for row in result["rows"]))
-    arms = list(dict.fromkeys(row["arm"] for row in result["rows"]))
-    labels: Results = {
-        "arms": [{"name": arm, "label": arm} for arm in arms],
-        **dict.fromkeys(("quality", "win_rates", "training", "replays", "samples"), ()),
-    }
+    labels = {row["arm"]: row["arm"] for row in result["rows"]}
+    looks = _looks(labels, theme)
     figure, axes = _grid(
         1, len(kinds), theme, width=4.2 * max(len(kinds), 2), height=3.4, share=True
     )
     for axis, kind in zip(axes[0], kinds, strict=True):
         rows = [row for row in result["rows"] if row["kind"] == kind]
-        for arm in arms:
+        for arm, look in looks.items():
             own = [(row["rate"], row["win_rate"]) for row in rows if row["arm"] == arm]
-            _line(axis, labels, arm, own, theme)
+            _line(axis, look, own, theme)
         axis.axhline(0.5, color=theme.faint, linewidth=1, linestyle=(0, (1, 2)))
         _rate_axis(axis, sorted({row["rate"] for row in rows}))
         _title(axis, f"{kind} · {scored_range([row['win_rate'] for row in rows])}", theme)
     axes[0][0].set_ylabel("win rate against own\nundisturbed answers")
-    _legend(figure, labels, arms, theme)
+    _legend(figure, labels, labels, theme)
     return figure
 
 
 def steps_figure(results: Results, temperatures: Sequence[float], theme: Theme) -> Figure:
     """Un-intervened quality against denoising steps; dots are single training runs."""
+    labels = arm_labels(results)
     figure, axes = _grid(1, len(temperatures), theme, width=9.2, height=3.6)
     for axis, temperature in zip(axes[0], temperatures, strict=True):
         rows = plain_rows(results, temperature)
-        _metric_lines(axis, results, rows, "quality", theme)
+        _metric_lines(axis, labels, rows, "quality", theme)
         scored = scored_range(_metric(rows, "quality"))
         _title(axis, f"temperature {temperature:g} · {scored}", theme)
         axis.set_ylabel("quality (0 to 1)")
         axis.set_ylim(0, None)
     drawn = [row["arm"] for row in results["quality"] if row["kind"] == "none"]
-    _legend(figure, results, drawn, theme)
+    _legend(figure, labels, drawn, theme)
     return figure
 
 
 def plainness_figure(results: Results, temperature: float, theme: Theme) -> Figure:
     """Length, adjectives, diversity and coverage against steps, beside the source texts' own."""
+    labels = arm_labels(results)
     figure, axes = _grid(2, 2, theme, width=9.2, height=3.0)
     rows = plain_rows(results, temperature)
     source = results["source"]["metrics"]
@@ -145,7 +146,7 @@ def plainness_figure(results: Results, temperature: float, theme: Theme) -> Figu
             axis.text(0.5, 0.5, "not scored", ha="center", color=theme.faint)
             _title(axis, METRICS[name][0], theme)
             continue
-        _metric_lines(axis, results, rows, name, theme)
+        _metric_lines(axis, labels, rows, name, theme)
         reference = source.get(name, {}).get("value")
         if reference is not None:
             axis.axhline(reference, color=theme.ink, linewidth=1.2, linestyle=(0, (5, 3)))
@@ -153,7 +154,7 @@ def plainness_figure(results: Results, temperature: float, theme: Theme) -> Figu
         axis.set_ylabel(unit.replace(" that", "\nthat").replace(" pairs", " pairs\n", 1))
         _title(axis, f"{title} · {scored_range(_metric(rows, name))}", theme)
     drawn = [row["arm"] for row in rows]
-    _legend(figure, results, drawn, theme, extra=[("source texts", (0, (5, 3)))])
+    _legend(figure, labels, drawn, theme, extra=[("source texts", (0, (5, 3)))])
     return figure
 
 
@@ -161,17 +162,19 @@ def training_figure(results: Results, theme: Theme) -> Figure:
     """Loss and held-out losses against the training step, one line per training run."""
     names = [name for name in LOSSES if any(_curve(run, name) for run in results["training"])]
     figure, axes = _grid(1, max(1, len(names)), theme, width=9.2, height=3.4)
-    colours = _colours(results, theme)
+    labels = arm_labels(results)
+    looks = _looks(labels, theme)
     for axis, name in zip(axes[0], names, strict=False):
         for run in results["training"]:
             curve = _curve(run, name)
             if curve:
                 steps, values = zip(*curve, strict=True)
-                axis.plot(steps, values, color=colours[run["arm"]], linewidth=1.3, alpha=0.85)
+                colour, _ = looks[run["arm"]]
+                axis.plot(steps, values, color=colour, linewidth=1.3, alpha=0.85)
         axis.set_ylabel(LOSSES[name])
         axis.set_xlabel("training step")
     drawn = [run["arm"] for run in results["training"]]
-    _legend(figure, results, drawn, theme, markers=False)
+    _legend(figure, labels, drawn, theme, markers=False)
     return figure
 
 
@@ -238,17 +241,16 @@ def _title(axis: Axes, text: str, theme: Theme) -> None:
 
 def _legend(
     figure: Figure,
-    results: Results,
+    labels: Mapping[str, str],
     drawn: Collection[str],
     theme: Theme,
     *,
     markers: bool = True,
     extra: Iterable[tuple[str, Any]] = (),
 ) -> None:
-    labels, colours, shapes = arm_labels(results), _colours(results, theme), _markers(results)
     handles = [
-        Line2D([], [], color=colours[arm], marker=shapes[arm] if markers else "", label=label)
-        for arm, label in labels.items()
+        Line2D([], [], color=colour, marker=marker if markers else "", label=labels[arm])
+        for arm, (colour, marker) in _looks(labels, theme).items()
         if arm in drawn
     ]
     handles += [Line2D([], [], color=theme.ink, linestyle=s, label=name) for name, s in extra]
@@ -256,18 +258,12 @@ def _legend(
         figure.legend(handles=handles, loc="outside upper left", ncols=3, handlelength=2.6)
 
 
-def _colours(results: Results, theme: Theme) -> dict[str, str]:
-    others = [arm for arm in arm_labels(results) if arm != "base"]
-    colours = {"base": theme.arms[0]}
-    return colours | {
-        arm: theme.arms[1 + place % (len(theme.arms) - 1)] for place, arm in enumerate(others)
-    }
-
-
-def _markers(results: Results) -> dict[str, str]:
-    others = [arm for arm in arm_labels(results) if arm != "base"]
-    return {"base": MARKERS[0]} | {
-        arm: MARKERS[1 + place % (len(MARKERS) - 1)] for place, arm in enumerate(others)
+def _looks(labels: Mapping[str, str], theme: Theme) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each arm, in the order of the labels; the base keeps its own wherever it stands."""
+    colours, markers = cycle(theme.arms[1:]), cycle(MARKERS[1:])
+    return {
+        arm: (theme.arms[0], MARKERS[0]) if arm == "base" else (next(colours), next(markers))
+        for arm in labels
     }
 
 
@@ -284,9 +280,9 @@ def _curve(run: Mapping[str, Any], name: str) -> list[tuple[float, float]]:
 
 
 def _shift_lines(
-    axis: Axes, results: Results, cells: Sequence[tuple[Any, Any]], theme: Theme
+    axis: Axes, labels: Mapping[str, str], cells: Sequence[tuple[Any, Any]], theme: Theme
 ) -> None:
-    for arm in arm_labels(results):
+    for arm, look in _looks(labels, theme).items():
         for kind, style in (("shift", "-"), ("substitute", "--")):
             line = [
                 (row["rate"], estimate)
@@ -294,21 +290,20 @@ def _shift_lines(
                 if row["arm"] == arm and row["kind"] in (kind, "none")
             ]
             if len({rate for rate, _ in line}) > 1 or any(rate > 0 for rate, _ in line):
-                _line(axis, results, arm, line, theme, linestyle=style)
+                _line(axis, look, line, theme, linestyle=style)
 
 
 def _metric_lines(
-    axis: Axes, results: Results, rows: Sequence[Any], name: str, theme: Theme
+    axis: Axes, labels: Mapping[str, str], rows: Sequence[Any], name: str, theme: Theme
 ) -> None:
-    colours = _colours(results, theme)
-    for arm in arm_labels(results):
+    for arm, look in _looks(labels, theme).items():
         own = [row for row in rows if row["arm"] == arm and name in row["metrics"]]
-        _line(axis, results, arm, [(r["steps"], r["metrics"][name]) for r in own], theme)
+        _line(axis, look, [(r["steps"], r["metrics"][name]) for r in own], theme)
         for row in own:
             runs = [v for v in row.get("per_training_seed", {}).get(name, []) if v is not None]
             if len(runs) > 1:
                 places = [row["steps"]] * len(runs)
-                axis.plot(places, runs, ".", color=colours[arm], markersize=4, alpha=0.55)
+                axis.plot(places, runs, ".", color=look[0], markersize=4, alpha=0.55)
     steps = sorted({row["steps"] for row in rows})
     if steps:
         axis.set_xscale("log", base=2)
@@ -319,8 +314,7 @@ def _metric_lines(
 
 def _line(
     axis: Axes,
-    results: Results,
-    arm: str,
+    look: tuple[str, str],
     points: Sequence[tuple[float, Mapping[str, Any]]],
     theme: Theme,
     *,
@@ -332,7 +326,7 @@ def _line(
         np.array([point[key] for _, point in points], dtype=np.float64)
         for key in ("value", "low", "high")
     )
-    colour = _colours(results, theme)[arm]
+    colour, marker = look
     axis.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
     axis.plot(
         places,
@@ -340,7 +334,7 @@ def _line(
         color=colour,
         linestyle=linestyle,
         linewidth=1.9,
-        marker=_markers(results)[arm],
+        marker=marker,
         markersize=4.5,
         markerfacecolor=colour if linestyle == "-" else theme.paper,
     )

@@ -1,7 +1,7 @@
 """The probe as a page, as Markdown, as JSON and as a plot. Names and models are untrusted text."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,15 @@ from slackdlm.atomic import write_bytes, write_text
 from slackdlm.report import plots
 from slackdlm.report.page import data_uri, environment, flatten, style_sheet
 from slackdlm.report.results import clean
-from slackdlm.report.tables import interval, markdown_text, number, p_text, percent, realised
+from slackdlm.report.tables import (
+    interval,
+    markdown_row,
+    markdown_text,
+    number,
+    p_text,
+    percent,
+    realised,
+)
 
 KINDS = {
     "shift": "shifted by one place",
@@ -122,12 +130,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     """The whole result in Markdown."""
     out = ["# Probe", ""]
     out += [f"> **Before you read on:** {markdown_text(text)}\n" for text in result["warnings"]]
-    out += [_row(HEAD), _row(["---", "---", *["---:"] * (len(HEAD) - 2)])]
-    out += [_row([markdown_text(text) for text in row]) for row in cells(result)]
+    out += [markdown_row(HEAD), markdown_row(["---", "---", *["---:"] * (len(HEAD) - 2)])]
+    out += [markdown_row([markdown_text(text) for text in row]) for row in cells(result)]
     out += ["", *(f"* {markdown_text(text)}" for text in sentences(result))]
     out += ["", *(markdown_text(text) for text in notes(result)), ""]
     return "\n".join(out)
-
-
-def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(texts) + " |"

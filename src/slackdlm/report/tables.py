@@ -244,7 +244,12 @@ def markdown_table(results: Results) -> str:
                     row.scored,
                 ]
             )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return "".join(markdown_row(line) + "\n" for line in lines)
+
+
+def markdown_row(texts: Sequence[str]) -> str:
+    """One row of a Markdown table; the texts are escaped already."""
+    return "| " + " | ".join(texts) + " |"
 
 
 def markdown_text(text: str) -> str:

@@ -7,6 +7,7 @@ questions and new training runs (`over_training_runs`). p-values always speak ab
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from jaxtyping import Float
 
 from slackdlm.evaluation.jsonl import write_rows
 from slackdlm.evaluation.statistics import (
+    Estimate,
     average_over_seeds,
     benjamini_hochberg,
     mean_interval,
@@ -154,14 +156,7 @@ def _estimate(
 ) -> dict[str, Any]:
     runs = over_training_runs(scores, rng=rng, bounds=bounds)
     chosen = runs.new_runs if len(scores) > 1 else runs.these_runs
-    return {
-        "value": chosen.value,
-        "low": chosen.low,
-        "high": chosen.high,
-        "num_scored": chosen.num_scored,
-        "num_total": chosen.num_total,
-        "per_training_seed": list(runs.per_run),
-    }
+    return asdict(chosen) | {"per_training_seed": list(runs.per_run)}
 
 
 def _per_run_questions(scores: Float[np.ndarray, "N R Q"]) -> Float[np.ndarray, "N Q"]:
@@ -183,13 +178,7 @@ def quality_rows(
             metrics[metric] = estimate
         bigrams = scores.distinct_bigrams(cell)
         per_run["distinct_bigrams"] = bigrams
-        metrics["distinct_bigrams"] = {
-            "value": _mean(bigrams),
-            "low": None,
-            "high": None,
-            "num_scored": scores.num_questions,
-            "num_total": scores.num_questions,
-        }
+        metrics["distinct_bigrams"] = _bare(_mean(bigrams), scores.num_questions)
         rows.append(
             cell._asdict()
             | {
@@ -200,6 +189,11 @@ def quality_rows(
             }
         )
     return rows
+
+
+def _bare(value: float | None, num_questions: int) -> dict[str, Any]:
+    """A figure of a whole corpus, which has no interval."""
+    return asdict(Estimate(value, None, None, num_questions, num_questions))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -215,21 +209,10 @@ def source_row(tasks: Sequence[Task], *, rng: np.random.Generator) -> dict[str, 
     for metric in verdicts[0]:
         column = [np.nan if verdict[metric] is None else verdict[metric] for verdict in verdicts]
         bounds = BOUNDS.get(metric, (0.0, math.inf))
-        estimate = mean_interval(np.array(column, dtype=np.float64), rng=rng, bounds=bounds)
-        metrics[metric] = {
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "num_scored": estimate.num_scored,
-            "num_total": estimate.num_total,
-        }
-    metrics["distinct_bigrams"] = {
-        "value": distinct_bigrams([task.story for task in tasks]),
-        "low": None,
-        "high": None,
-        "num_scored": len(tasks),
-        "num_total": len(tasks),
-    }
+        scored = np.array(column, dtype=np.float64)
+        metrics[metric] = asdict(mean_interval(scored, rng=rng, bounds=bounds))
+    bigrams = distinct_bigrams([task.story for task in tasks])
+    metrics["distinct_bigrams"] = _bare(bigrams, len(tasks))
     return {"metrics": metrics}
 
 

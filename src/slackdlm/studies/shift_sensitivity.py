@@ -6,7 +6,7 @@ different canvases: the tokens displaced at a low rate need not be among those d
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,9 +71,7 @@ def decode(
     canvas_length: int,
     seed: int,
     delayed: bool,
-    batch_size: int = 64,
     trace: bool = False,
-    on_batch: Callable[[int], None] | None = None,
 ) -> list[Generation]:
     """Answers of one model to all prompts under one condition; ``delayed``: ends and slack come last."""
     intervention = None
@@ -86,10 +84,10 @@ def decode(
         seed=seed,
         delay_end=delayed,
         delay_slack=delayed,
-        batch_size=batch_size,
+        batch_size=64,
         trace=trace,
     )
-    return Sampler(loaded, config, intervention).generate(prompts, on_batch=on_batch)
+    return Sampler(loaded, config, intervention).generate(prompts)
 
 
 def answer_grid(
@@ -102,7 +100,6 @@ def answer_grid(
     canvas_length: int,
     delayed: bool,
     num_seeds: int,
-    on_run: Callable[[], None] | None = None,
 ) -> None:
     """Decode every condition and write one ``answers.jsonl``, whole or not at all.
 
@@ -117,7 +114,6 @@ def answer_grid(
         canvas_length: ``L``, the same for every arm.
         delayed: Cells that propose an end or slack are decoded last.
         num_seeds: Decoding seeds per condition (one where all would agree).
-        on_run: Called after each run over the questions.
     """
     part = file.with_suffix(".part")
     runs = [
@@ -140,8 +136,6 @@ def answer_grid(
                 row = answer_row(loaded, prompts[question], question, condition, seed, answer)
                 stream.write(json.dumps(identity | row) + "\n")
             stream.flush()
-            if on_run is not None:
-                on_run()
     part.replace(file)
 
 

@@ -203,7 +203,7 @@ def test_the_judge_sees_history_query_checklist_and_answer(tmp_path):
     assert "- is it so?\n- is it long?\n" in shown
     assert "mine {$history}" in shown
     pair = pair_messages(question, "one", "x " * 1001)[0]["content"]
-    assert pair.index("one") < pair.index("x x x ... (truncated)")
+    assert pair.index("one") < pair.index("x x x... (truncated)")
     assert "truncated" not in judge_messages(question, "x " * 1001)[0]["content"]
 
 
