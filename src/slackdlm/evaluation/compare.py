@@ -107,16 +107,33 @@ def _groups(judgments: Sequence[Game | Grade]) -> list[Group]:
         key = (base, category or "", identity, isinstance(judgment, Game))
         found.setdefault(key, []).append(judgment)
     return [
-        Group(
-            benchmark=f"{base}: {category}" if category else base,
-            base=base,
-            judge=str(members[0].judge_identity.get("judge", "unknown")),
-            identity=identity,
-            games=tuple(one for one in members if isinstance(one, Game)),
-            grades=tuple(one for one in members if isinstance(one, Grade)),
-        )
+        _group(base, category, identity, members)
         for (base, category, identity, _), members in found.items()
     ]
+
+
+def _group(base: str, category: str, identity: str, members: Sequence[Game | Grade]) -> Group:
+    games = tuple(one for one in members if isinstance(one, Game))
+    grades = tuple(one for one in members if isinstance(one, Grade))
+    scale = POINTS if games else SCALES.get(base) or _observed(grades)
+    return Group(
+        benchmark=f"{base}: {category}" if category else base,
+        base=base,
+        judge=str(members[0].judge_identity.get("judge", "unknown")),
+        identity=identity,
+        games=games,
+        grades=grades,
+        scale=scale,
+        bounds=(scale.lowest, scale.highest) if games or base in SCALES else None,
+    )
+
+
+def _observed(grades: Sequence[Grade]) -> Scale:
+    """The scale of grades whose benchmark we do not know: 0 to 1 if all lie there, else what was seen."""
+    said = [grade.score for grade in grades if grade.score is not None]
+    if all(0 <= score <= 1 for score in said):
+        return Scale(0.0, 1.0, 0.0, 1.0)
+    return Scale(min(said), max(said), 0.0, 1.0)
 
 
 def _game_lines(group: Group, settings: Settings, gamed: Gamed | None) -> list[Line]:
@@ -136,15 +153,15 @@ def _game_lines(group: Group, settings: Settings, gamed: Gamed | None) -> list[L
         rate = win_rate(own.scores, **_drawn(settings))
         lines.append(
             _line(
-                group, "win rate", system, rival, POINTS, own.scores, rate, null_bounds(own),
-                settings, unit="%", test="sign flips", p_value=rate.p_value,
+                group, settings, "win rate", system, rival, own.scores, rate, null_bounds(own),
+                test="sign flips", p_value=rate.p_value,
                 published=_published(group, games, settings, gamed),
             )
         )  # fmt: skip
     for (system, rival), (other, same) in combinations(pairs, 2):
         if rival == same:
             told = (scores[system, rival], scores[other, same])
-            lines.append(_difference(group, system, other, told, POINTS, settings, unit="points"))
+            lines.append(_difference(group, settings, system, other, told))
     return lines
 
 
@@ -152,100 +169,83 @@ def _grade_lines(group: Group, settings: Settings) -> list[Line]:
     systems: dict[str, list[Grade]] = {}
     for grade in group.grades:
         systems.setdefault(grade.system, []).append(grade)
-    scale = SCALES.get(group.base) or _observed(group)
-    told = {
-        system: grade_scores(grades, bounds=(scale.lowest, scale.highest))
-        for system, grades in systems.items()
-    }
+    ends = (group.scale.lowest, group.scale.highest)
+    scores = {system: grade_scores(grades, bounds=ends) for system, grades in systems.items()}
     lines: list[Line] = []
-    for system, own in told.items():
-        estimate = mean_interval(own.scores, bounds=_bounds(group, scale), **_drawn(settings))
+    for system, own in scores.items():
+        mean = mean_interval(own.scores, bounds=group.bounds, **_drawn(settings))
         published: dict[str, float | None] = {}
         if group.base in SCALES:
             published = {
-                name: None if said is None else scale.shown(said)
+                name: None if said is None else group.scale.shown(said)
                 for name, said in _published_means(group, systems[system]).items()
             }
         lines.append(
             _line(
-                group, "mean", system, None, scale, own.scores, estimate, null_bounds(own),
-                settings, unit="grade", published=published,
+                group, settings, "mean", system, None, own.scores, mean, null_bounds(own),
+                published=published,
             )
         )  # fmt: skip
-    for system, other in combinations(told, 2):
-        pair = (told[system], told[other])
-        lines.append(_difference(group, system, other, pair, scale, settings, unit="grade"))
+    for system, other in combinations(scores, 2):
+        told = (scores[system], scores[other])
+        lines.append(_difference(group, settings, system, other, told))
     return lines
 
 
 def _difference(
     group: Group,
+    settings: Settings,
     system: str,
     other: str,
     told: tuple[QuestionScores, QuestionScores],
-    scale: Scale,
-    settings: Settings,
-    *,
-    unit: str,
 ) -> Line:
     ids = common_ids(*told)
     one, two = (scores.at(ids) for scores in told)
-    bounds = _bounds(group, scale)
-    width = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    estimate = paired_difference(one, two, bounds=width, **_drawn(settings))
     differences = one - two
+    width = None if group.bounds is None else group.bounds[1] - group.bounds[0]
+    bounds = None if width is None else (-width, width)
+    estimate = paired_difference(one, two, bounds=bounds, **_drawn(settings))
     both = ~np.isnan(differences)
     test = "sign flips"
-    if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and unit == "grade":
+    if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and group.grades:
         test, p_value = "exact McNemar", exact_mcnemar(one, two)
     else:
         p_value = sign_flip_test(
             differences, rng=_rng(settings), num_resamples=settings.num_resamples
         )
-    plain = scale._replace(zero=0.0)
-    missing = _difference_bounds(ids, told, scale)
+    (low, high), (other_low, other_high) = (_ends(scores, ids, group.scale) for scores in told)
+    missing = NullBounds(
+        float((low - other_high).mean()), float((high - other_low).mean()), int((~both).sum())
+    )
     return _line(
-        group, "difference", system, other, plain, differences, estimate, missing, settings,
-        unit=unit, test=test, p_value=p_value, published={},
+        group, settings, "difference", system, other, differences, estimate, missing,
+        test=test, p_value=p_value,
     )  # fmt: skip
 
 
-def _difference_bounds(
-    ids: Sequence[str], told: tuple[QuestionScores, QuestionScores], scale: Scale
-) -> NullBounds:
-    ends: list[tuple[Float[np.ndarray, " Q"], Float[np.ndarray, " Q"]]] = []
-    for scores in told:
-        low = dict(zip(scores.ids, scores.lowest, strict=True))
-        high = dict(zip(scores.ids, scores.highest, strict=True))
-        ends.append(
-            (
-                np.array([low.get(one, scale.lowest) for one in ids], dtype=np.float64),
-                np.array([high.get(one, scale.highest) for one in ids], dtype=np.float64),
-            )
-        )
-    missing = np.isnan(told[0].at(ids) - told[1].at(ids))
-    (low, high), (other_low, other_high) = ends
-    return NullBounds(
-        float((low - other_high).mean()), float((high - other_low).mean()), int(missing.sum())
-    )
+def _ends(scores: QuestionScores, ids: Sequence[str], scale: Scale) -> Float[np.ndarray, "2 Q"]:
+    """Worst and best score of these questions if what is missing were there."""
+    ends = zip(scores.lowest.tolist(), scores.highest.tolist(), strict=True)
+    known = dict(zip(scores.ids, ends, strict=True))
+    return np.array([known.get(one, (scale.lowest, scale.highest)) for one in ids]).T
 
 
 def _line(
     group: Group,
+    settings: Settings,
     kind: Kind,
     system: str,
     against: str | None,
-    scale: Scale,
     scores: Float[np.ndarray, " Q"],
     estimate: Estimate,
     bounds: NullBounds,
-    settings: Settings,
     *,
-    unit: str,
-    published: Mapping[str, float | None],
     test: str | None = None,
     p_value: float | None = None,
+    published: Mapping[str, float | None] | None = None,
 ) -> Line:
+    """A figure as its benchmark shows it; verdict and adjusted p come when all lines are there."""
+    scale = group.scale._replace(zero=0.0) if kind == "difference" else group.scale
     error = standard_error(scores)
     spread = detectable = None
     # Questions that are all alike say nothing about the spread.
@@ -262,7 +262,7 @@ def _line(
         kind=kind,
         system=system,
         against=against,
-        unit=unit,
+        unit="grade" if group.grades else "%" if kind == "win rate" else "points",
         estimate=Estimate(
             shown(estimate.value), shown(estimate.low), shown(estimate.high),
             estimate.num_scored, estimate.num_total,
@@ -274,7 +274,7 @@ def _line(
         p_value=p_value,
         p_adjusted=None,
         detectable=None if detectable is None else detectable * scale.factor,
-        published=published,
+        published=published or {},
         verdict="",
     )  # fmt: skip
 
@@ -344,19 +344,6 @@ def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
     if line.bounds.num_missing and turned:
         return f"{direction}, unless the {line.bounds.num_missing} missing questions say otherwise"
     return direction
-
-
-def _observed(group: Group) -> Scale:
-    """The scale of grades whose benchmark we do not know: 0 to 1 if all lie there, else what was seen."""
-    said = [grade.score for grade in group.grades if grade.score is not None]
-    if all(0 <= score <= 1 for score in said):
-        return Scale(0.0, 1.0, 0.0, 1.0)
-    return Scale(min(said), max(said), 0.0, 1.0)
-
-
-def _bounds(group: Group, scale: Scale) -> tuple[float, float] | None:
-    """The range a score can have; None for grades of an unknown scale, of which only what was seen is known."""
-    return (scale.lowest, scale.highest) if group.games or group.base in SCALES else None
 
 
 def _rng(settings: Settings) -> np.random.Generator:

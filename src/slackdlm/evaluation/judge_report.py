@@ -7,6 +7,7 @@ import numpy as np
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.comparison import JudgeReport, Settings
+from slackdlm.evaluation.judgment_files import Scale
 from slackdlm.evaluation.judgments import Game, Grade, tally
 from slackdlm.evaluation.statistics import length_bias, position_bias
 from slackdlm.evaluation.statistics.style_control import (
@@ -26,6 +27,10 @@ class Group:
     identity: str
     games: tuple[Game, ...]
     grades: tuple[Grade, ...]
+    scale: Scale
+    """How its scores are shown."""
+    bounds: tuple[float, float] | None
+    """The range a score can have; None for grades of an unknown scale, of which only what was seen is known."""
 
 
 def judge_report(
