@@ -5,15 +5,78 @@ Prints a Markdown table per temperature and writes benchmarks/results/strategies
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from slackdlm.evaluation.statistics import Estimate, mean_interval
 from slackdlm.measurement import write_csv
-from slackdlm.models.loading import load_model
-from slackdlm.studies.strategy_comparison import compare, settings
+from slackdlm.models.loading import LoadedModel, load_model
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
+from slackdlm.studies.toy_judge import judge
 
 ARMS = {"ce": "CE, matched", "slack_ctc": "slack-CTC"}
+STEPS = (6, 12, 24, 48)
+SCHEDULED = ("low_confidence", "entropy", "margin", "random")
+BOUNDS = {"threshold": (0.5, 0.7, 0.9), "entropy_bound": (0.5, 1.5, 4.0)}
+BLOCK_LENGTH = 12
+
+
+class Outcome(NamedTuple):
+    """What one model made of one setting."""
+
+    forwards: float
+    """Model passes per answer, mean."""
+    quality: Estimate
+    """Over questions."""
+    words: float
+    """Per answer, mean."""
+
+
+def settings() -> dict[str, dict[str, Any]]:
+    """Every strategy over the whole canvas, and blocks with and without caches: label -> `SamplerConfig` arguments."""
+    found: dict[str, dict[str, Any]] = {
+        f"{name}, {steps} steps": {"remasking": name, "steps": steps}
+        for name in SCHEDULED
+        for steps in STEPS
+    }
+    found |= {
+        f"{name}, {bound:g}": {"remasking": name, "bound": bound}
+        for name, bounds in BOUNDS.items()
+        for bound in bounds
+    }
+    in_blocks = {
+        "low_confidence, 12 steps": {"steps": 12},
+        "low_confidence, 24 steps": {"steps": 24},
+        "low_confidence, 48 steps": {"steps": 48},
+        "threshold, 0.9": {"remasking": "threshold", "bound": 0.9},
+    }
+    caches = {"none": "exact", "prefix": "prefix cache", "dual": "dual cache"}
+    return found | {
+        f"blocks of {BLOCK_LENGTH}, {label}, {how}": arguments
+        | {"block_length": BLOCK_LENGTH, "cache": cache}
+        for label, arguments in in_blocks.items()
+        for cache, how in caches.items()
+    }
+
+
+def decode_and_judge(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    config: SamplerConfig,
+    rng: np.random.Generator,
+) -> Outcome:
+    """The answers to the prompts under one setting, judged exactly."""
+    answers = Sampler(loaded, config).generate(prompts)
+    scores = [judge(p, a.text).quality for p, a in zip(prompts, answers, strict=True)]
+    return Outcome(
+        float(np.mean([a.num_forwards for a in answers])),
+        mean_interval(np.array(scores), rng=rng, bounds=(0.0, 1.0)),
+        float(np.mean([len(a.text.split()) for a in answers])),
+    )
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
@@ -26,14 +89,20 @@ if __name__ == "__main__":
     rng = np.random.Generator(np.random.PCG64(0))
     rows = []
     for temperature in (0.0, 1.0):
-        ways = settings(temperature=temperature)
-        table = {way.label: [] for way in ways}
+        table: dict[str, list[str]] = {label: [] for label in settings()}
         for arm in ARMS:
             loaded = load_model(arguments.demo / f"seed-{arguments.seed}" / arm / "model")
-            found = compare(loaded, prompts, ways, canvas_length=plan["canvas_length"], rng=rng)
-            for outcome in found:
+            for label, chosen in settings().items():
+                config = SamplerConfig(
+                    canvas_length=plan["canvas_length"],
+                    temperature=temperature,
+                    seed=0,
+                    batch_size=64,
+                    **chosen,
+                )
+                outcome = decode_and_judge(loaded, prompts, config, rng)
                 q = outcome.quality
-                table[outcome.setting.label] += [
+                table[label] += [
                     f"{outcome.forwards:.1f}",
                     f"{q.value:.3f} [{q.low:.3f}, {q.high:.3f}]",
                     f"{outcome.words:.1f}",
@@ -43,7 +112,7 @@ if __name__ == "__main__":
                         "arm": arm,
                         "training_seed": arguments.seed,
                         "temperature": temperature,
-                        "setting": outcome.setting.label,
+                        "setting": label,
                         "forwards": round(outcome.forwards, 3),
                         "quality": round(q.value, 4),
                         "low": round(q.low, 4),
