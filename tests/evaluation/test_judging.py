@@ -1,6 +1,5 @@
 """Whatever an endpoint does, a run ends with the judgments of a run without faults, or says what is missing."""
 
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from slackdlm.evaluation.journal import Journal
 from slackdlm.evaluation.judges import Call, CallFailed, ExactJudge, Reply
 from slackdlm.evaluation.judging import Judged, judge_answers
 from slackdlm.evaluation.judging_plan import dry_run, judge_identity, plan_judgments
-from slackdlm.evaluation.judgments import Game, Grade
+from slackdlm.evaluation.judgments import Grade
 from slackdlm.evaluation.protocols import judging_protocol
 
 PAIRS = judging_protocol("pairs")
@@ -463,20 +462,3 @@ def test_a_key_that_is_not_in_the_environment_is_an_error() -> None:
 def test_a_limit_below_zero_is_an_error(limit: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected at least 0"):
         Budget(**limit)
-
-
-def test_judgments_survive_their_file(fault_free: list[Any], tmp_path: Path) -> None:
-    from slackdlm.evaluation.judgments import read_games, write_judgments
-
-    write_judgments(tmp_path / "judgments.jsonl", fault_free)
-    assert read_games(tmp_path / "judgments.jsonl") == fault_free
-    assert json.loads((tmp_path / "judgments.jsonl").read_text().splitlines()[0])["order"] == 0
-
-
-def test_a_judge_s_own_failure_is_a_failed_game(tmp_path: Path) -> None:
-    class Silent(ExactJudge):
-        def reply(self, call: Call) -> Reply:
-            raise CallFailed("no", again=False)
-
-    judged = run(Silent("t", _exact), tmp_path / "j.sqlite")
-    assert {(type(g), g.status) for g in judged.judgments} == {(Game, "failed")}

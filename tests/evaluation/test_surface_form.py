@@ -41,7 +41,6 @@ def ids(*texts):
 )
 def test_every_dropped_token_has_its_kind(canvas, dropped):
     assert dropped_kinds(ids(*canvas), decode, slack_id=SLACK) == dropped
-    assert dropped_kinds(ids(*canvas), decode, slack_id=SLACK, mode="slack") == {}
 
 
 def test_a_looping_answer_is_walked_once():

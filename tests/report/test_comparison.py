@@ -1,6 +1,6 @@
 import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from rich.console import Console, Group
@@ -124,10 +124,6 @@ def test_the_power_table_says_where_no_spread_is_known():
     assert one.split() == ["one", "1", "–", "–", "–", "–"]
     assert note.startswith("• no spread")
     assert "no spread" not in printed(power_table(rows[:2], alpha=0.05, width=110))
-
-
-def test_plain_values_come_out_of_a_comparison(comparison):
-    assert json.dumps(asdict(comparison), allow_nan=False)
 
 
 def test_a_share_that_no_question_tells_is_unknown_and_not_nothing(tmp_path):

@@ -3,7 +3,6 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -219,11 +218,3 @@ def test_a_nested_config_is_listed_by_dotted_name():
         ("d", "–"),
         ("e", "[1]"),
     ]
-
-
-def test_template_style_and_script_lie_beside_the_code():
-    import slackdlm.report
-
-    folder = Path(slackdlm.report.__file__).parent
-    for name in ("report.html.jinja", "report.css", "replay.js"):
-        assert (folder / name).is_file()

@@ -12,7 +12,7 @@ from slackdlm.evaluation.judgments import Game, read_games
 from slackdlm.evaluation.protocols import judging_protocol
 from slackdlm.sampling.intervention import Dose
 from slackdlm.sampling.sampler import SamplerConfig
-from slackdlm.studies.probe import answer_file, answer_probe, judge_probe, num_calls, read_doses
+from slackdlm.studies.probe import answer_file, answer_probe, judge_probe, num_judgments, read_doses
 from slackdlm.studies.probe_plan import Arm, Condition, ProbePlan, check_arms
 from slackdlm.studies.probe_result import probe_result
 from slackdlm.studies.toy_judge import compare
@@ -118,7 +118,7 @@ def test_judging_again_asks_nothing(answered):
 def test_games_that_a_budget_left_out_are_missing_and_named(toy, tmp_path):
     answer_probe([Arm("ce", "m", lambda: toy)], QUESTIONS, PLAN, tmp_path)
     exact = ExactJudge("toy", compare)
-    assert num_calls(PAIRS, exact, QUESTIONS, ["ce"], PLAN, tmp_path) == 2 * 2 * 2 * 6 * 2
+    assert num_judgments(PAIRS, exact, QUESTIONS, ["ce"], PLAN, tmp_path) == 2 * 2 * 2 * 6 * 2
     runs = judge_probe(PAIRS, exact, QUESTIONS, ["ce"], PLAN, tmp_path, budget=Budget(max_calls=5))
     assert runs[0].stopped is not None
     games = read_games(tmp_path / "judgments" / "ce.jsonl")

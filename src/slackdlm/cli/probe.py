@@ -188,8 +188,8 @@ def _answer_and_judge(study: _Study) -> "list[Judged]":
             output,
             on_answers=lambda arm, count: shown.advance(bars[arm], count),
         )
-        num_calls = probe.num_calls(*asked, study.names, plan, output)
-        bar = shown.add_task("judgments", total=num_calls)
+        total = probe.num_judgments(*asked, study.names, plan, output)
+        bar = shown.add_task("judgments", total=total)
         return probe.judge_probe(
             *asked,
             study.names,

@@ -256,8 +256,12 @@ def _judgment(protocol: JudgingProtocol, item: Planned, entry: Entry | None) -> 
     }
     if protocol.num_shown == 1:
         grade = Grade(system=item.systems[0], **shared)
+        if protocol.finish_grade is None:
+            return grade
         return protocol.finish_grade(grade, item.question, item.answers[0])
     shown_verdict = None if verdict is None else str(verdict)
     a, b = item.systems
     game = Game(a=a, b=b, order=item.order, verdict=shown_verdict, **shared)
+    if protocol.finish_game is None:
+        return game
     return protocol.finish_game(game, item.question, item.answers)

@@ -195,9 +195,10 @@ def _plan(
         turns.append(answer.turns)
     if order == 1:
         turns.reverse()
-    decided = protocol.without_judge([texts[turn - 1] for texts in turns])
-    if decided is not None:
-        return nothing._replace(decided=decided)
+    if protocol.without_judge is not None:
+        decided = protocol.without_judge([texts[turn - 1] for texts in turns])
+        if decided is not None:
+            return nothing._replace(decided=decided)
     messages = protocol.messages(question, turns, turn)
     call = Call(messages, question, tuple(turns), order, protocol.first_token)
     item = {

@@ -52,19 +52,15 @@ class JudgingProtocol:
     """Verdict and order -> points of system ``a``; a grade is its own score."""
     scale: tuple[float, float]
     """Lowest and highest score."""
-    num_turns: Callable[[Question], int]
-    """Turns that are judged."""
     prompts_sha256: Callable[[], str]
     """Hash of the judge prompts."""
-    without_judge: Callable[[Sequence[str]], str | float | None]
+    all_turns: bool = False
+    """Whether every turn of an answer is judged, or the first alone."""
+    without_judge: Callable[[Sequence[str]], str | float | None] | None = None
     """What the protocol says without asking, such as of empty answers; ``None``: ask."""
-    finish_grade: Callable[[Grade, Question, Turns | None], Grade] = lambda grade, question, turns: (
-        grade
-    )
-    """Grade, question and answer, if any -> the grade as the benchmark's own file would give it."""
-    finish_game: Callable[[Game, Question, Sequence[Turns | None]], Game] = (
-        lambda game, question, answers: game
-    )
+    finish_grade: Callable[[Grade, Question, Turns | None], Grade] | None = None
+    """Grade, question and answer, if any -> the grade as the benchmark's own file gives it, where that says more."""
+    finish_game: Callable[[Game, Question, Sequence[Turns | None]], Game] | None = None
     """The same of a game and the answers of its two systems."""
     first_token: bool = False
     """Whether a reply is its first token with the probabilities of the likeliest ones."""
@@ -72,6 +68,10 @@ class JudgingProtocol:
     """The benchmark's own file of comparisons."""
     write_grades: Callable[[Path, Sequence[Grade]], None] | None = None
     """The benchmark's own file of grades."""
+
+    def num_turns(self, question: Question) -> int:
+        """Turns of a question that are judged."""
+        return 1 + len(question.later_turns) if self.all_turns else 1
 
 
 def judging_protocol(name: str, *, judge_prompt: Path | None = None) -> JudgingProtocol:
@@ -108,20 +108,8 @@ def protocol_names() -> tuple[ProtocolName, ...]:
     return get_args(ProtocolName)
 
 
-def _one_turn(question: Question) -> int:
-    return 1
-
-
-def _all_turns(question: Question) -> int:
-    return 1 + len(question.later_turns)
-
-
 def _grade(grade: float, order: int) -> float:
     return grade
-
-
-def _ask(answers: Sequence[str]) -> None:
-    return None
 
 
 def _as_arena(question: Question, answers: Sequence[Turns]) -> Messages:
@@ -136,9 +124,7 @@ _ARENA = JudgingProtocol(
     parse=arena_hard.parse_verdict,
     score=arena_hard.score_of,
     scale=(0, 1),
-    num_turns=_one_turn,
     prompts_sha256=arena_hard.prompts_sha256,
-    without_judge=_ask,
     write_games=arena_hard_files.write_judgments,
 )
 _PAIRS = replace(
@@ -161,9 +147,8 @@ _MT = JudgingProtocol(
     parse=mt_bench.parse_verdict,
     score=_grade,
     scale=(mt_bench.LOWEST, mt_bench.HIGHEST),
-    num_turns=_all_turns,
+    all_turns=True,
     prompts_sha256=mt_bench.prompts_sha256,
-    without_judge=_ask,
     write_grades=mt_bench_files.write_judgments,
 )
 _MT_PAIRS = replace(
@@ -187,7 +172,6 @@ _WB = JudgingProtocol(
     parse=wildbench.parse_verdict,
     score=_grade,
     scale=(1, 10),
-    num_turns=_one_turn,
     prompts_sha256=wildbench.prompts_sha256,
     without_judge=lambda answers: None if answers[0].strip() else 1.0,
     write_grades=wildbench_files.write_judgments,
@@ -242,9 +226,7 @@ def _creative_writing(rubric: creative_writing.Rubric) -> JudgingProtocol:
         parse=lambda reply: creative_writing.parse_grade(reply, criteria),
         score=_grade,
         scale=(creative_writing.LOWEST, creative_writing.HIGHEST),
-        num_turns=_one_turn,
         prompts_sha256=rubric.sha256,
-        without_judge=_ask,
         finish_grade=lambda grade, question, turns: creative_writing_files.judged_grade(
             grade, question, turns[0] if turns else None, criteria
         ),

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from slackdlm.collapse import CollapseMode, collapse
+from slackdlm.collapse import collapse
 from slackdlm.errors import DataError
 from slackdlm.evaluation.answers import read_turns
 from slackdlm.evaluation.jsonl import get_list, get_text, read_rows, show
@@ -122,15 +122,9 @@ def check_answers(
 
 
 def dropped_kinds(
-    ids: Sequence[int],
-    decode: Callable[[Sequence[int]], str],
-    *,
-    slack_id: int,
-    mode: CollapseMode = "graves",
+    ids: Sequence[int], decode: Callable[[Sequence[int]], str], *, slack_id: int
 ) -> dict[Kind, int]:
-    """How many content tokens of each kind a map drops from a canvas; empty for ``slack``."""
-    if mode == "slack":
-        return {}
+    """How many content tokens of each kind merging repeats drops from a canvas."""
     counts: Counter[Kind] = Counter()
     texts: dict[int, str] = {}
 

@@ -147,7 +147,7 @@ def _decodings(plan: ProbePlan) -> Iterator[tuple[Condition | None, int]]:
         yield from ((condition, seed) for seed in plan.seeds(condition))
 
 
-def num_calls(
+def num_judgments(
     protocol: JudgingProtocol,
     judge: Judge,
     questions: Sequence[Question],
@@ -155,12 +155,11 @@ def num_calls(
     plan: ProbePlan,
     output: Path,
 ) -> int:
-    """Judge calls that the whole probe takes, none of them repeated; every answer must be there."""
+    """Judgments of the whole probe; every answer must be there."""
     return sum(
-        item.call is not None
+        len(plan_judgments(protocol, judge, questions, answers, baseline))
         for arm in arms
         for answers, baseline in _pairings(arm, plan, output)
-        for item in plan_judgments(protocol, judge, questions, answers, baseline)
     )
 
 

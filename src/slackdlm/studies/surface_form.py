@@ -79,7 +79,8 @@ def survey(
         )
         canvas = insert_slack(ids, num_slack, slack_id=slack_id, generator=generator)
         text = decode(collapse(canvas.tolist(), slack_id=slack_id, mode=mode))
-        dropped.update(dropped_kinds(canvas.tolist(), decode, slack_id=slack_id, mode=mode))
+        if mode == "graves":
+            dropped.update(dropped_kinds(canvas.tolist(), decode, slack_id=slack_id))
         before, after = final_value(answer), final_value(text)
         changed += text != answer
         finals += before is not None

@@ -18,7 +18,6 @@ from slackdlm.evaluation.statistics import (
     ratio_interval,
     standard_error,
     weighted_win_rate,
-    win_rate,
 )
 
 NAN = float("nan")
@@ -180,8 +179,3 @@ def test_runs_that_agree_are_not_certain_where_the_range_is_known(level):
 def test_one_question_says_nothing_about_new_runs():
     found = over_training_runs(array(0.25, 0.75)[:, None], rng=rng(), num_resamples=200)
     assert (found.new_runs.value, found.new_runs.low, found.new_runs.high) == (0.5, None, None)
-
-
-def test_a_bootstrap_of_points_stays_within_zero_and_one():
-    found = win_rate(array(*[1.0] * 19, 0.0), rng=rng(), num_resamples=2000)
-    assert 0 <= found.low < found.high <= 1
