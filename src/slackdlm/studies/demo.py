@@ -109,26 +109,8 @@ def run_demo(
     with _stage("judge, statistics, report", seconds, console, is_redone=True):
         judgments = results_folder / "judgments.jsonl"
         demo_results.judge_answers([run.answers for run in [*bases, *runs]], judgments)
-        results = _results(plan, [BASE, *arms], questions, judgments, num_seeds=num_seeds)
-        results["samples"] = samples_shown(
-            [run.answers for run in [*bases, *runs] if run.seed == 0],
-            load_model(bases[0].folder / "model").tokenizer,
-            questions[:5],
-            steps=plan.probed_steps[0],
-        )
+        results = _results(plan, [*bases, *runs], questions, judgments, num_seeds=num_seeds)
         results["warnings"] = warnings(num_seeds=num_seeds, quick=quick)
-        models = {run.arm.name: load_model(run.folder / "model") for run in runs if run.seed == 0}
-        results["replays"] = replays(
-            models,
-            questions[:1],
-            plan.probed_steps[0],
-            canvas_length=plan.canvas_length,
-            delayed=plan.delayed,
-        )
-        results["training"] = [
-            training_curves(run.folder / "log.jsonl", arm=run.arm.name, seed=run.seed)
-            for run in [*bases, *runs]
-        ]
     results["run"]["seconds"] = json.loads(seconds.read_text(encoding="utf-8"))
     write_json(results_folder / "results.json", results)
     return write_report(results, results_folder)
@@ -283,25 +265,48 @@ def _conditions(run: Run) -> list[Condition]:
 
 def _results(
     plan: DemoPlan,
-    arms: Sequence[Arm],
+    runs: Sequence[Run],
     questions: Sequence[Task],
     judgments: Path,
     *,
     num_seeds: int,
 ) -> dict[str, Any]:
+    """All sections of ``results.json`` but the warnings; samples and replays are those of the first training seed."""
     rng = np.random.Generator(np.random.PCG64(0))
     scores = demo_results.Scores(judgments, num_questions=plan.num_questions)
     quality = demo_results.quality_rows(scores, canvas_length=plan.canvas_length, rng=rng)
     win_rates = demo_results.win_rate_rows(scores, rng=rng)
     source = demo_results.source_row(questions, rng=rng)
+    first = [run for run in runs if run.seed == 0]
+    models = {run.arm.name: load_model(run.folder / "model") for run in first}
     return {
         "title": "slackdlm demo: positional supervision on a toy language",
         "summary": findings(quality, win_rates, source, num_seeds=num_seeds),
         "run": _provenance() | {"config": {"num_seeds": num_seeds, **asdict(plan)}},
-        "arms": [{"name": a.name, "label": a.label, "description": a.description} for a in arms],
+        "arms": [
+            {"name": r.arm.name, "label": r.arm.label, "description": r.arm.description}
+            for r in first
+        ],
         "quality": quality,
         "source": source,
         "win_rates": win_rates,
+        "samples": samples_shown(
+            [run.answers for run in first],
+            models[BASE.name].tokenizer,
+            questions[:5],
+            steps=plan.probed_steps[0],
+        ),
+        "replays": replays(
+            models,
+            questions[:1],
+            plan.probed_steps[0],
+            canvas_length=plan.canvas_length,
+            delayed=plan.delayed,
+        ),
+        "training": [
+            training_curves(run.folder / "log.jsonl", arm=run.arm.name, seed=run.seed)
+            for run in runs
+        ],
     }
 
 

@@ -117,38 +117,47 @@ def probe_result(
             ]
             points[arm, condition] = np.stack([game_scores(own).at(ids) for own in by_seed])
             tallies[arm, condition] = tally([game for own in by_seed for game in own])
-
-    def rng() -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(0))
-
-    rows: list[ProbeRow] = []
-    for (arm, condition), scores in points.items():
-        mean = average_over_seeds(scores)
-        rows.append(
-            ProbeRow(
-                arm,
-                condition.kind,
-                condition.rate,
-                mean_interval(mean, rng=rng(), num_resamples=num_resamples, bounds=(0.0, 1.0)),
-                sign_flip_test(mean - 0.5, rng=rng(), num_resamples=num_resamples),
-                None,
-                tuple(_mean(seed) for seed in scores),
-                doses[arm, condition],
-                tallies[arm, condition],
-            )
-        )
-    adjusted = benjamini_hochberg([row.p_value for row in rows])
-    rows = [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
-    contrasts = _contrasts(points, arms, num_resamples=num_resamples)
+    rows = _rows(points, doses, tallies, num_resamples=num_resamples)
     return ProbeResult(
         benchmark,
         judge,
         len(ids),
         tuple(rows),
         tuple(_trends(points, plan, arms, num_resamples=num_resamples)),
-        tuple(contrasts),
+        tuple(_contrasts(points, arms, num_resamples=num_resamples)),
         tuple(_warnings(rows, plan)),
     )
+
+
+def _rng() -> np.random.Generator:
+    """Every bootstrap and test starts from the same seed, so that no figure depends on those before it."""
+    return np.random.Generator(np.random.PCG64(0))
+
+
+def _rows(
+    points: dict[tuple[str, Condition], Float[np.ndarray, "R Q"]],
+    doses: dict[tuple[str, Condition], Dose],
+    tallies: dict[tuple[str, Condition], Tally],
+    *,
+    num_resamples: int,
+) -> list[ProbeRow]:
+    found: list[ProbeRow] = []
+    for (arm, condition), scores in points.items():
+        mean = average_over_seeds(scores)
+        found.append(
+            ProbeRow(
+                arm,
+                *condition,
+                mean_interval(mean, rng=_rng(), num_resamples=num_resamples, bounds=(0.0, 1.0)),
+                sign_flip_test(mean - 0.5, rng=_rng(), num_resamples=num_resamples),
+                None,
+                tuple(_mean(seed) for seed in scores),
+                doses[arm, condition],
+                tallies[arm, condition],
+            )
+        )
+    adjusted = benjamini_hochberg([row.p_value for row in found])
+    return [replace(row, p_adjusted=p) for row, p in zip(found, adjusted, strict=True)]
 
 
 def _trends(
@@ -167,7 +176,7 @@ def _trends(
             trend = dose_trend(
                 np.stack([undisturbed, *by_rate]),
                 np.array([0.0, *plan.rates]),
-                rng=np.random.Generator(np.random.PCG64(0)),
+                rng=_rng(),
                 num_resamples=num_resamples,
                 bounds=(0.0, 1.0),
             )
@@ -185,7 +194,7 @@ def _contrasts(
         if arm == arms[0]:
             continue
         difference = average_over_seeds(scores) - average_over_seeds(points[arms[0], condition])
-        rng = np.random.Generator(np.random.PCG64(0))
+        rng = _rng()
         found.append(
             ProbeContrast(
                 arm,

@@ -19,7 +19,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -37,8 +37,6 @@ STRENGTHS: Final = tuple(float(c) for c in np.logspace(-4, 4, 10))
 NUM_FOLDS: Final = 5
 GAMED_WEIGHT: Final = 0.1
 """Of a judgment of the baseline asked to be short or long: 0.2 in all for its two copies."""
-
-Variant = Literal["length_controlled_v1", "length_controlled_minimal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +59,6 @@ class Gamed:
 class LengthControlled:
     """A win rate at equal length."""
 
-    variant: Variant
-    """The published name of the regression."""
     estimate: Estimate
     """Mean prediction at equal length, None below five questions, with a Wald interval on the log-odds over questions;
     without one where less than half a question's points lie to one side, which do not tell how far it is to the end."""
@@ -127,7 +123,6 @@ def length_controlled_win_rate(
             ``gamed``.
     """
     check_confidence(confidence)
-    variant: Variant = "length_controlled_minimal" if gamed is None else "length_controlled_v1"
     scored = game_scores(games)
     order = list(dict.fromkeys(game.question_id for game in games))
     if gamed is not None:
@@ -138,37 +133,18 @@ def length_controlled_win_rate(
     known = ~np.isnan(outcomes)
     num_scored = int(known.sum())
     if num_scored < NUM_FOLDS:
-        return LengthControlled(variant, Estimate(None, None, None, num_scored, len(order)), {})
+        return LengthControlled(Estimate(None, None, None, num_scored, len(order)), {})
     rows = _Rows(features[known], outcomes[known], np.ones(num_scored), np.flatnonzero(known))
     if gamed is not None:
-        extra = np.stack(
-            [
-                np.tanh(gamed.length),
-                gamed.difficulty[gamed.question],
-                np.zeros(gamed.question.size),
-            ],
-            axis=1,
-        )
-        weights = np.full(gamed.question.size, GAMED_WEIGHT)
-        # The published rows: first the baseline's, then the system's.
-        rows = _Rows(
-            *(
-                np.concatenate(pair)
-                for pair in zip(
-                    (extra, gamed.preference, weights, gamed.question), rows, strict=True
-                )
-            )
-        )
+        # As in the published rows: first the baseline's, then the system's.
+        rows = _gamed_rows(gamed).before(rows)
     at = fit_l1(rows.features, rows.outcomes, rows.weights, strength=_chosen(rows))
     level = features.copy()
     level[:, 0] = 0.0
     ends = _interval(at, rows, level, confidence=confidence)
     names = ("length", "difficulty", "constant") if gamed is not None else ("length", "constant")
-    return LengthControlled(
-        variant,
-        Estimate(*ends, num_scored, len(order)),
-        dict(zip(names, at.tolist(), strict=True)),
-    )
+    estimate = Estimate(*ends, num_scored, len(order))
+    return LengthControlled(estimate, dict(zip(names, at.tolist(), strict=True)))
 
 
 def _check_same(judged: Sequence[str], gamed: Gamed) -> None:
@@ -224,6 +200,17 @@ class _Rows(NamedTuple):
 
     def at(self, chosen: Bool[np.ndarray, " N"]) -> "_Rows":
         return _Rows(*(part[chosen] for part in self))
+
+    def before(self, others: "_Rows") -> "_Rows":
+        return _Rows(*(np.concatenate(parts) for parts in zip(self, others, strict=True)))
+
+
+def _gamed_rows(gamed: Gamed) -> _Rows:
+    """The judgments of the baseline asked to be short or long, which no constant favours."""
+    constant = np.zeros(gamed.question.size)
+    features = [np.tanh(gamed.length), gamed.difficulty[gamed.question], constant]
+    weights = np.full(gamed.question.size, GAMED_WEIGHT)
+    return _Rows(np.stack(features, axis=1), gamed.preference, weights, gamed.question)
 
 
 def _features(

@@ -77,20 +77,11 @@ def style_control(
         for game in games[system]
         if game.question_id in whole[system]
     ]
-    fitted, chosen = None, list[int]()
-    if rows:
-        played = [game for _, game in rows]
-        table = np.array([style_differences(style, game) for game in played], dtype=np.float64)
-        table = table[:, [COVARIATES.index(name) for name in covariates]]
-        weights = np.array([weight_of(game) for game in played], dtype=np.float64)
-        chosen, scaled = _scaled(table, weights, centred=centred)
-        strengths = np.eye(len(systems))[[place for place, _ in rows]]
-        fitted = fit_logistic(
-            np.concatenate([strengths, scaled], axis=1),
-            np.array([game.score for game in played], dtype=np.float64),
-            weights,
-            _numbered([game.question_id for game in played]),
-        )
+    table = np.array(
+        [style_differences(style, game) for _, game in rows], dtype=np.float64
+    ).reshape(len(rows), len(COVARIATES))
+    table = table[:, [COVARIATES.index(name) for name in covariates]]
+    chosen, fitted = _fit(rows, table, num_systems=len(systems), centred=centred)
     rates = {
         system: _win_rate(fitted, place, scores[system], confidence=confidence)
         for place, system in enumerate(systems)
@@ -101,6 +92,28 @@ def style_control(
     for column, effect in zip(chosen, fitted.coefficients[len(systems) :].tolist(), strict=True):
         effects[covariates[column]] = effect
     return StyleControlled(rates, effects, converged=True)
+
+
+def _fit(
+    rows: Sequence[tuple[int, Game]],
+    table: Float[np.ndarray, "N C"],
+    *,
+    num_systems: int,
+    centred: bool,
+) -> tuple[list[int], "Fitted | None"]:
+    """Which columns vary, and the systems' strengths with the effects of these; None without a row or a maximum."""
+    if not rows:
+        return [], None
+    weights = np.array([weight_of(game) for _, game in rows], dtype=np.float64)
+    chosen, scaled = _scaled(table, weights, centred=centred)
+    strengths = np.eye(num_systems)[[place for place, _ in rows]]
+    fitted = fit_logistic(
+        np.concatenate([strengths, scaled], axis=1),
+        np.array([game.score for _, game in rows], dtype=np.float64),
+        weights,
+        _numbered([game.question_id for _, game in rows]),
+    )
+    return chosen, fitted
 
 
 def _win_rate(
