@@ -22,13 +22,13 @@ from scipy.special import expit
 from slackdlm.evaluation.benchmarks.arena_hard import weight_of
 from slackdlm.evaluation.benchmarks.arena_hard_files import read_judgments
 from slackdlm.evaluation.statistics import (
-    clustered_error,
     dose_trend,
     exact_mcnemar,
     mean_interval,
     paired_difference,
     ratio_interval,
     sign_flip_test,
+    standard_error,
 )
 from slackdlm.evaluation.statistics.style_control import fit_logistic
 
@@ -115,8 +115,8 @@ def win_rates(points: np.ndarray, weights: np.ndarray, cell: Cell, weighted: Cel
         "sign flips over questions (ours)",
         sign_flip_test(scores - 0.5, rng=rng, num_resamples=resamples),
     )
-    places = np.repeat(np.arange(cell.n), 2)
-    error = clustered_error(games.ravel(), places) or 0.0
+    # Of rows clustered by question: where every question has two, it is that of the questions' means.
+    error = standard_error(scores) or 0.0
     half = stats.t.ppf(0.975, cell.n - 1) * error
     cell.interval("t with clustered error", scores.mean() - half, scores.mean() + half)
 
@@ -124,7 +124,9 @@ def win_rates(points: np.ndarray, weights: np.ndarray, cell: Cell, weighted: Cel
         (games * masses).sum(axis=1), masses.sum(axis=1), rng=rng, num_resamples=resamples
     )
     weighted.interval("BCa over questions (ours)", ratio.low, ratio.high)
-    fitted = fit_logistic(np.ones((2 * cell.n, 1)), games.ravel(), masses.ravel(), places)
+    fitted = fit_logistic(
+        np.ones((2 * cell.n, 1)), games.ravel(), masses.ravel(), np.repeat(np.arange(cell.n), 2)
+    )
     if fitted is None:
         weighted.interval("Wald, clustered (ours, style control)", None, None)
     else:

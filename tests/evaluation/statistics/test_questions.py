@@ -7,7 +7,6 @@ from games import game, pairs
 from slackdlm.errors import DataError
 from slackdlm.evaluation.judgments import Grade, Tally
 from slackdlm.evaluation.statistics import (
-    clustered_error,
     common_ids,
     exact_mcnemar,
     game_scores,
@@ -16,7 +15,6 @@ from slackdlm.evaluation.statistics import (
     null_bounds,
     over_training_runs,
     ratio_interval,
-    standard_error,
     weighted_win_rate,
 )
 
@@ -122,26 +120,6 @@ def test_a_ratio_of_equal_weights_is_the_mean():
     assert ratio_interval(array(1, 2), array(2, 4), rng=rng()).low == 0.5
     weightless = ratio_interval(array(1, 2, 0), array(2, 4, 0), rng=rng())
     assert (weightless.value, weightless.num_scored, weightless.num_total) == (0.5, 2, 3)
-
-
-# Clustered errors
-
-
-def test_rows_of_one_question_are_one_observation():
-    scores = rng(3).random(50)
-    rows, places = np.repeat(scores, 4), np.repeat(np.arange(50), 4)
-    assert clustered_error(rows, places) == pytest.approx(standard_error(scores))
-    assert clustered_error(rows, np.arange(200)) == pytest.approx(standard_error(rows))
-    assert clustered_error(rows, np.arange(200)) < 0.51 * clustered_error(rows, places)
-
-
-def test_missing_rows_count_in_no_cluster():
-    values = array(1, NAN, 0, 1)
-    assert clustered_error(values, np.array([0, 0, 1, 1])) == pytest.approx(
-        np.sqrt(2 * ((1 / 3) ** 2 + (1 / 3) ** 2)) / 3
-    )
-    assert clustered_error(values, np.zeros(4, dtype=int)) is None
-    assert standard_error(array(1, NAN)) is None
 
 
 # McNemar

@@ -12,7 +12,6 @@ How well intervals and tests keep their word was measured: ``docs/calibration.md
 
 from slackdlm.evaluation.statistics.bootstrap import (
     Estimate,
-    clustered_error,
     mean_interval,
     paired_difference,
     ratio_interval,
@@ -45,7 +44,7 @@ from slackdlm.evaluation.statistics.winrate import (
 
 __all__ = [
     "Estimate", "NullBounds", "PositionBias", "QuestionScores", "TrainingRuns",
-    "Trend", "WinRate", "average_over_seeds", "benjamini_hochberg", "clustered_error", "common_ids",
+    "Trend", "WinRate", "average_over_seeds", "benjamini_hochberg", "common_ids",
     "dose_trend", "exact_mcnemar", "game_scores", "grade_scores", "holm", "length_bias",
     "mean_interval", "minimum_detectable", "null_bounds", "over_training_runs",
     "paired_difference", "position_bias", "questions_needed", "ratio_interval", "sign_flip_test",

@@ -1,9 +1,9 @@
-"""Means over questions with bootstrap intervals, and their clustered standard errors."""
+"""Means over questions with bootstrap intervals, and their standard errors."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 
 from slackdlm.errors import ConfigError, DataError
@@ -158,26 +158,6 @@ def standard_error(scores: Float[np.ndarray, " Q"]) -> float | None:
     """Of the mean over scored questions; None below two."""
     scored = scored_values(scores, where="standard_error")
     return float(scored.std(ddof=1) / np.sqrt(scored.size)) if scored.size > 1 else None
-
-
-def clustered_error(
-    values: Float[np.ndarray, " N"], clusters: Int[np.ndarray, " N"]
-) -> float | None:
-    """Standard error of the mean over rows that come in clusters, such as games of one question.
-
-    ``sqrt(C / (C - 1) * sum over clusters of (sum of its residuals)^2) / N`` over scored rows; with
-    one row a cluster it is `standard_error`. None below two clusters.
-
-    References:
-        Liang and Zeger, 1986; Miller, 2024 (arXiv 2411.00640), equation 4 with the small-sample factor.
-    """
-    there = ~np.isnan(values)
-    scored = scored_values(values, where="clustered_error")
-    names, place = np.unique(clusters[there], return_inverse=True)
-    if names.size < 2:
-        return None
-    sums = np.bincount(place, weights=scored - scored.mean())
-    return float(np.sqrt(names.size / (names.size - 1) * (sums**2).sum()) / scored.size)
 
 
 def widened(confidence: float, num_questions: int) -> float:
