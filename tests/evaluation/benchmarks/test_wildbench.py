@@ -294,7 +294,7 @@ def test_a_task_counts_in_all_its_groups_and_empty_outputs_in_none(tmp_path):
 
 def test_the_reward_can_forgive_a_longer_loser(tmp_path):
     items = [PAIR, PAIR | {"session_id": "s2", "winner": "org/ref", "extent": 2}]
-    games = read_pairs(put(tmp_path / "m.json", items), reference="org/ref")
+    games = read_pairs(put(tmp_path / "ref=ref" / "m.json", items))
     assert published_reward(games) == -25.0
     assert published_reward(games, length_margin=5) == -50.0
     assert published_reward(games, length_margin=6) == -25.0
