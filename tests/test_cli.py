@@ -1,5 +1,6 @@
 """The commands as a user runs them: real files, real models of toy size, messages and exit codes."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -291,6 +292,19 @@ def canvas_lengths(file: Path) -> set[int]:
         row["settings"]["canvas_length"] for row in rows
     }
     return {len(row["canvas"]) for row in rows}
+
+
+def test_chat_takes_the_canvas_of_the_training_unless_told_another(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = trained / "run" / "model"
+    length = json.loads((model / "slackdlm.json").read_text())["canvas_length"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("/exit\n"))
+    assert run("chat", model) == 0
+    assert f"canvas: {length} positions, as in training" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("/exit\n"))
+    assert run("chat", model, "--gen-length", 8) == 0
+    assert "canvas: 12 positions for 8 tokens" in capsys.readouterr().out
 
 
 def test_the_unit_of_length_is_the_response_token(

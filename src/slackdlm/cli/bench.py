@@ -41,11 +41,13 @@ def add_bench(commands: Commands) -> None:
     for flag, default, what in (
         ("--batch", 1, "samples B"),
         ("--positions", 1024, "canvas positions L"),
-        ("--slack", 64, "slack budget K"),
         ("--hidden", 256, "hidden size D"),
         ("--vocabulary", 126464, "vocabulary V"),
     ):
         parser.add_argument(flag, type=int, default=default, help=f"{what} (default: {default})")
+    parser.add_argument(
+        "--slack", type=int, help="slack budget K (default: 64, at most an eighth of the positions)"
+    )
     parser.set_defaults(run=_bench_loss)
 
 
@@ -83,7 +85,7 @@ def _bench_loss(arguments: argparse.Namespace) -> None:
     size = Size(
         num_samples=arguments.batch,
         num_positions=arguments.positions,
-        num_slack=arguments.slack,
+        num_slack=min(64, arguments.positions // 8) if arguments.slack is None else arguments.slack,
         hidden_size=arguments.hidden,
         vocab_size=arguments.vocabulary,
     )

@@ -19,7 +19,8 @@ def add_chat(commands: Commands) -> None:
     parser = commands.add_parser(
         "chat",
         help="talk to a model and watch its canvas resolve",
-        description=f"Without a length, answers have room for {GEN_LENGTH} tokens.",
+        description="Without a length, answers have the canvas of the model's training if that is fixed, else room "
+        f"for {GEN_LENGTH} tokens.",
     )
     add_model(parser)
     add_decoding(parser)

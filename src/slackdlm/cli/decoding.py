@@ -170,7 +170,8 @@ def decoding(
         arguments: The command's.
         models: Names and adapters. A ``gen_length`` gets room for the slack that they were trained with, the
             most of them if there are several, so that all decode on the same canvas.
-        gen_length: Where neither flags nor recipe give a length.
+        gen_length: Where neither flags nor recipe give a length, unless all models were trained on canvases of
+            one length, which is then taken.
 
     Raises:
         ConfigError: If a setting is wrong or contradicts another.
@@ -182,6 +183,10 @@ def decoding(
     blocks = _blocks(arguments)
     sampler = blocks["sampler"]
     asked: int | None = None
+    found: list[TrainingRecord | None] = []
+    if not isinstance(sampler, dict) or sampler.get("canvas_length") is None:
+        found = [find_record(model, adapter=adapter) for model, adapter in models]
+    as_trained = False
     if isinstance(sampler, dict):
         settings = cast("Block", sampler)
         if all(settings.get(name) is None for name in _LENGTHS):
@@ -189,13 +194,18 @@ def decoding(
                 raise ConfigError(
                     "no length: give --gen-length TOKENS, --canvas-length POSITIONS or a --recipe that has one"
                 )
-            settings["gen_length"] = gen_length
+            fixed = {one.canvas_length if one and one.padding == "fixed" else None for one in found}
+            (length,) = fixed if len(fixed) == 1 else (None,)
+            as_trained = length is not None
+            settings |= {"canvas_length": length} if as_trained else {"gen_length": gen_length}
         asked = settings.get("gen_length")
-    found = [find_record(m, adapter=a) for m, a in models] if asked is not None else []
-    records = [record for record in found if record is not None]
+    records = [one for one in found if one is not None]
     record = max(records, key=lambda record: record.slack_ratio[1], default=None)
     recipe = build_recipe(blocks, record=record, file=arguments.recipe)
-    return Decoding(recipe, _canvas(recipe.sampler.canvas_length, asked, record))
+    positions = recipe.sampler.canvas_length
+    if as_trained:
+        return Decoding(recipe, f"canvas: {positions} positions, as in training")
+    return Decoding(recipe, _canvas(positions, asked, record))
 
 
 def _canvas(positions: int, gen_length: int | None, record: "TrainingRecord | None") -> str:

@@ -40,7 +40,8 @@ def add_harness(commands: Commands) -> None:
         "harness",
         help="GSM8K, MMLU, GPQA, MBPP and lm-eval's other tasks",
         description="Needs the extra: pip install 'slackdlm[harness]'. Run it again to finish what is missing; what is "
-        f"answered is never computed again. Without a length answers have room for {_GEN_LENGTH} tokens.",
+        f"answered is never computed again. Without a length answers have the canvas of the model's "
+        f"training if that is fixed, else room for {_GEN_LENGTH} tokens.",
     )
     add_model(parser)
     add = parser.add_argument
