@@ -166,16 +166,18 @@ def whole_state(accelerator: Accelerator, model: Any) -> dict[str, Any] | None:
     if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         accelerator.wait_for_everyone()
         return None
-    state: dict[str, Any] | None = accelerator.get_state_dict(model)
+    gathered: Any = accelerator.get_state_dict(model)
+    state: dict[str, Any] | None = gathered
     if kind == DistributedType.DEEPSPEED:
         from deepspeed.utils import (  # pyright: ignore[reportMissingImports] - not a dependency
             safe_get_full_fp32_param,
         )
 
         # Those of a forward pass may have been rounded on their way.
-        for name, parameter in accelerator.unwrap_model(model).named_parameters():
+        network: Any = accelerator.unwrap_model(model)
+        for name, parameter in network.named_parameters():
             if parameter.requires_grad:
-                value = safe_get_full_fp32_param(parameter)
+                value: Any = safe_get_full_fp32_param(parameter)
                 if state is not None:
                     state[name] = value.cpu()
     return state
