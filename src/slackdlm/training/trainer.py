@@ -130,6 +130,7 @@ class SlackTrainer(Trainer):
         self._step_started = time.perf_counter()
         if config.gradient_checkpointing:
             recompute_activations(model)
+        _keep_unpacked(model)
         super().__init__(
             model=model,
             args=args,
@@ -323,3 +324,11 @@ def _naming_errors(begin: Callable[..., Any], name: str) -> Callable[..., Any]:
             ) from error
 
     return named
+
+
+def _keep_unpacked(model: nn.Module) -> None:
+    """On a CPU bitsandbytes packs 4-bit weights anew when they are evaluated; packed ones give no gradients."""
+    for module in model.modules():
+        layer: Any = module
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
