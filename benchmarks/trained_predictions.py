@@ -374,7 +374,7 @@ def main(folder: Path, *, num_languages: int, num_grammars: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="finished languages; continued if there are any")
-    parser.add_argument("--languages", type=int, default=4, help="trained on, of `unequal`")
+    parser.add_argument("--languages", type=int, default=12, help="trained on, of `unequal`")
     parser.add_argument("--grammars", type=int, default=12, help="of `grammar`, not trained on")
     arguments = parser.parse_args()
     main(
