@@ -1,25 +1,20 @@
 """The measurements behind ``--plan`` go on where they were interrupted."""
 
 import csv
-import importlib.util
 import json
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "bench_plan.py"
 FOUND = json.dumps({"planned": 2**21, "measured": 2**20, "num_parameters": 5})
 
 
 def test_only_cases_that_are_missing_are_measured_and_each_is_kept_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    spec = importlib.util.spec_from_file_location("bench_plan", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+    bench = import_module("bench_plan")
     measured: list[str] = []
     left = 3
 

@@ -299,10 +299,10 @@ def test_chat_takes_the_canvas_of_the_training_unless_told_another(
 ) -> None:
     model = trained / "run" / "model"
     length = json.loads((model / "slackdlm.json").read_text())["canvas_length"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("/exit\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert run("chat", model) == 0
     assert f"canvas: {length} positions, as in training" in capsys.readouterr().out
-    monkeypatch.setattr("sys.stdin", io.StringIO("/exit\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert run("chat", model, "--gen-length", 8) == 0
     assert "canvas: 12 positions for 8 tokens" in capsys.readouterr().out
 

@@ -1,10 +1,9 @@
 """Predictors that are what the objectives ask for: against enumeration written out anew, the losses and the sampler."""
 
 import csv
-import importlib.util
 import math
-import sys
 from collections import defaultdict
+from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,14 @@ from slackdlm.canvas import draw_num_slack
 from slackdlm.objectives.masked_ce import position_ce
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "ideal_predictions.py"
+ROOT = Path(__file__).parents[2]
 LENGTH = 6
 TEXTS = {"a g": 0.5, "b c g": 0.3, "a h": 0.2}
 
 
 @pytest.fixture(scope="module")
 def ideal() -> Any:
-    spec = importlib.util.spec_from_file_location("ideal_predictions", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_module("ideal_predictions")
 
 
 @pytest.fixture(scope="module")
@@ -267,11 +260,10 @@ def test_total_variation_by_hand(ideal: Any) -> None:
 
 
 def test_the_shown_figures_are_those_of_the_committed_table(ideal: Any) -> None:
-    root = FILE.parents[1]
-    with (root / "benchmarks" / "results" / "ideal_predictions.csv").open(newline="") as file:
+    with (ROOT / "benchmarks" / "results" / "ideal_predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * len(list(ideal.ways()))
-    page = (root / "docs" / "measured.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
     keys = ("order", "temperature", "steps")
     for row in rows:
         if tuple(row[key] for key in keys) == ("slack and ends last", "1.0", "5"):

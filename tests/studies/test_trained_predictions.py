@@ -1,8 +1,7 @@
 """Networks beside ideal predictions: the losses by training's own functions, the language by the demo's parser."""
 
 import csv
-import importlib.util
-import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,12 @@ from slackdlm.objectives.masked_ce import position_ce
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
 from slackdlm.studies.toy_judge import sentence_log_likelihood
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def trained(monkeypatch_module: pytest.MonkeyPatch) -> Any:
-    monkeypatch_module.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location(
-        "trained_predictions", FOLDER / "trained_predictions.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
+def trained() -> Any:
+    return import_module("trained_predictions")
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +247,8 @@ def test_leads_are_paired_by_language(trained: Any) -> None:
 
 
 def test_the_shown_figures_are_those_of_the_table_of_trained_networks(trained: Any) -> None:
-    page = (FOLDER.parent / "docs" / "measured.md").read_text(encoding="utf-8")
-    with (FOLDER / "results" / "trained_predictions.csv").open(newline="") as file:
+    page = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    with (ROOT / "benchmarks" / "results" / "trained_predictions.csv").open(newline="") as file:
         rows = [
             row
             for row in csv.DictReader(file)

@@ -120,7 +120,10 @@ def _add_order(add: Callable[..., object]) -> None:
         ("--forbid-end-of-text", "never propose the end of text"),
         ("--delay-end", "decode cells that propose an end last"),
         ("--delay-slack", "decode cells that propose <slack> last"),
-        ("--early-stop", "no more passes once the text is settled; does not change it"),
+        (
+            "--early-stop",
+            "no more passes once the text is settled; does not change it, unless with --refill",
+        ),
     ):
         add(flag, action=argparse.BooleanOptionalAction, help=what)
     add(
@@ -182,30 +185,34 @@ def decoding(
 
     blocks = _blocks(arguments)
     sampler = blocks["sampler"]
-    asked: int | None = None
-    found: list[TrainingRecord | None] = []
-    if not isinstance(sampler, dict) or sampler.get("canvas_length") is None:
+    if not isinstance(sampler, dict):  # which the recipe's checks refuse
+        return Decoding(build_recipe(blocks, record=None, file=arguments.recipe), "")
+    settings = cast("Block", sampler)
+    is_open = all(settings.get(name) is None for name in _LENGTHS)
+    if is_open and gen_length is None:
+        raise ConfigError(
+            "no length: give --gen-length TOKENS, --canvas-length POSITIONS or a --recipe that has one"
+        )
+    if is_open or settings.get("gen_length") is not None:
         found = [find_record(model, adapter=adapter) for model, adapter in models]
-    as_trained = False
-    if isinstance(sampler, dict):
-        settings = cast("Block", sampler)
-        if all(settings.get(name) is None for name in _LENGTHS):
-            if gen_length is None:
-                raise ConfigError(
-                    "no length: give --gen-length TOKENS, --canvas-length POSITIONS or a --recipe that has one"
-                )
-            fixed = {one.canvas_length if one and one.padding == "fixed" else None for one in found}
-            (length,) = fixed if len(fixed) == 1 else (None,)
-            as_trained = length is not None
-            settings |= {"canvas_length": length} if as_trained else {"gen_length": gen_length}
-        asked = settings.get("gen_length")
+    else:
+        found = []
+    if is_open:
+        length = _fixed_canvas(found)
+        settings |= {"gen_length": gen_length} if length is None else {"canvas_length": length}
     records = [one for one in found if one is not None]
     record = max(records, key=lambda record: record.slack_ratio[1], default=None)
     recipe = build_recipe(blocks, record=record, file=arguments.recipe)
     positions = recipe.sampler.canvas_length
-    if as_trained:
+    if is_open and settings.get("gen_length") is None:
         return Decoding(recipe, f"canvas: {positions} positions, as in training")
-    return Decoding(recipe, _canvas(positions, asked, record))
+    return Decoding(recipe, _canvas(positions, settings.get("gen_length"), record))
+
+
+def _fixed_canvas(records: "Sequence[TrainingRecord | None]") -> int | None:
+    """Length of the canvases that all models were trained on, if it is one and fixed."""
+    lengths = {one.canvas_length if one and one.padding == "fixed" else None for one in records}
+    return lengths.pop() if len(lengths) == 1 else None
 
 
 def _canvas(positions: int, gen_length: int | None, record: "TrainingRecord | None") -> str:

@@ -157,14 +157,15 @@ def _run_chunk(
     logits_grad = exponentials.mul_(factors[:, None])
     _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
     logits_grad = logits_grad.to(dtype)
-    slack_grad = logits_grad[:, slack_id].clone()
+    slack_grad = None
     if slack_row is not None:
+        slack_grad = logits_grad[:, slack_id].clone()
         logits_grad[:, slack_id] = 0  # the output layer's own row was not used
-    if gradients.slack_row is not None:
-        gradients.slack_row.add_(slack_grad @ inputs)
+        if gradients.slack_row is not None:
+            gradients.slack_row.add_(slack_grad @ inputs)
     if gradients.hidden is not None:
         hidden_grad = logits_grad @ head_weight
-        if slack_row is not None:
+        if slack_grad is not None and slack_row is not None:
             hidden_grad.addr_(slack_grad, slack_row)
         gradients.hidden[chunk] = hidden_grad
     if gradients.head is not None and gradients.head.dtype == dtype:
@@ -234,8 +235,8 @@ class VocabularyLoss(torch.autograd.Function):
         inputs = ctx.saved_tensors
         (factors,) = grad_outputs
         gradients, ctx.gradients = ctx.gradients, None
-        is_one = len(factors) > 0 and bool((factors == factors[0]).all())
-        factor = float(factors[0]) if is_one else None
+        is_shared = len(factors) > 0 and bool((factors == factors[0]).all())
+        factor = float(factors[0]) if is_shared else None
         if gradients is not None and factor is not None:
             gradients = [None if g is None else _scale(g, factor) for g in gradients]
         else:  # each sample has its own factor, or this is not the first backward
