@@ -60,7 +60,7 @@ def options(*settings: str) -> list[str]:
     [
         (
             {"text": "a"},
-            r"d.jsonl:1: expected text in column 'prompt'; the columns are 'text'; set data.columns$",
+            r"d.jsonl:1: expected turns in 'messages', .*; the columns are 'text'; set data.columns$",
         ),
         (
             {"prompt": "a", "response": ""},
