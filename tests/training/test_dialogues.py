@@ -89,6 +89,11 @@ PUBLISHED = {
     "conversation": ({"conversation": QA}, [ASKED], []),
     "dialogue": ({"dialogue": QA}, [ASKED], []),
     "UltraChat": ({"id": "0", "data": ["Q", "X", "R", "A"]}, BOTH, ["id"]),
+    "a last turn of the user's": (
+        {"dialog": ["Q", "A", "R"], "act": [1, 2, 1]},
+        [ASKED],
+        ["act", "turns behind the last answer"],
+    ),
     "a dict of lists": (
         {"messages": {"role": ["user", "assistant"], "content": ["Q", "A"], "name": [None, None]}},
         [ASKED],
@@ -250,6 +255,8 @@ def test_a_row_of_which_nothing_is_to_be_learnt_is_left_out(
             {"prompt": "Q", "chosen": QA, "rejected": QA},
             r"set data\.columns\.messages=chosen to learn the preferred conversation$",
         ),
+        ({"chosen": "Q", "rejected": "A"}, r"the columns are 'chosen', 'rejected'; set data\.columns$"),
+        ({"system": "S", "chat": "USER: Q"}, r"'chat'; set data\.columns$"),
         ({"text": "Q"}, r"the columns are 'text'; set data\.columns$"),
         (
             {"de": "Q", "en": "A"},

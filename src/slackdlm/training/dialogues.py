@@ -104,6 +104,8 @@ def description(
         unused.update([*dialogue.unused, *(f"{name} (of turns)" for name in own)])
         if dialogue.tools is not None and "tools" not in written:
             unused["tools"] += 1
+        if dialogue.messages and dialogue.messages[-1]["role"] != "assistant":
+            unused["turns behind the last answer"] += 1
         num_context += sum(turn.get("learn") is False for turn in dialogue.messages)
     read = "; ".join(
         f"{counted(number, 'row')} read as {form}: {', '.join(_shown(name) for name in used[form])}"
@@ -231,7 +233,9 @@ def _way(row: Row, standard: str) -> str:
         way = "data.columns.messages=chosen to learn the preferred conversation"
     elif "rejected" in held and "prompt" in held and chosen is not None:
         way = "data.columns.response=chosen to learn the preferred answer"
-    elif len(texts) == 2 and all(map(str.isidentifier, texts)):
+    elif len(texts) == 2 and all(
+        n.isidentifier() and n not in (*_SYSTEMS, "chosen") for n in texts
+    ):
         way = f"data.columns.prompt={texts[0]} and data.columns.response={texts[1]}, or the other way round"
     return f"the columns are {names}; set {way}"
 
