@@ -276,17 +276,31 @@ def read_override(file: Path) -> Recipe:
 def override_is_set(content: bytes, recipe: Recipe) -> None:
     """The recipe holds what the override says, and beside it what its file says."""
     key, _, text = content.decode("utf-8", "surrogateescape").partition("=")
-    key, said = key.strip(), as_written(text)
+    key = key.strip()
+    is_text = key in TEXTS and (key in REQUIRED_TEXTS or text.strip() != "null")
+    said = text if is_text else as_written(text)
     held, before = flatten(recipe.as_dict()), flatten(as_written(RECIPE.decode()))
     given = flatten(said, where=key) if isinstance(said, dict) else {key: said}
     for name, value in given.items():
         assert name in held or value in (None, "", "~", "null"), name
-        assert name not in held or says(value or "", held[name]), (name, value, held[name])
+        same = held.get(name) == text if is_text else says(value or "", held.get(name))
+        assert name not in held or same, (name, value, held[name])
     for name in held.keys() - given.keys():
         if name in before and not name.startswith(f"{key}."):
             assert says(before[name], held[name]), name
 
 
+REQUIRED_TEXTS = {
+    "data.train",
+    "data.split",
+    "data.eval_split",
+    "data.columns.prompt",
+    "data.columns.response",
+}
+TEXTS = {
+    *REQUIRED_TEXTS, "data.eval", "data.subset", "data.columns.messages", "model.path", "model.adapter"
+}  # fmt: skip
+"""Keys whose value is taken as it stands, whatever YAML would make of it; of some ``null`` is none."""
 OVERRIDES = (
     b"training.steps=100", b"objective.slack_ratio=[0.1, 0.2]", b"data.train=other.jsonl",
     b"training.learning_rate=1e-5",

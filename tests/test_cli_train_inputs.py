@@ -60,7 +60,7 @@ def options(*settings: str) -> list[str]:
     [
         (
             {"text": "a"},
-            r"d.jsonl:1: expected text in column 'prompt'; the columns are 'text'; set data.columns$",
+            r"d.jsonl:1: expected turns in 'messages', .*; the columns are 'text'; set data.columns$",
         ),
         (
             {"prompt": "a", "response": ""},
@@ -197,3 +197,54 @@ def test_a_run_whose_only_checkpoint_is_damaged(error: Callable[..., str], finis
     said = error("--resume", output="run")
     assert "checkpoint-2: cannot be loaded (" in said
     assert "remove this folder, and the run resumes from the checkpoint before it" in said
+
+
+ALPACA = {"instruction": "Sort.", "input": "3 1", "output": "1 3"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "prompt"),
+    [
+        ([], "train: 12 rows read as alpaca: instruction, output, input", "Sort.\n3 1"),
+        (
+            ["data.columns.prompt=instruction", "data.columns.response=output"],
+            "train: 12 rows read as prompt_response: instruction, output; columns not used: input;"
+            " data.columns=null reads input",
+            "Sort.<",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_show_says_what_the_rows_were_read_as(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    settings: list[str],
+    said: str,
+    prompt: str,
+) -> None:
+    write(ALPACA)
+    assert main(["train", "r.yaml", "--show", "1", *options(*settings)]) == 0
+    assert said in caplog.messages
+    assert prompt in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_path_with_a_hash_is_the_file_of_that_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, response in (("run", "old"), ("run #2", "new")):
+        Path(name).mkdir()
+        row = json.dumps(GOOD | {"response": response}) + "\n"
+        (Path(name) / "train.jsonl").write_text(row * 12)
+    assert main(["train", "r.yaml", "--show", "1", *options("data.train=run #2/train.jsonl")]) == 0
+    assert "target new" in capsys.readouterr().out
+    assert main(["train", "r.yaml", "--show", "1", *options("data.train=")]) == 2
+    assert "--set data.train=: there is no value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["data.split=dev", "data.subset=main"])
+def test_a_part_of_what_has_none_is_refused(error: Callable[..., str], key: str) -> None:
+    from datasets import Dataset
+
+    assert re.search(r"d.jsonl is a file, which has no (splits|subsets)", error(*options(key)))
+    Dataset.from_list([GOOD] * 12).save_to_disk("saved")
+    said = error(*options(key, "data.train=saved"))
+    assert re.search(r"saved is a data set on disk, which has no (splits|subsets)", said)

@@ -1,4 +1,5 @@
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,13 +63,85 @@ def test_a_wrong_mapping_is_refused_with_its_dotted_key(mapping: object, message
         build(Outer, mapping)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    path: str
+    inner: Inner | None = None
+
+
+TEXTS = [
+    *(
+        "run #2/train.jsonl",
+        "#x",
+        "a # b",
+        "2024",
+        "012",
+        "1e3",
+        "on",
+        "yes",
+        "no",
+        "true",
+        "~",
+        "null",
+    ),
+    *(
+        "a: b",
+        "[x",
+        "*x",
+        "&x",
+        "!x",
+        "%x",
+        "@x",
+        "|",
+        "> x",
+        "- x",
+        "'x'",
+        '"x"',
+        "x ",
+        " x",
+        "a=b",
+        "{",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_an_override_of_a_text_is_all_that_stands_behind_the_sign(text: str) -> None:
+    mapping: dict[str, object] = {}
+    apply_overrides(mapping, [f"path={text}"], Texts)
+    assert build(Texts, mapping).path == text
+
+
+@pytest.mark.parametrize("text", [text for text in TEXTS if text != "null"])
+def test_so_is_that_of_a_text_that_may_be_none_but_for_null(text: str) -> None:
+    mapping: dict[str, object] = {"path": "p"}
+    apply_overrides(mapping, [f"inner.label={text}"], Texts)
+    built = build(Texts, mapping).inner
+    assert built is not None
+    assert built.label == text
+    apply_overrides(mapping, ["inner.label=null"], Texts)
+    assert build(Texts, mapping).inner == Inner(label=None)
+
+
+@pytest.mark.parametrize(
+    "value", ["0.25 #2", "0.25 # half", "# 1", "null #", "[0, 1] #x", "{a: 1} # x"]
+)
+def test_a_comment_in_the_value_of_an_override_is_refused(value: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"--set inner.rate={re.escape(value)}: the value is cut short by ' #'"
+    ):
+        apply_overrides({}, [f"inner.rate={value}"], Outer)
+
+
 def test_overrides_are_yaml_and_make_missing_blocks() -> None:
     mapping = {"a": {"b": 1}, "empty": None}
-    apply_overrides(mapping, ["a.b=2.5", "a.c=[0, 1]", "empty.d=x=y", "new.e.f=true"])
+    overrides = ["a.b=2.5", "a.c=[0, 1]", "empty.d=x=y", "new.e.f=true", 'g="a #b"']
+    apply_overrides(mapping, overrides, Outer)
     assert mapping == {
         "a": {"b": 2.5, "c": [0, 1]},
         "empty": {"d": "x=y"},
         "new": {"e": {"f": True}},
+        "g": "a #b",
     }
 
 
@@ -79,12 +152,13 @@ def test_overrides_are_yaml_and_make_missing_blocks() -> None:
         ("a..b=1", r"expected key\.subkey=value"),
         ("=1", r"expected key\.subkey=value"),
         ("a.b=[1", r"the value is not valid YAML"),
+        ("a.b=", r"--set a\.b=: there is no value; null stands for none"),
         ("a.b.c=1", r"a\.b is a value, not a block"),
     ],
 )
 def test_a_wrong_override_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        apply_overrides({"a": {"b": 1}}, [override])
+        apply_overrides({"a": {"b": 1}}, [override], Outer)
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E5", "-2.e3", "1.0e-3"])

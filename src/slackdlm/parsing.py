@@ -159,12 +159,20 @@ def at_least(value: float, lowest: int, *, path: str) -> None:
         raise ConfigError(f"{path}: expected at most 2**53, got {_show(value)}")
 
 
-def apply_overrides(mapping: dict[str, Any], overrides: list[str]) -> None:
-    """Write ``a.b=value`` overrides into a nested mapping, values parsed as YAML.
+def apply_overrides(mapping: dict[str, Any], overrides: list[str], cls: type[Any]) -> None:
+    """Write ``a.b=value`` overrides into a nested mapping.
+
+    All that stands behind ``=`` is the value: as it is where the field is text, even if it looks like a number or
+    holds `` #``; else as YAML.
+
+    Args:
+        mapping: Written into.
+        overrides: What was given.
+        cls: The dataclass that the mapping is for; it says which fields are text.
 
     Raises:
-        ConfigError: If an override has no ``=``, no key, a value that is no YAML, or goes through a
-            plain value.
+        ConfigError: If an override has no ``=``, no key, no value, a value that is no YAML or has a comment, or goes
+            through a plain value.
     """
     for override in overrides:
         path, sign, text = override.partition("=")
@@ -172,8 +180,10 @@ def apply_overrides(mapping: dict[str, Any], overrides: list[str]) -> None:
         shown = f"--set {_name(override)}"
         if not sign or not all(keys):
             raise ConfigError(f"{shown}: expected key.subkey=value, for example training.steps=100")
+        if not text.strip():
+            raise ConfigError(f"{shown}: there is no value; null stands for none")
         try:
-            value = read_yaml(text)
+            value = text if _is_text(cls, keys, text) else _read_all(text)
         except ConfigError as error:
             raise ConfigError(f"{shown}: the value is {error}") from error
         block = mapping
@@ -186,6 +196,33 @@ def apply_overrides(mapping: dict[str, Any], overrides: list[str]) -> None:
                 raise ConfigError(f"{shown}: {name} is a value, not a block of keys")
             block = block[key]
         block[keys[-1]] = value
+
+
+def _is_text(cls: type[Any], keys: list[str], text: str) -> bool:
+    """Whether a value is meant as it stands: the field holds text, and it is not the null of one that may be none."""
+    hint: Any = cls
+    for key in keys:
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        block = next((option for option in options if is_dataclass(option)), None)
+        hint = get_type_hints(block).get(key) if block else None
+    if get_origin(hint) in (Union, UnionType) and text.strip() == "null":
+        return False
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return str in options
+
+
+def _read_all(text: str) -> object:
+    """One YAML value that is all of the text."""
+    value = read_yaml(text)
+    try:
+        is_cut = read_yaml(f"{text} x") == value  # in a comment, more changes nothing
+    except ConfigError:
+        is_cut = False
+    if is_cut:
+        raise ConfigError(
+            "cut short by ' #', which starts a comment in YAML; leave the comment out"
+        )
+    return value
 
 
 def flatten(mapping: Mapping[str, Any], *, where: str = "") -> dict[str, Any]:

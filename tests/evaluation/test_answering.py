@@ -243,14 +243,16 @@ def test_an_output_that_cannot_be_written_is_an_error_before_any_work(
     ("content", "message"),
     [
         (b'{"prompt": "caf\xe9"}\n', r"q\.jsonl: not UTF-8 text \(byte 15\)"),
-        (b'{"messages": ["hi"]}\n', r"q\.jsonl:1: 'messages': expected a list of turns"),
+        (b'{"messages": ["hi"]}\n', r"q\.jsonl:1: 'messages'\[0\]: expected .*, got 'hi'"),
+        (b'{"messages": "hi"}\n', r"q\.jsonl:1: 'messages': expected a list of turns, got str"),
         (b'{"messages": []}\n', r"q\.jsonl:1: expected a question with words"),
         (b'{"prompt": " "}\n', r"q\.jsonl:1: expected a question with words"),
         (b'{"question": "x"}\n', r"q\.jsonl:1: expected a text in 'prompt', which is missing"),
         (b'{"prompt": 3}\n', r"q\.jsonl:1: expected a text in 'prompt', got 3"),
         (b'{"prompt": "x", "id": []}\n', r"q\.jsonl:1: expected an id"),
         (b'{"prompt": "x", "id": 1}\n{"prompt": "y", "id": "1"}', "two questions have the id '1'"),
-        (b"[]\n", r"q\.jsonl:1: expected a JSON object"),
+        (b"[]\n", r"q\.jsonl: expected a list of questions, got \[\]"),
+        (b"id,prompt\n1,x\n", r"q\.jsonl:1: not valid JSON"),
         (b'{"prompt": "x"\n', r"q\.jsonl:1: not valid JSON"),
         (b"\n", "holds no line"),
     ],
@@ -269,6 +271,59 @@ def test_a_question_keeps_its_id_by_any_of_its_names(tmp_path: Path, key: str) -
     file = tmp_path / "q.jsonl"
     file.write_text(json.dumps({key: "q7", "prompt": "x"}) + '\n{"prompt": "y"}\n')
     assert [question.id for question in read_questions(file)] == ["q7", "1"]
+
+
+def no_robots(number: int) -> dict[str, Any]:
+    """A row as no_robots and UltraChat are published, with the reference answer behind the question."""
+    said = [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": "a"}]
+    return {"prompt": f"q{number}", "prompt_id": f"p{number}", "messages": said, "category": "QA"}
+
+
+def test_messages_are_asked_up_to_the_last_user_turn_and_the_rest_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "q.jsonl"
+    plain = {"messages": [{"role": "user", "content": "q2", "name": "Ann"}], "tools": None}
+    file.write_text("".join(json.dumps(row) + "\n" for row in (no_robots(0), no_robots(1), plain)))
+    questions = read_questions(file)
+    asked = [({"role": "user", "content": f"q{number}"},) for number in range(3)]
+    assert [question.messages for question in questions] == asked
+    assert [question.category for question in questions] == ["QA", "QA", None]
+    assert caplog.messages == [
+        f"{file}: not used of its questions: turns behind the last user's (2 of 3 rows), prompt (2 of"
+        " 3 rows), prompt_id (2 of 3 rows), name (of turns) (1 of 3 rows)"
+    ]
+
+
+def test_a_named_column_is_asked_even_beside_messages(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "q.jsonl"
+    messages = [{"role": "user", "content": "Nenne eine Farbe."}]
+    row = {"id": "a", "prompt_en": "Name a colour.", "messages": messages, "input": ""}
+    file.write_text(json.dumps(row) + "\n")
+    assert read_questions(file, column="prompt_en")[0].prompt == "Name a colour."
+    assert caplog.messages == [f"{file}: not used of its questions: messages"]
+    assert read_questions(file)[0].prompt == "Nenne eine Farbe."
+    with pytest.raises(DataError, match="expected a text in 'prompt_fr', which is missing"):
+        read_questions(file, column="prompt_fr")
+    with pytest.raises(ConfigError, match="--column: has no effect beside --benchmark arena-hard"):
+        read_benchmark_questions(file, "arena-hard", column="prompt_en")
+
+
+def test_questions_of_other_files_are_those_of_jsonl(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    told = [{"messages": [{"from": "human", "value": f"q{number}"}]} for number in range(2)]
+    lines = tmp_path / "q.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in told))
+    (tmp_path / "q.json").write_text(json.dumps(told))
+    pq.write_table(pa.Table.from_pylist(told), tmp_path / "q.parquet")
+    expected = read_questions(lines)
+    assert [(question.id, question.prompt) for question in expected] == [("0", "q0"), ("1", "q1")]
+    assert read_questions(tmp_path / "q.json") == expected
+    assert read_questions(tmp_path / "q.parquet") == expected
 
 
 def test_fewer_than_one_question_cannot_be_asked(tmp_path: Path) -> None:

@@ -93,11 +93,13 @@ def test_gold_texts_come_from_a_column_or_from_every_assistant_turn(tmp_path):
         {"role": "assistant", "content": "two"},
     ]
     file = put(tmp_path / "g.jsonl", {"answer": "a"}, {"messages": said})
-    assert gold_texts(file, column="answer") == ["a", "one", "two"]
+    assert gold_texts(file) == ["a", "one", "two"]
+    with pytest.raises(DataError, match="a text in 'answer', which is missing; keys: 'messages'"):
+        gold_texts(file, column="answer")
     with pytest.raises(DataError, match="a text in 'other'"):
         gold_texts(file, column="other")
     with pytest.raises(DataError, match="assistant's turn"):
-        gold_texts(put(tmp_path / "h.jsonl", {"messages": said[:1]}), column="answer")
+        gold_texts(put(tmp_path / "h.jsonl", {"messages": said[:1]}))
     (tmp_path / "latin").write_bytes(b'{"answer": "\xe9"}')
     with pytest.raises(DataError, match="not UTF-8 text"):
-        gold_texts(tmp_path / "latin", column="answer")
+        gold_texts(tmp_path / "latin")

@@ -83,7 +83,12 @@ class _Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record."""
-        level = "warning: " if record.levelno < logging.ERROR else "error: "
+        levels = (
+            (logging.WARNING, ""),
+            (logging.ERROR, "warning: "),
+            (logging.CRITICAL, "error: "),
+        )
+        level = next((name for above, name in levels if record.levelno < above), "error: ")
         text = Text(level, style="bold yellow") + printable(record.getMessage())
         Console(stderr=True).print(text, soft_wrap=True)
 

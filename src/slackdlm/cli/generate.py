@@ -43,7 +43,7 @@ def add_generate(commands: Commands) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", help="one user text")
     source.add_argument("--input", help="JSONL of questions: a path or hf://datasets/...")
-    parser.add_argument("--column", help="column of the question (default: prompt)")
+    parser.add_argument("--column", help="column of the question (default: messages, or prompt)")
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, help="answers.jsonl; without it texts are printed")
     parser.add_argument(
@@ -80,7 +80,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
     config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
     if file is not None:
-        questions = read_questions(file, column=arguments.column or "prompt", first=arguments.first)
+        questions = read_questions(file, column=arguments.column, first=arguments.first)
     else:
         text = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
         if not text.strip():
@@ -179,7 +179,7 @@ def add_answer(commands: Commands) -> None:
         help="format of the question file (default: JSONL with prompt or messages)",
     )
     parser.add_argument(
-        "--column", default="prompt", help="column of a plain question (default: %(default)s)"
+        "--column", help="column of a plain question (default: messages, or prompt)"
     )
     parser.add_argument("--first", type=int, help="only the first so many questions")
     parser.add_argument("--output", type=Path, required=True, help="answers.jsonl")

@@ -23,9 +23,7 @@ def add_surface_form(commands: Commands) -> None:
     parser.add_argument(
         "files", type=Path, nargs="+", help="JSONL of gold answers, or answers.jsonl of a model"
     )
-    parser.add_argument(
-        "--column", default="answer", help="column of the gold answer (default: %(default)s)"
-    )
+    parser.add_argument("--column", help="column of the gold answer (default: answer, or messages)")
     parser.add_argument(
         "--tokenizer", help="model folder or hub id; default: byte-level BPE trained on the answers"
     )
@@ -53,6 +51,7 @@ def _surface_form(arguments: argparse.Namespace) -> None:
     if any(with_canvases):
         if not all(with_canvases):
             raise ConfigError("surface-form: give gold answers or a model's answers, not both")
+        refuse_beside("with a model's answers", ("--column", arguments.column))
         _surface_of_answers(arguments)
         return
     refuse_beside("with gold answers", ("--output", arguments.output))

@@ -1,6 +1,7 @@
 """``slackdlm train``: train what a recipe says, or show and plan it."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,7 @@ def _train(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path("runs") / recipe.name
     if not arguments.plan and arguments.show is None:
         check_output_folder("--output", output)
+    logging.getLogger("slackdlm.training").setLevel(logging.INFO)  # says what the rows were read as
     from slackdlm.training.processes import this_process
     from slackdlm.training.run import NUM_FINAL_STEPS, train
 

@@ -1,10 +1,13 @@
 """Questions in, answers out: the files of our own format, one JSON object a line."""
 
-from collections.abc import Sequence
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from slackdlm.errors import ConfigError, DataError
+from slackdlm.errors import ConfigError, DataError, one_line
 from slackdlm.evaluation.benchmarks import (
     alpaca_eval,
     arena_hard_files,
@@ -13,8 +16,19 @@ from slackdlm.evaluation.benchmarks import (
     wildbench_files,
 )
 from slackdlm.evaluation.benchmarks.items import Answer, Question, add_once, unique_questions
-from slackdlm.evaluation.jsonl import Row, get_id, get_optional_text, get_text, read_rows, show
+from slackdlm.evaluation.jsonl import (
+    Row,
+    get_id,
+    get_optional_text,
+    get_text,
+    read_items,
+    read_rows,
+    show,
+)
 from slackdlm.evaluation.judgments import as_messages
+from slackdlm.models.messages import is_empty, read_messages
+
+_LOG = logging.getLogger(__name__)
 
 BenchmarkName = Literal["arena-hard", "mt-bench", "wildbench", "creative-writing", "alpaca-eval"]
 
@@ -32,14 +46,16 @@ class Turn(NamedTuple):
 
 
 def read_questions(
-    path: Path, *, column: str = "prompt", first: int | None = None
+    path: Path, *, column: str | None = None, first: int | None = None
 ) -> list[Question]:
-    """Questions of any JSONL file.
+    """Questions of any JSONL, JSON or Parquet file.
 
     Args:
-        path: One object a line, with ``messages`` or the named column, and optionally ``category`` and ``id``,
-            ``question_id`` or ``uid``. Without one of them the id is the line's number, counted from 0.
-        column: Column of the question's text where there are no ``messages``.
+        path: Objects with ``messages`` or the named column, and optionally ``category`` and ``id``, ``question_id`` or
+            ``uid``. Without one of them the id is the line's number, counted from 0. Messages that end with the
+            assistant's, as data sets with reference answers do, are asked up to the last user turn. What is not used
+            is named in one warning.
+        column: Column of the question's text; None: ``messages``, or ``prompt`` where there are none.
         first: How many to read; all if not given.
 
     Raises:
@@ -49,38 +65,75 @@ def read_questions(
     """
     check_first(first)
     questions: list[Question] = []
-    for where, row in read_rows(path, what="questions"):
+    unused = Counter[str]()
+    for where, row in read_items(path, what="questions"):
         if first is not None and len(questions) == first:
             break
-        if "messages" in row:
-            messages = as_messages(row["messages"], where=f"{where}: 'messages'")
-        else:
-            messages = ({"role": "user", "content": get_text(row, column, where=where)},)
-        if not messages or not all(message["content"].strip() for message in messages):
-            raise DataError(f"{where}: expected a question with words in every turn, got none")
-        number = int(where.rpartition(":")[2]) - 1
-        name = next((name for name in ("id", "question_id", "uid") if name in row), None)
-        questions.append(
-            Question(
-                id=str(number) if name is None else get_id(row, name, where=where),
-                category=get_optional_text(row, "category", where=where),
-                messages=messages,
-            )
-        )
+        question, names = _question(row, column, where=where)
+        questions.append(question)
+        unused.update(names)
+    if unused:
+        _warn_of_unused(path, unused, len(questions))
     return unique_questions(questions, path=path)
+
+
+def _question(row: Row, column: str | None, *, where: str) -> tuple[Question, list[str]]:
+    """The question of a row, and what the row says beside it."""
+    unused: list[str] = []
+    asked = column or ("prompt" if row.get("messages") is None else "messages")
+    if asked == "messages":
+        turns = read_messages(row["messages"], where=f"{where}: 'messages'")
+        last = max((n for n, turn in enumerate(turns) if turn["role"] == "user"), default=None)
+        end = len(turns) if last is None else last + 1
+        unused += ["turns behind the last user's"] if end < len(turns) else []
+        turns = turns[:end]
+        names = {name for turn in turns for name in turn if name not in ("role", "content")}
+        unused += [f"{name} (of turns)" for name in sorted(names)]
+        plain = [{name: turn[name] for name in ("role", "content")} for turn in turns]
+        messages = as_messages(plain, where=f"{where}: 'messages'")
+    else:
+        messages = ({"role": "user", "content": get_text(row, asked, where=where)},)
+    if not messages or not all(message["content"].strip() for message in messages):
+        raise DataError(f"{where}: expected a question with words in every turn, got none")
+    name = next((name for name in ("id", "question_id", "uid") if row.get(name) is not None), None)
+    place = where.rpartition(":")[2]
+    number = int(place) - 1 if place.isdecimal() else int(place.split()[-1])
+    used = (asked, "category", name)
+    unused += [key for key, held in row.items() if key not in used and not is_empty(held)]
+    question = Question(
+        id=str(number) if name is None else get_id(row, name, where=where),
+        category=get_optional_text(row, "category", where=where),
+        messages=messages,
+    )
+    return question, unused
+
+
+def _warn_of_unused(path: Path, unused: Mapping[str, int], total: int) -> None:
+    named = ", ".join(
+        one_line(name, longest=60) + ("" if number == total else f" ({number:,} of {total:,} rows)")
+        for name, number in unused.items()
+    )
+    if os.environ.get("RANK", "0") == "0":
+        _LOG.warning("%s: not used of its questions: %s", path, named)
 
 
 def read_benchmark_questions(
     path: Path,
     benchmark: BenchmarkName | None,
     *,
-    column: str = "prompt",
+    column: str | None = None,
     first: int | None = None,
 ) -> list[Question]:
-    """Questions of a benchmark's own file, or of any JSONL where there is no benchmark; as :func:`read_questions`."""
+    """Questions of a benchmark's own file, or of any file where there is no benchmark; as :func:`read_questions`.
+
+    Raises:
+        ConfigError: If a column is named beside a benchmark.
+    """
     check_first(first)
     if benchmark is None:
         return read_questions(path, column=column, first=first)
+    if column is not None:
+        raise ConfigError(f"--column: has no effect beside --benchmark {benchmark}; leave it out")
     read = {
         "arena-hard": arena_hard_files.read_questions,
         "mt-bench": mt_bench_files.read_questions,

@@ -48,15 +48,15 @@ class AnswerSurface(NamedTuple):
     """What the file says."""
 
 
-def gold_texts(path: Path, *, column: str) -> list[str]:
-    """Texts of a JSONL file: a column, or every assistant turn of ``messages``.
+def gold_texts(path: Path, *, column: str | None = None) -> list[str]:
+    """Texts of a JSONL file: the named column; without one ``answer``, or every assistant turn of ``messages``.
 
     Raises:
         DataError: If the file or a line cannot be used; names file and line.
     """
     texts: list[str] = []
     for where, row in read_rows(path, what="gold answers"):
-        if "messages" in row and column not in row:
+        if column is None and "messages" in row and "answer" not in row:
             turns = as_messages(row["messages"], where=f"{where}: 'messages'")
             said = [turn["content"] for turn in turns if turn["role"] == "assistant"]
             if not said:
@@ -65,7 +65,7 @@ def gold_texts(path: Path, *, column: str) -> list[str]:
                 )
             texts += said
         else:
-            texts.append(get_text(row, column, where=where))
+            texts.append(get_text(row, column or "answer", where=where))
     return texts
 
 

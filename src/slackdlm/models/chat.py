@@ -25,6 +25,11 @@ class Turn(NamedTuple):
     """The content and the end of the turn: ``<|eot_id|>``, ``<|im_end|>`` or the separator."""
 
 
+def written_fields(tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
+    """Fields of a message beside ``role`` and ``content``, and ``tools``, that the format writes: none."""
+    return frozenset()
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[int]:
     """The ids of a conversation that the assistant is to continue, up to and with its header.
 

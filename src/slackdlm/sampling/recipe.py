@@ -62,7 +62,7 @@ def read_blocks(file: Path | None, overrides: list[str]) -> dict[str, Any]:
     blocks: dict[str, Any] = {}
     if file is not None:
         blocks = read_mapping(file, blocks="the blocks sampler and intervention")
-    apply_overrides(blocks, overrides)
+    apply_overrides(blocks, overrides, DecodingRecipe)
     return blocks
 
 

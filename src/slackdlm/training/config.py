@@ -192,7 +192,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
     Args:
         path: The file. Its stem becomes ``Recipe.name``.
-        overrides: ``a.b=value`` strings, values parsed as YAML, applied before checking.
+        overrides: ``a.b=value`` strings, see :func:`slackdlm.parsing.apply_overrides`, applied before checking.
 
     Returns:
         The checked recipe.
@@ -202,7 +202,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """
     file = Path(path)
     blocks = read_mapping(file, blocks="the blocks model, data, objective and training")
-    apply_overrides(blocks, overrides or [])
+    apply_overrides(blocks, overrides or [], Recipe)
     try:
         return replace(build(Recipe, blocks), name=file.stem)
     except ConfigError as error:

@@ -5,32 +5,23 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.errors import DataError, counted, one_line
-from slackdlm.models.chat import encode_dialogue
-from slackdlm.training.data_config import ColumnsConfig
+from slackdlm.errors import DataError, counted
+from slackdlm.models.chat import encode_dialogue, written_fields
+from slackdlm.training.data_config import ColumnsConfig, Format
+from slackdlm.training.dialogues import Dialogue, learnt, read_dialogue
 from slackdlm.training.processes import this_process
-from slackdlm.training.rows import Row, read_rows
+from slackdlm.training.rows import read_rows
 
 _LOG = logging.getLogger(__name__)
 _NUM_NAMED = 5
 _NUM_REASONS = 3
-
-
-class Dialogue(NamedTuple):
-    """One row of the data."""
-
-    messages: list[dict[str, object]]
-    """Turns with ``role`` and ``content``; what they say, if it is text, is checked where they are
-    encoded."""
-    source: str
-    """``file:line``, for messages."""
 
 
 class Sample(NamedTuple):
@@ -48,6 +39,7 @@ def read_dialogues(
     name_or_path: str | Path,
     *,
     columns: ColumnsConfig | None = None,
+    form: Format = "auto",
     split: str = "train",
     subset: str | None = None,
     streaming: bool = False,
@@ -57,8 +49,8 @@ def read_dialogues(
 
     Args:
         name_or_path: Where the rows are.
-        columns: Names of the columns; None: ``messages`` where there is one, else ``prompt`` and
-            ``response``.
+        columns: Names of the columns, if they are to be read by name.
+        form: What a row is, if they are not; see ``data.format``.
         split: Of a folder or a hub data set.
         subset: Configuration of a hub data set.
         streaming: Read a hub data set row by row.
@@ -68,10 +60,10 @@ def read_dialogues(
         The dialogues in their order.
 
     Raises:
-        DataError: If there is none, or a row has not these columns; names file and line.
+        DataError: If there is none, or a row cannot be read or in two ways; names file and line.
     """
     rows = read_rows(name_or_path, split=split, subset=subset, streaming=streaming, limit=limit)
-    dialogues = [_dialogue(row, columns) for row in rows]
+    dialogues = [read_dialogue(row, columns=columns, form=form) for row in rows]
     if not dialogues:
         raise DataError(f"{name_or_path}: the file holds no dialogue")
     return dialogues
@@ -86,7 +78,7 @@ def encode_samples(
     canvas_length: int,
     max_unusable: float = 0.1,
 ) -> list[Sample]:
-    """One sample per assistant turn. Nothing is cut: what does not fit is left out and named.
+    """One sample per assistant turn that is to be learnt. Nothing is cut: what does not fit is left out and named.
 
     Args:
         dialogues: What :func:`read_dialogues` gave.
@@ -155,14 +147,22 @@ def num_shared(samples: Iterable[Sample], others: Iterable[Sample]) -> int:
 
 
 def _samples_of(dialogue: Dialogue, tokenizer: PreTrainedTokenizerFast) -> list[Sample]:
-    return [
+    written = written_fields(tokenizer)
+    messages, are_learnt = learnt(dialogue, written)
+    tools: dict[str, Any] = {"tools": dialogue.tools} if "tools" in written else {}
+    turns = encode_dialogue(tokenizer, messages, **tools)
+    samples = [
         Sample(
             prompt=torch.tensor(turn.prompt_ids, dtype=torch.long),
             response=torch.tensor(turn.response_ids, dtype=torch.long),
             source=dialogue.source,
         )
-        for turn in encode_dialogue(tokenizer, dialogue.messages)
+        for turn, is_learnt in zip(turns, are_learnt, strict=True)
+        if is_learnt
     ]
+    if not samples:
+        raise DataError("messages: nothing is to be learnt (weight: 0 or its like)")
+    return samples
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
@@ -196,48 +196,3 @@ def _cannot_be_used(sources_by_reason: Mapping[str, Sequence[str]]) -> list[str]
 def _first(names: Sequence[str]) -> str:
     more = f", and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
     return ", ".join(names[:_NUM_NAMED]) + more
-
-
-def _dialogue(row: Row, columns: ColumnsConfig | None) -> Dialogue:
-    named = columns.messages if columns else None
-    if named is not None or (columns is None and "messages" in row.columns):
-        column = named or "messages"
-        return Dialogue(_messages(row, column), row.source)
-    columns = columns or ColumnsConfig()
-    turns = {"user": columns.prompt, "assistant": columns.response}
-    return Dialogue(
-        [{"role": role, "content": _content(row, column)} for role, column in turns.items()],
-        row.source,
-    )
-
-
-def _messages(row: Row, column: str) -> list[dict[str, object]]:
-    turns = row.columns.get(column)
-    if not isinstance(turns, list):
-        raise DataError(f"{row.source}: expected a list of turns in {column!r}; {_names(row)}")
-    messages: list[dict[str, object]] = []
-    for index, turn in enumerate(cast("list[object]", turns)):
-        fields = cast("dict[str, object]", turn) if isinstance(turn, dict) else {}
-        if not {"role", "content"} <= fields.keys():
-            raise DataError(
-                f'{row.source}: {one_line(column)}[{index}]: expected {{"role": text, "content": text}}, got'
-                f" {str(turn)[:60]!r}"
-            )
-        messages.append({"role": fields["role"], "content": fields["content"]})
-    return messages
-
-
-def _content(row: Row, column: str) -> object:
-    if column not in row.columns:
-        raise DataError(f"{row.source}: expected text in column {column!r}; {_names(row)}")
-    return row.columns[column]
-
-
-def _names(row: Row) -> str:
-    names = one_line(", ".join(map(repr, row.columns)), longest=200) or "none"
-    way = "data.columns=null" if _has_standard_names(row) else "data.columns"
-    return f"the columns are {names}; set {way}"
-
-
-def _has_standard_names(row: Row) -> bool:
-    return "messages" in row.columns or {"prompt", "response"} <= row.columns.keys()

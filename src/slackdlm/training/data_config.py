@@ -6,6 +6,9 @@ from typing import Literal
 from slackdlm.errors import ConfigError
 from slackdlm.parsing import at_least
 
+Format = Literal["auto", "messages", "prompt_response", "alpaca"]
+"""What a row of the data is."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnsConfig:
@@ -24,9 +27,8 @@ class DataConfig:
     """The training dialogues and the canvases they are written on."""
 
     train: str
-    """A ``.jsonl`` or ``.parquet`` file, a folder that ``datasets`` can read, or the hub name of a
-    data set (``owner/name``). Rows hold ``messages``, or ``prompt`` and ``response``, or
-    ``columns``."""
+    """A file (JSONL, a JSON list, CSV, TSV, Parquet or Arrow), a folder of them or of ``save_to_disk``, or
+    the hub name of a data set (``owner/name``)."""
     eval: str | None = None
     """The same for the evaluation loss. Without it ``training.eval_samples`` dialogues are held out
     from the end of ``train``."""
@@ -40,8 +42,24 @@ class DataConfig:
     """Read a hub data set row by row instead of downloading it first; needs ``max_dialogues``."""
     max_dialogues: int | None = None
     """Only so many dialogues from the beginning of ``train``, held-out ones included."""
+    format: Format = "auto"
+    """What a row is. Fields that are not used are named in the log.
+
+    ``messages``: turns of ``role`` and ``content`` (text or text parts) or of ``from`` and ``value``, in
+    ``messages``, ``conversations``, ``conversation``, ``dialogue``, ``dialog`` or ``data``.
+
+    ``prompt_response``: a ``prompt``, ``question`` or ``query`` and a ``response``, ``completion``, ``answer`` or
+    ``output``, each a text or turns; a prompt's turns are context.
+
+    ``alpaca``: ``instruction`` and ``input`` on lines of their own, and ``output``.
+
+    ``auto``: whichever of these it is; a row that could be two is refused.
+
+    Read with all of them: ``system`` (or ``system_prompt``), ``tools``, and with the last two ``history``, whose
+    answers are learnt too. A turn with ``weight: 0``, ``train: false`` or the like is context, a row with it left
+    out."""
     columns: ColumnsConfig | None = None
-    """Column names, where they are not the standard ones."""
+    """Column names, where ``format`` does not find them; no other column is read."""
     max_prompt_length: int = 256
     """Longest prompt, in tokens. Nothing is ever cut: a sample that is too long is left out,
     counted and named in the log."""
@@ -79,6 +97,11 @@ class DataConfig:
         at_least(self.canvas_length, 1, path="data.canvas_length")
         if self.max_dialogues is not None:
             at_least(self.max_dialogues, 1, path="data.max_dialogues")
+        if self.columns is not None and self.format != "auto":
+            raise ConfigError(
+                f"data.format: {self.format} and data.columns both say how a row is read; set"
+                " data.columns=null or leave data.format out"
+            )
         if not 0 <= self.max_unusable <= 1:
             raise ConfigError(
                 f"data.max_unusable: expected a share in [0, 1], got {self.max_unusable}"

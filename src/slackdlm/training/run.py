@@ -23,6 +23,7 @@ from slackdlm.atomic import write_json
 from slackdlm.errors import ConfigError, DataError, counted
 from slackdlm.models import encoder
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
+from slackdlm.models.chat import written_fields
 from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
@@ -31,13 +32,13 @@ from slackdlm.models.training_record import TrainingRecord, write_record
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import FromScratchConfig, ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import (
-    Dialogue,
     Sample,
     encode_samples,
     fingerprint,
     num_shared,
     read_dialogues,
 )
+from slackdlm.training.dialogues import Dialogue, description
 from slackdlm.training.engine import check_engine, receives_weights
 from slackdlm.training.folder import begin, check_folder
 from slackdlm.training.processes import this_process
@@ -136,6 +137,11 @@ def prepare(
     dialogues, held_out = read_recipe_dialogues(recipe)
     loaded = _model(recipe, dialogues, device=device)
     _check_room(loaded, recipe)
+    if recipe.data.eval is None:
+        _say_what_is_read("train", [*dialogues, *held_out], loaded, recipe)
+    else:
+        _say_what_is_read("train", dialogues, loaded, recipe)
+        _say_what_is_read("eval", held_out, loaded, recipe)
     lengths: dict[str, Any] = {
         "max_prompt_length": recipe.data.max_prompt_length,
         "canvas_length": recipe.data.canvas_length,
@@ -150,6 +156,15 @@ def prepare(
     eval_samples = eval_samples[: recipe.training.eval_samples]
     _warn_of_shared(eval_samples, samples)
     return loaded, samples, eval_samples
+
+
+def _say_what_is_read(
+    name: str, dialogues: Sequence[Dialogue], loaded: LoadedModel, recipe: Recipe
+) -> None:
+    if dialogues and this_process().is_main_process:
+        written = written_fields(loaded.tokenizer)
+        text, is_lossy = description(dialogues, written, recipe.data.columns)
+        _LOG.log(logging.WARNING if is_lossy else logging.INFO, "%s: %s", name, text)
 
 
 def _warn_of_shared(eval_samples: Sequence[Sample], samples: Sequence[Sample]) -> None:
@@ -325,8 +340,10 @@ def read_recipe_dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue
     data, num_held_out = recipe.data, recipe.training.eval_samples
     _refuse_split("data.split", data.train, asked=data.split != "train")
     _refuse_split("data.eval_split", data.eval, asked=data.eval_split != "test")
+    _refuse_split("data.subset", data.train, asked=data.subset is not None)
     where: dict[str, Any] = {
         "columns": data.columns,
+        "form": data.format,
         "subset": data.subset,
         "streaming": data.streaming,
     }
@@ -345,9 +362,14 @@ def read_recipe_dialogues(recipe: Recipe) -> tuple[list[Dialogue], list[Dialogue
 
 
 def _refuse_split(key: str, file: str | None, *, asked: bool) -> None:
-    """All of a file would be read, whatever split is named."""
-    if asked and file is not None and Path(file).expanduser().is_file():
-        raise ConfigError(f"{key}: {file} is a file, which has no splits; leave {key} out")
+    """All of a file would be read, whatever split is named; of what ``save_to_disk`` wrote of one split too."""
+    if not asked or file is None:
+        return
+    path = Path(file).expanduser()
+    if path.is_file() or (path / "state.json").is_file():
+        kind = "file" if path.is_file() else "data set on disk"
+        part = "subsets" if key == "data.subset" else "splits"
+        raise ConfigError(f"{key}: {file} is a {kind}, which has no {part}; leave {key} out")
 
 
 def _model(recipe: Recipe, dialogues: Sequence[Dialogue], *, device: str | None) -> LoadedModel:
