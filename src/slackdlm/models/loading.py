@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, counted, one_line
 from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
-from slackdlm.models.checkpoint import locate, read_json
+from slackdlm.models.checkpoint import locate, read_json, replaced
 from slackdlm.models.dream import DreamConfig, DreamModel
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, head_weight
@@ -34,6 +35,7 @@ from slackdlm.models.weights import DeviceMap, Placement, read_weights
 
 __all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
 
+_LOG = logging.getLogger(__name__)
 Config = TypeVar("Config")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -86,8 +88,30 @@ def load_model(
 
 
 def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
-    """By the architecture that ``config.json`` names."""
-    raw = read_json(folder / "config.json")
+    """By the architecture that ``config.json`` names; float weights that it calls quantised are floats."""
+    path = folder / "config.json"
+    raw = read_json(path)
+    if (folder / "adapter_config.json").is_file():  # transformers would load its base instead
+        raise CheckpointError(
+            f"{folder}: holds a model (config.json) and an adapter (adapter_config.json); move one of"
+            " them to a folder of its own, and give the adapter as such if it is not merged"
+        )
+    quantization = raw.pop("quantization_config", None)
+    if quantization is None:
+        return _network_of(folder, raw, placement)
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    kind = one_line(f"quantization_config ({method})")
+    try:
+        model = _network_of(folder, raw, placement)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; config.json has a {kind}: quantised weights are not read, use float ones"
+        ) from error
+    _LOG.warning("%s: not used: %s; the weights are read as floats", path, kind)
+    return model
+
+
+def _network_of(folder: Path, raw: dict[str, Any], placement: Placement) -> PreTrainedModel:
     model_type = raw.get("model_type")
     if model_type == "llada":
         llada = _explained(folder, LLaDAConfig.from_dict, raw)
@@ -185,16 +209,18 @@ def save_model(
 
     Args:
         loaded: Left as it is.
-        folder: Made if it is not there.
+        folder: Made if it is not there. A model in it is replaced once the new one is written; if
+            the process dies between, the folder holds no weights that load.
         dtype: Type of the weights in the files, as for ``load_model``. None: as they are.
         max_shard_size: A checkpoint that is larger becomes several files and their index.
         state_dict: All weights, where an engine has divided those of the model over processes.
 
     Raises:
         ConfigError: If the model carries an adapter: those are saved on their own; or if it is
-            quantised, since its weights are not those of the published layout any more.
+            quantised, since its weights are not those of the published layout any more; or if
+            the folder holds an adapter.
     """
-    target = _parse_dtype(dtype)
+    target, folder = _parse_dtype(dtype), Path(folder)
     if isinstance(loaded.model, PeftModel):
         raise ConfigError(
             "save_model: the model carries an adapter; save the adapter with "
@@ -203,22 +229,25 @@ def save_model(
     model = loaded.model
     if getattr(model, "is_quantized", False):
         raise ConfigError("save_model: the model is quantised; save its adapter alone")
+    if (folder / "adapter_config.json").exists():
+        raise ConfigError(f"save_model: {folder} holds an adapter; choose another folder")
     state: dict[str, Any] = model.state_dict() if state_dict is None else state_dict
     if target is not None:
         # Tied weights are one tensor, and stay one.
         cast = {v.data_ptr(): v.to(target) for v in state.values() if v.is_floating_point()}
         state = {k: cast.get(v.data_ptr(), v) for k, v in state.items()}
-    model.save_pretrained(folder, state_dict=state, max_shard_size=max_shard_size)
-    # Older readers know the type by another key, and transformers writes that of the model.
-    path = Path(folder) / "config.json"
-    name = str(target or model.dtype).removeprefix("torch.")
-    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": name, "torch_dtype": name}
-    write_json(path, config, sort_keys=True)
-    loaded.tokenizer.save_pretrained(folder)
-    if loaded.record is not None:
-        write_record(loaded.record, Path(folder))
-    if isinstance(model, DreamModel):
-        _save_dream_files(loaded, Path(folder), model.config)
+    with replaced(folder) as draft:
+        model.save_pretrained(draft, state_dict=state, max_shard_size=max_shard_size)
+        # Older readers know the type by another key, and transformers writes that of the model.
+        path = draft / "config.json"
+        name = str(target or model.dtype).removeprefix("torch.")
+        config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": name, "torch_dtype": name}
+        write_json(path, config, sort_keys=True)
+        loaded.tokenizer.save_pretrained(draft)
+        if loaded.record is not None:
+            write_record(loaded.record, draft)
+        if isinstance(model, DreamModel):
+            _save_dream_files(loaded, draft, model.config)
 
 
 def _save_dream_files(loaded: LoadedModel, folder: Path, config: DreamConfig) -> None:
