@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -29,6 +30,7 @@ from slackdlm.models.vocabulary import (
     check_config_ids,
     check_room,
     encoder_tokens,
+    listed_ends,
     require_id,
 )
 from slackdlm.models.weights import DeviceMap, Placement, read_weights
@@ -137,17 +139,33 @@ def _network_of(folder: Path, raw: dict[str, Any], placement: Placement) -> PreT
 def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> LoadedModel:
     """With the tokenizer and the record of its folder, whose ids and rows fit it."""
     tokenizer, where = _load_tokenizer(folder), str(folder)
+    config: Any = model.config
     if isinstance(model, LLaDAModelLM | DreamModel):
         names = LLADA if isinstance(model, LLaDAModelLM) else DREAM
-        check_config_ids(model.config, tokenizer, names, where=where)
-        config: Any = model.config
+        check_config_ids(config, tokenizer, names, where=where)
         max_length = int(config.max_sequence_length)
     else:
         names, max_length = encoder_tokens(tokenizer, where=where), encoder.max_length(model)
+    ends = _ends(config, folder, partial(listed_ends, tokenizer=tokenizer, names=names))
     embedding: Any = model.get_input_embeddings()
     check_room(tokenizer, num_rows=len(embedding.weight), where=where)
-    loaded = assemble(model, tokenizer, names, name=name, max_length=max_length)
+    loaded = assemble(model, tokenizer, names, name=name, max_length=max_length, ends=ends)
     return replace(loaded, record=read_record(folder))
+
+
+def _ends(config: Any, folder: Path, listed: Callable[..., tuple[int, ...]]) -> tuple[int, ...]:
+    """What ``config.json`` and ``generation_config.json`` call ends; kept in the former when saved."""
+    if not isinstance(config, LLaDAConfig | DreamConfig) and not isinstance(
+        config.eos_token_id, list
+    ):
+        return ()  # of most encoders it is their class's default
+    ends = listed(config.eos_token_id, where=str(folder / "config.json"))
+    path = folder / "generation_config.json"
+    if path.is_file():
+        ends += listed(read_json(path).get("eos_token_id"), where=str(path))
+    ends = tuple(dict.fromkeys(ends))
+    config.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
+    return ends
 
 
 def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
