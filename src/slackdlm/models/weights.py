@@ -83,11 +83,11 @@ def read_weights(
         return empty
     _check_placement(placement)
     found, tied = read_tensor_infos(folder), empty.all_tied_weights_keys.keys()
+    expected = {k: tuple(v.shape) for k, v in empty.state_dict().items() if k not in tied}
     if is_unused is not None:
-        known = {name: info for name, info in found.items() if not is_unused(name)}
+        known = {k: info for k, info in found.items() if k in expected or not is_unused(k)}
         _check_tied(known, empty, folder=folder)
         found = {_current_name(name): info for name, info in known.items() if name not in tied}
-    expected = {k: tuple(v.shape) for k, v in empty.state_dict().items() if k not in tied}
     check_tensors(found, expected, folder=folder)
     settings: dict[str, Any] = {}
     if placement.quantization is not None:
