@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, counted, one_line
@@ -21,7 +21,7 @@ from slackdlm.models.checkpoint import locate, read_json, replaced
 from slackdlm.models.dream import DreamConfig, DreamModel
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, head_weight
-from slackdlm.models.tokenizer import END_OF_TEXT, MASK
+from slackdlm.models.tokenizer import END_OF_TEXT, MASK, load_tokenizer
 from slackdlm.models.training_record import read_record, write_record
 from slackdlm.models.vocabulary import (
     DREAM,
@@ -138,8 +138,8 @@ def _network_of(folder: Path, raw: dict[str, Any], placement: Placement) -> PreT
 
 def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> LoadedModel:
     """With the tokenizer and the record of its folder, whose ids and rows fit it."""
-    tokenizer, where = _load_tokenizer(folder), str(folder)
     config: Any = model.config
+    tokenizer, where = load_tokenizer(folder, config), str(folder)
     if isinstance(model, LLaDAModelLM | DreamModel):
         names = LLADA if isinstance(model, LLaDAModelLM) else DREAM
         check_config_ids(config, tokenizer, names, where=where)
@@ -298,26 +298,6 @@ def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype: unknown {dtype!r}; use one of {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    read_json(folder / "tokenizer_config.json")
-    tokenizer_class = PreTrainedTokenizerFast
-    if (folder / "merges.txt").is_file() and not (folder / "tokenizer.json").is_file():
-        read_json(folder / "vocab.json")  # as Dream is published, with Qwen2's pieces
-        tokenizer_class = Qwen2Tokenizer
-    else:
-        read_json(folder / "tokenizer.json")
-    try:
-        tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
-        # Some wrong settings are noticed only when they are used.
-        tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
-        return tokenizer
-    except Exception as error:  # the tokenizers library raises nothing more specific
-        raise CheckpointError(
-            f"{folder / 'tokenizer.json'}: no tokenizer can be made of it and tokenizer_config.json"
-            f" ({type(error).__name__}: {one_line(error)}); copy both files again"
-        ) from error
 
 
 def _device(device: torch.device | str) -> torch.device:
