@@ -6,13 +6,16 @@ posterior mass back along these shares, so that it needs no exponential and ever
 posteriors sum to 1.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import no_type_check
+from contextlib import suppress
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numba.core.caching import FunctionCache
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 from torch import Tensor
@@ -33,14 +36,32 @@ _ATANH = tuple(
     .convert(kind=Polynomial)
     .coef.tolist()
 )
-# Kernels carry @no_type_check: numba must see them bare, not wrapped by a shape check.
-_compiled = numba.njit(
-    nogil=True,
-    cache=True,
-    error_model="numpy",
-    fastmath={"contract", "reassoc", "nsz"},  # infinities and NaN keep their meaning
-)
 _WORTH_A_THREAD = 50_000  # cells; below, starting threads costs more than it saves
+
+
+class _Cache(FunctionCache):
+    """numba's cache, but what cannot be read or written there is compiled again: that takes seconds."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # damaged files make pickle raise whatever their bytes lead to
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
+def _compiled(kernel: Callable[..., Any]) -> Any:
+    """Kernels carry @no_type_check: numba must see them bare, not wrapped by a shape check."""
+    fast = {"contract", "reassoc", "nsz"}  # infinities and NaN keep their meaning
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", fastmath=fast)(kernel)
+    with suppress(RuntimeError):  # neither the package nor the user's home can be written
+        dispatcher._cache = _Cache(kernel)
+    return dispatcher
 
 
 def posteriors(

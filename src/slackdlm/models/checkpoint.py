@@ -1,9 +1,13 @@
 """Is this folder a whole, safe checkpoint? Found, read and checked before any weight is loaded."""
 
-from collections.abc import Mapping
+import logging
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
@@ -12,11 +16,18 @@ from slackdlm.errors import CheckpointError, one_line
 from slackdlm.models.hub import HUB_ERRORS, hub_reason
 from slackdlm.models.names import is_hub_id
 
+_LOG = logging.getLogger(__name__)
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+# Whatever else of an old checkpoint a new one might lack, and would then be read with.
+_PARTS = (
+    *("model-*-of-*.safetensors", "generation_config.json", "slackdlm.json", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "vocab.txt", "*.model", "chat_template.jinja"),
+)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _FLOATS = ("F64", "F32", "BF16", "F16")
-_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "merges.txt"]
+_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "*.model"]
 
 
 class TensorInfo(NamedTuple):
@@ -72,18 +83,50 @@ def read_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", content)
 
 
+def weights_file(folder: Path) -> str:
+    """The file that all weights are read by: the index of the shards, or the only file.
+
+    Raises:
+        CheckpointError: If there are no safetensors weights, or two checkpoints that differ.
+    """
+    has_index, has_single = ((folder / name).is_file() for name in (_INDEX, _SINGLE))
+    if not has_index and not has_single:
+        raise CheckpointError(_no_weights(folder))
+    if has_index and has_single and not _is_same(folder):
+        raise CheckpointError(
+            f"{folder}: holds two checkpoints, {_SINGLE} and {_INDEX}, whose weights differ; remove the"
+            " one that is not meant"
+        )
+    return _INDEX if has_index else _SINGLE
+
+
 def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
     """Name, shape and file of every tensor of a checkpoint; only headers are read.
 
+    Files of weights that are not part of it are named in the log.
+
     Raises:
-        CheckpointError: If there are no safetensors weights, a shard is missing or torn, or the
-            index names a tensor that its shard does not hold.
+        CheckpointError: If there are no safetensors weights, or two checkpoints that differ, a shard
+            is missing or torn, a tensor is in two shards, or the index names one that its shard
+            does not hold.
     """
+    source = weights_file(folder)
+    infos = read_headers(folder / _SINGLE) if source == _SINGLE else _read_shards(folder)
+    used = {source, _SINGLE, *(info.file for info in infos.values())}
+    patterns = ("*.safetensors", "*.safetensors.index.json")
+    unused = {path.name for pattern in patterns for path in folder.glob(pattern)} - used
+    if unused:
+        _LOG.warning(
+            "%s: files not used: %s; the weights are those of %s",
+            folder,
+            _listed(sorted(unused)),
+            source,
+        )
+    return infos
+
+
+def _read_shards(folder: Path) -> dict[str, TensorInfo]:
     index_path = folder / _INDEX
-    if not index_path.is_file():
-        if not (folder / _SINGLE).is_file():
-            raise CheckpointError(_no_weights(folder))
-        return read_headers(folder / _SINGLE)
     index = read_json(index_path)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not isinstance(index.get("metadata"), dict):
@@ -96,13 +139,40 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
             raise CheckpointError(f"{index_path}: expected file names, got {one_line(repr(shard))}")
         if not (folder / shard).is_file():
             raise CheckpointError(f"{folder / shard}: missing shard; copy the checkpoint again")
-        infos |= read_headers(folder / shard)
+        headers = read_headers(folder / shard)
+        if repeated := sorted(infos.keys() & headers.keys()):
+            raise CheckpointError(
+                f"{folder / shard}: {_listed(repeated)} in another shard too; copy the folder again"
+            )
+        infos |= headers
     absent = sorted(name for name in weight_map if name not in infos)
     if absent:
         raise CheckpointError(
             f"{index_path}: {_listed(absent)} in the index but in no shard; copy the folder again"
         )
     return infos
+
+
+def _is_same(folder: Path) -> bool:
+    """Whether the only file and the shards hold the same numbers; false if the shards are not whole."""
+    try:
+        single, shards = read_headers(folder / _SINGLE), _read_shards(folder)
+    except CheckpointError:
+        return False
+    return single.keys() == shards.keys() and all(
+        is_equal(folder, (name, single[name]), (name, shards[name])) for name in single
+    )
+
+
+def is_equal(folder: Path, first: tuple[str, TensorInfo], second: tuple[str, TensorInfo]) -> bool:
+    """Whether two tensors of a folder, given by name and file, hold the same numbers."""
+    if first[1][::2] != second[1][::2]:  # shape and type
+        return False
+    tensors: list[torch.Tensor] = []
+    for name, info in (first, second):
+        with safe_open(str(folder / info.file), framework="pt") as file:
+            tensors.append(file.get_tensor(name))
+    return torch.equal(*tensors)
 
 
 def check_tensors(
@@ -158,6 +228,28 @@ def read_headers(path: Path) -> dict[str, TensorInfo]:
         raise CheckpointError(
             f"{path}: torn or not safetensors ({one_line(error)}); copy it again"
         ) from error
+
+
+@contextmanager
+def replaced(folder: Path) -> Generator[Path]:
+    """A folder to write a checkpoint to, which takes the place of the one in ``folder`` when all is written.
+
+    What says where the weights are goes first and comes last: a checkpoint half replaced does not
+    load. Files that no checkpoint has stay.
+    """
+    draft = folder / ".draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        sources = [_SINGLE, _INDEX]
+        for name in [*sources, *_PARTS]:
+            for old in folder.glob(name):
+                old.unlink()
+        for new in sorted(draft.iterdir(), key=lambda path: path.name in sources):
+            new.replace(folder / new.name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _instead_of(path: Path) -> str:

@@ -72,8 +72,8 @@ class DreamConfig(PreTrainedConfig):
     """Whether the head is the embedding."""
     mask_token_id: int | None = 151666
     """Id of ``<|mask|>``."""
-    eos_token_id: int | None = 151643
-    """Id of ``<|endoftext|>``."""
+    eos_token_id: int | list[int] | None = 151643
+    """Id of ``<|endoftext|>``, or every id that ends a response."""
     pad_token_id: int | None = 151643
     """Id of the padding, ``<|endoftext|>`` again."""
 

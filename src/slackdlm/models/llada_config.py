@@ -114,8 +114,8 @@ class LLaDAConfig(PreTrainedConfig):
     """Whether the head is the embedding."""
     mask_token_id: int | None = None
     """Id of ``<|mdm_mask|>``; filled in from the tokenizer for a new model."""
-    eos_token_id: int | None = None
-    """Id of ``<|endoftext|>``."""
+    eos_token_id: int | list[int] | None = None
+    """Id of ``<|endoftext|>``, or every id that ends a response."""
     pad_token_id: int | None = None
     """Id of the padding, ``<|endoftext|>`` again."""
     init_fn: str = "mitchell"

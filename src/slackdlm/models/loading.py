@@ -2,24 +2,26 @@
 
 import copy
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, counted, one_line
 from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
-from slackdlm.models.checkpoint import locate, read_json
+from slackdlm.models.checkpoint import locate, read_json, replaced
 from slackdlm.models.dream import DreamConfig, DreamModel
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, head_weight
-from slackdlm.models.tokenizer import END_OF_TEXT, MASK
+from slackdlm.models.tokenizer import END_OF_TEXT, MASK, load_tokenizer
 from slackdlm.models.training_record import read_record, write_record
 from slackdlm.models.vocabulary import (
     DREAM,
@@ -28,12 +30,14 @@ from slackdlm.models.vocabulary import (
     check_config_ids,
     check_room,
     encoder_tokens,
+    listed_ends,
     require_id,
 )
 from slackdlm.models.weights import DeviceMap, Placement, read_weights
 
 __all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
 
+_LOG = logging.getLogger(__name__)
 Config = TypeVar("Config")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -86,8 +90,30 @@ def load_model(
 
 
 def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
-    """By the architecture that ``config.json`` names."""
-    raw = read_json(folder / "config.json")
+    """By the architecture that ``config.json`` names; float weights that it calls quantised are floats."""
+    path = folder / "config.json"
+    raw = read_json(path)
+    if (folder / "adapter_config.json").is_file():  # transformers would load its base instead
+        raise CheckpointError(
+            f"{folder}: holds a model (config.json) and an adapter (adapter_config.json); move one of"
+            " them to a folder of its own, and give the adapter as such if it is not merged"
+        )
+    quantization = raw.pop("quantization_config", None)
+    if quantization is None:
+        return _network_of(folder, raw, placement)
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    kind = one_line(f"quantization_config ({method})")
+    try:
+        model = _network_of(folder, raw, placement)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; config.json has a {kind}: quantised weights are not read, use float ones"
+        ) from error
+    _LOG.warning("%s: not used: %s; the weights are read as floats", path, kind)
+    return model
+
+
+def _network_of(folder: Path, raw: dict[str, Any], placement: Placement) -> PreTrainedModel:
     model_type = raw.get("model_type")
     if model_type == "llada":
         llada = _explained(folder, LLaDAConfig.from_dict, raw)
@@ -112,18 +138,34 @@ def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
 
 def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> LoadedModel:
     """With the tokenizer and the record of its folder, whose ids and rows fit it."""
-    tokenizer, where = _load_tokenizer(folder), str(folder)
+    config: Any = model.config
+    tokenizer, where = load_tokenizer(folder, config), str(folder)
     if isinstance(model, LLaDAModelLM | DreamModel):
         names = LLADA if isinstance(model, LLaDAModelLM) else DREAM
-        check_config_ids(model.config, tokenizer, names, where=where)
-        config: Any = model.config
+        check_config_ids(config, tokenizer, names, where=where)
         max_length = int(config.max_sequence_length)
     else:
         names, max_length = encoder_tokens(tokenizer, where=where), encoder.max_length(model)
+    ends = _ends(config, folder, partial(listed_ends, tokenizer=tokenizer, names=names))
     embedding: Any = model.get_input_embeddings()
     check_room(tokenizer, num_rows=len(embedding.weight), where=where)
-    loaded = assemble(model, tokenizer, names, name=name, max_length=max_length)
+    loaded = assemble(model, tokenizer, names, name=name, max_length=max_length, ends=ends)
     return replace(loaded, record=read_record(folder))
+
+
+def _ends(config: Any, folder: Path, listed: Callable[..., tuple[int, ...]]) -> tuple[int, ...]:
+    """What ``config.json`` and ``generation_config.json`` call ends; kept in the former when saved."""
+    if not isinstance(config, LLaDAConfig | DreamConfig) and not isinstance(
+        config.eos_token_id, list
+    ):
+        return ()  # of most encoders it is their class's default
+    ends = listed(config.eos_token_id, where=str(folder / "config.json"))
+    path = folder / "generation_config.json"
+    if path.is_file():
+        ends += listed(read_json(path).get("eos_token_id"), where=str(path))
+    ends = tuple(dict.fromkeys(ends))
+    config.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
+    return ends
 
 
 def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
@@ -185,16 +227,18 @@ def save_model(
 
     Args:
         loaded: Left as it is.
-        folder: Made if it is not there.
+        folder: Made if it is not there. A model in it is replaced once the new one is written; if
+            the process dies between, the folder holds no weights that load.
         dtype: Type of the weights in the files, as for ``load_model``. None: as they are.
         max_shard_size: A checkpoint that is larger becomes several files and their index.
         state_dict: All weights, where an engine has divided those of the model over processes.
 
     Raises:
         ConfigError: If the model carries an adapter: those are saved on their own; or if it is
-            quantised, since its weights are not those of the published layout any more.
+            quantised, since its weights are not those of the published layout any more; or if
+            the folder holds an adapter.
     """
-    target = _parse_dtype(dtype)
+    target, folder = _parse_dtype(dtype), Path(folder)
     if isinstance(loaded.model, PeftModel):
         raise ConfigError(
             "save_model: the model carries an adapter; save the adapter with "
@@ -203,22 +247,25 @@ def save_model(
     model = loaded.model
     if getattr(model, "is_quantized", False):
         raise ConfigError("save_model: the model is quantised; save its adapter alone")
+    if (folder / "adapter_config.json").exists():
+        raise ConfigError(f"save_model: {folder} holds an adapter; choose another folder")
     state: dict[str, Any] = model.state_dict() if state_dict is None else state_dict
     if target is not None:
         # Tied weights are one tensor, and stay one.
         cast = {v.data_ptr(): v.to(target) for v in state.values() if v.is_floating_point()}
         state = {k: cast.get(v.data_ptr(), v) for k, v in state.items()}
-    model.save_pretrained(folder, state_dict=state, max_shard_size=max_shard_size)
-    # Older readers know the type by another key, and transformers writes that of the model.
-    path = Path(folder) / "config.json"
-    name = str(target or model.dtype).removeprefix("torch.")
-    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": name, "torch_dtype": name}
-    write_json(path, config, sort_keys=True)
-    loaded.tokenizer.save_pretrained(folder)
-    if loaded.record is not None:
-        write_record(loaded.record, Path(folder))
-    if isinstance(model, DreamModel):
-        _save_dream_files(loaded, Path(folder), model.config)
+    with replaced(folder) as draft:
+        model.save_pretrained(draft, state_dict=state, max_shard_size=max_shard_size)
+        # Older readers know the type by another key, and transformers writes that of the model.
+        path = draft / "config.json"
+        name = str(target or model.dtype).removeprefix("torch.")
+        config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": name, "torch_dtype": name}
+        write_json(path, config, sort_keys=True)
+        loaded.tokenizer.save_pretrained(draft)
+        if loaded.record is not None:
+            write_record(loaded.record, draft)
+        if isinstance(model, DreamModel):
+            _save_dream_files(loaded, draft, model.config)
 
 
 def _save_dream_files(loaded: LoadedModel, folder: Path, config: DreamConfig) -> None:
@@ -251,26 +298,6 @@ def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype: unknown {dtype!r}; use one of {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    read_json(folder / "tokenizer_config.json")
-    tokenizer_class = PreTrainedTokenizerFast
-    if (folder / "merges.txt").is_file() and not (folder / "tokenizer.json").is_file():
-        read_json(folder / "vocab.json")  # as Dream is published, with Qwen2's pieces
-        tokenizer_class = Qwen2Tokenizer
-    else:
-        read_json(folder / "tokenizer.json")
-    try:
-        tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
-        # Some wrong settings are noticed only when they are used.
-        tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
-        return tokenizer
-    except Exception as error:  # the tokenizers library raises nothing more specific
-        raise CheckpointError(
-            f"{folder / 'tokenizer.json'}: no tokenizer can be made of it and tokenizer_config.json"
-            f" ({type(error).__name__}: {one_line(error)}); copy both files again"
-        ) from error
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -1,15 +1,19 @@
-"""How is text cut into ids? Tokenizers trained from scratch, with LLaDA's special tokens."""
+"""How is text cut into ids? As a checkpoint's files say, or as trained here, with LLaDA's special tokens."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from slackdlm.errors import ConfigError, DataError
+from slackdlm.errors import CheckpointError, ConfigError, DataError, one_line
+from slackdlm.models.checkpoint import read_json
 
+_LOG = logging.getLogger(__name__)
 TokenizerKind = Literal["byte_bpe", "word"]
 Role = Literal["system", "user", "assistant"]
 
@@ -145,6 +149,80 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint, with the ids of transformers' ``AutoTokenizer``; no remote code is run.
+
+    Dream's own class is remote code, and Qwen2's under another name.
+
+    Raises:
+        CheckpointError: If its files are missing or damaged, or it is not one of the tokenizers library.
+    """
+    file = folder / "tokenizer.json"
+    has_pieces = any((folder / name).is_file() for name in ("vocab.json", "vocab.txt")) or any(
+        folder.glob("*.model")
+    )
+    for path in (folder / "tokenizer_config.json", file):
+        if path.is_file() or not has_pieces:
+            read_json(path)
+    settings = folder / "tokenizer_config.json"
+    named = read_json(settings).get("tokenizer_class") if settings.is_file() else None
+    is_dream = config.model_type == "Dream" and (named == "DreamTokenizer" or not file.is_file())
+    reader: Any = Qwen2Tokenizer if is_dream else AutoTokenizer
+    more = {} if is_dream else {"config": config}
+    try:
+        tokenizer = reader.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **more
+        )
+        if isinstance(tokenizer, PreTrainedTokenizerFast):
+            # Some wrong settings are noticed only when they are used.
+            tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise CheckpointError(
+            f"{file}: no tokenizer can be made of it and tokenizer_config.json"
+            f" ({type(error).__name__}: {one_line(error)}); copy both files again"
+            if file.is_file()
+            else _no_tokenizer(file, f"{type(error).__name__}: {one_line(error)}")
+        ) from error
+    kind = type(tokenizer).__name__
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise CheckpointError(
+            f"{folder}: its tokenizer, {kind}, is not one of the tokenizers library, and has no"
+            " tokenizer.json; use a model that has one"
+        )
+    # Of files that are not there transformers makes a tokenizer without words, and says nothing.
+    parts = {name for key, name in tokenizer.vocab_files_names.items() if key != "tokenizer_file"}
+    absent = sorted(name for name in parts if not (folder / name).is_file())
+    if not file.is_file() and (absent or type(tokenizer) is PreTrainedTokenizerFast):
+        raise CheckpointError(_no_tokenizer(file, f"{kind} reads {' and '.join(sorted(parts))}"))
+    if file.is_file():
+        _name_other_ids(file, tokenizer)
+    elif not settings.is_file():
+        _LOG.warning("%s: missing; text is cut by the defaults of %s", settings, kind)
+    return tokenizer
+
+
+def _no_tokenizer(file: Path, reason: str) -> str:
+    return (
+        f"{file}: missing, and none can be made of the other files ({reason}); make it where sentencepiece"
+        f" is installed: AutoTokenizer.from_pretrained({str(file.parent)!r}).save_pretrained(...)"
+    )
+
+
+def _name_other_ids(file: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Say so if ``tokenizer_config.json`` has text cut in another way than ``tokenizer.json`` would."""
+    text = "Hello, the W\u00f6rld's  CAF\u00c9 -- 1234\n\n(x_y) it 's"
+    written = Tokenizer.from_file(str(file))
+    written.no_padding()
+    written.no_truncation()
+    ids = written.encode(text, add_special_tokens=False).ids
+    if tokenizer(text, add_special_tokens=False)["input_ids"] != ids:
+        _LOG.warning(
+            "%s: not used as it is: text is cut as tokenizer_config.json says, by %s, as AutoTokenizer does",
+            file,
+            type(tokenizer).__name__,
+        )
 
 
 def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -1,11 +1,11 @@
 """Which ids have a meaning, and is there a row for each of them? ``<slack>`` gets one if need be."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.errors import CheckpointError, ConfigError, one_line
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import (
     CHATML_END,
@@ -61,17 +61,41 @@ def check_config_ids(
     Raises:
         CheckpointError: Naming the key and both ids, or the token that is missing.
     """
-    for key, token in (
-        ("mask_token_id", names.mask),
-        ("eos_token_id", names.end),
-        ("pad_token_id", names.end),
-    ):
+    for key, token in (("mask_token_id", names.mask), ("pad_token_id", names.end)):
         configured, token_id = getattr(config, key), require_id(tokenizer, token, where=where)
         if configured != token_id:
             raise CheckpointError(
                 f"{where}: {key} is {configured}, but {token} of the tokenizer is {token_id}; "
                 "use the tokenizer that belongs to the weights"
             )
+    if not listed_ends(config.eos_token_id, tokenizer, names, where=where):
+        raise CheckpointError(f"{where}: eos_token_id is None; use {names.end} of the tokenizer")
+
+
+def listed_ends(
+    listed: object, tokenizer: PreTrainedTokenizerFast, names: SpecialTokens, *, where: str
+) -> tuple[int, ...]:
+    """The ids that a configuration calls ends: one, a list of them, or None.
+
+    Raises:
+        CheckpointError: If one is the mask, or no token that the tokenizer sets apart from text.
+    """
+    ends = cast("list[object]", listed) if isinstance(listed, list) else [listed]
+    ends = [] if listed is None else ends
+    apart = {names.end, *(str(token) for token in tokenizer.added_tokens_decoder.values())}
+    ids = {
+        tokenizer.convert_tokens_to_ids(token)
+        for token in apart - {names.mask, SLACK, *names.unused}
+    }
+    for token_id in ends:
+        if type(token_id) is not int or token_id not in ids:
+            end_id = require_id(tokenizer, names.end, where=where)
+            raise CheckpointError(
+                f"{where}: eos_token_id is {one_line(listed, longest=80)}, but {names.end} of the"
+                f" tokenizer is {end_id}, and {one_line(token_id, longest=40)} is no special token of"
+                " it; use the tokenizer that belongs to the weights"
+            )
+    return tuple(cast("list[int]", ends))
 
 
 def check_room(tokenizer: PreTrainedTokenizerFast, *, num_rows: int, where: str) -> None:
@@ -110,8 +134,11 @@ def assemble(
     *,
     name: str,
     max_length: int,
+    ends: tuple[int, ...] = (),
 ) -> LoadedModel:
     """Model and tokenizer with their ids; grows the vocabulary if ``<slack>`` has no row.
+
+    ``ends`` end a response beside the ends of the text and of a turn.
 
     Raises:
         CheckpointError: If the tokenizer lacks the mask or the end token.
@@ -124,7 +151,7 @@ def assemble(
         tokenizer=tokenizer,
         mask_id=require_id(tokenizer, names.mask, where=name),
         slack_id=_find_or_add_slack(model, tokenizer, names.unused),
-        eos_ids=(end_id,) if turn_id is None else (end_id, turn_id),
+        eos_ids=tuple(dict.fromkeys((end_id, *([] if turn_id is None else [turn_id]), *ends))),
         pad_id=end_id,
         name=name,
         max_length=max_length,

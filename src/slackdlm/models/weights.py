@@ -1,5 +1,6 @@
 """How do weights get from safetensors into a network, and where to? One device, several, or 4 bits."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -12,12 +13,20 @@ from accelerate.utils import get_max_memory
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from slackdlm.errors import ConfigError, SlackDLMError, one_line
-from slackdlm.models.checkpoint import check_tensors, read_tensor_infos
+from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, one_line
+from slackdlm.models.checkpoint import (
+    TensorInfo,
+    check_tensors,
+    is_equal,
+    read_tensor_infos,
+    weights_file,
+)
 
+_LOG = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=PreTrainedModel)
 Device = int | str | torch.device
 DeviceMap = str | Mapping[str, Device]
+_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 
 
 class Placement(NamedTuple):
@@ -55,7 +64,7 @@ def read_weights(
         The network in evaluation mode.
 
     Raises:
-        CheckpointError: If the folder's tensors are not those of the network.
+        CheckpointError: If the folder's tensors are not those of the network, or there are two sets.
         ConfigError: If the placement is not possible here.
     """
     try:
@@ -74,18 +83,21 @@ def read_weights(
         return empty
     _check_placement(placement)
     found, tied = read_tensor_infos(folder), empty.all_tied_weights_keys.keys()
-    if is_unused is not None:
-        known = {_current_name(name): info for name, info in found.items() if not is_unused(name)}
-        found = {name: info for name, info in known.items() if name not in tied}
     expected = {k: tuple(v.shape) for k, v in empty.state_dict().items() if k not in tied}
+    if is_unused is not None:
+        known = {k: info for k, info in found.items() if k in expected or not is_unused(k)}
+        _check_tied(known, empty, folder=folder)
+        found = {_current_name(name): info for name, info in known.items() if name not in tied}
     check_tensors(found, expected, folder=folder)
     settings: dict[str, Any] = {}
     if placement.quantization is not None:
         settings["quantization_config"] = _four_bits(head_name(empty), placement.dtype)
     devices = _devices(empty, placement)
-    model = model_class.from_pretrained(
+    config.transformers_weights = weights_file(folder)  # what is checked is what is read
+    model, report = model_class.from_pretrained(
         folder,
         config=config,
+        output_loading_info=True,
         dtype="auto" if placement.dtype is None else placement.dtype,
         device_map=devices,
         use_safetensors=True,
@@ -93,9 +105,50 @@ def read_weights(
         trust_remote_code=False,
         **settings,
     )
+    del model.config.transformers_weights
+    _check_report(report, is_unused=is_unused, folder=folder)
     _check_together(model)
+    if placement.dtype is None:
+        _name_other_types(found, model.dtype, folder=folder)
     model.eval()
     return model
+
+
+def _check_tied(found: Mapping[str, TensorInfo], empty: PreTrainedModel, *, folder: Path) -> None:
+    """Raise if the weights of what the configuration makes one tensor are two."""
+    for name, source in empty.all_tied_weights_keys.items():
+        both = [(key, found[key]) for key in (name, source) if key in found]
+        if len(both) == 2 and not is_equal(folder, *both):
+            raise CheckpointError(
+                f"{folder}: {name} and {source} differ, but config.json ties them"
+                " (tie_word_embeddings); use the config.json that belongs to these weights"
+            )
+
+
+def _check_report(
+    report: Mapping[str, Any], *, is_unused: Callable[[str], bool] | None, folder: Path
+) -> None:
+    """Raise if transformers drew a weight anew or left one out, whatever was checked before."""
+    unexpected = {n for n in report["unexpected_keys"] if is_unused is None or not is_unused(n)}
+    wrong = {"newly drawn": report["missing_keys"], "not used": unexpected}
+    wrong |= {"of another shape": report["mismatched_keys"]}
+    problems = [f"{what}: {sorted(names)[0]}" for what, names in wrong.items() if names]
+    if problems or report["error_msgs"]:
+        raise CheckpointError(
+            f"{folder}: the weights do not fit its config.json ({one_line('; '.join(problems))}"
+            f"{one_line(' '.join(report['error_msgs']))}); use the config.json that belongs to them"
+        )
+
+
+def _name_other_types(found: Mapping[str, TensorInfo], dtype: torch.dtype, *, folder: Path) -> None:
+    other = {info.dtype for info in found.values()} - {_TYPES.get(dtype)}
+    if other:
+        _LOG.warning(
+            "%s: weights of type %s are read as %s; config.json asks for that, or their types differ",
+            folder,
+            ", ".join(sorted(other)),
+            str(dtype).removeprefix("torch."),
+        )
 
 
 def head_name(model: PreTrainedModel) -> str:

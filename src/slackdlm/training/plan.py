@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from slackdlm.errors import ConfigError
@@ -189,6 +194,9 @@ def kept_activations(network: Network, *, num_samples: int, num_positions: int, 
         num_samples: Rows of the batch.
         num_positions: Tokens of each row.
         bf16: Whether products are autocast to bfloat16.
+
+    Raises:
+        ConfigError: If what the network does depends on its numbers.
     """
     blocks = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]
     known: set[int] = set()  # storages that are counted, or weights
@@ -228,7 +236,14 @@ def kept_activations(network: Network, *, num_samples: int, num_positions: int, 
             torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
             torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
         ):
-            network(torch.zeros(num_samples, num_positions, dtype=torch.long), logits=False)
+            try:
+                network(torch.zeros(num_samples, num_positions, dtype=torch.long), logits=False)
+            except (DataDependentOutputException, DynamicOutputShapeException) as error:
+                base = network.get_base_model() if isinstance(network, PeftModel) else network
+                raise ConfigError(
+                    f"--plan: not possible for {type(base).__name__}, whose forward pass looks at its"
+                    " numbers; train a few steps with a small training.micro_batch_size"
+                ) from error
     for handle in handles:
         handle.remove()
     return Kept(blocks=kept[:-1], inputs=inputs, rest=kept[-1])

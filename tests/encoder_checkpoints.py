@@ -15,6 +15,8 @@ from tokenizers import (
     trainers,
 )
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     BertConfig,
     BertForMaskedLM,
     ModernBertConfig,
@@ -72,6 +74,36 @@ ROBERTA_NAMES = {
     "unk_token": "<unk>",
     "mask_token": "<mask>",
 }
+
+
+# Encoders of other types, and what their toys need beside SIZES.
+OTHERS: dict[str, dict[str, int]] = {
+    "albert": {"embedding_size": 16},
+    "big_bird": {},
+    "camembert": {},
+    "deberta": {},
+    "deberta-v2": {},
+    "distilbert": {"hidden_dim": 48},
+    "electra": {"embedding_size": 16},
+    "ernie": {},
+    "eurobert": {"mask_token_id": 4},
+    "layoutlm": {},
+    "longformer": {},
+    "megatron-bert": {},
+    "rembert": {},
+    "roberta-prelayernorm": {},
+    "xlm-roberta": {},
+}
+
+
+def write_other(folder: Path, model_type: str) -> Path:
+    """A whole checkpoint of one of OTHERS, with BERT's tokenizer."""
+    folder.mkdir()
+    ids: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+    ids |= {"vocab_size": write_tokenizer(folder, "bert"), "max_position_embeddings": LONGEST + 2}
+    config = CONFIG_MAPPING[model_type](**(SIZES | ids | OTHERS[model_type]))
+    MODEL_FOR_MASKED_LM_MAPPING[type(config)](config).save_pretrained(folder)
+    return folder
 
 
 def write_tokenizer(folder: Path, family: str) -> int:
