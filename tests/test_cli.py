@@ -464,6 +464,7 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
 ) -> None:
     judgments = Path(__file__).parent / "data" / "arena_hard" / "v0.1_judgments.jsonl"
     report = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
     assert run("compare", judgments, "--output", report, "--resamples", 200, "--power") == 0
     shown = capsys.readouterr().out
     assert "arena-hard" in shown
@@ -483,7 +484,7 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
         ([judgments, "--alpha", 2], "alpha"),
         ([judgments, "--resamples", 1], "num_resamples"),
         ([tmp_path / "none.jsonl"], "no such file"),
-        ([tmp_path], "it is a folder"),
+        ([tmp_path / "empty"], "no file of judgments in this folder"),
     ):
         assert run("compare", *flags) == 2
         assert message in " ".join(capsys.readouterr().err.split())

@@ -37,7 +37,7 @@ Messages = tuple[Mapping[str, str], ...]
 """A chat as it was sent: objects with ``role`` and ``content``."""
 
 
-class SelfPlay(DataError):
+class SelfPlayError(DataError):
     """A file that compares a system with itself, which says nothing about it."""
 
 
@@ -199,10 +199,11 @@ def identity_text(judgment: Game | Grade) -> str:
 
 
 def refuse_self_play(system: str, rival: object, *, where: str, is_first: bool) -> None:
-    """`SelfPlay` if a file begins with a system against itself; DataError if a later line has it."""
+    """`SelfPlayError` if a file begins with a system against itself; DataError if a later line has it."""
     if system == rival:
-        raise (SelfPlay if is_first else DataError)(
-            f"{where}: {system!a} is compared with itself, which is 50 % whatever the judge says"
+        raise (SelfPlayError if is_first else DataError)(
+            f"{where}: {system!a} is compared with itself, which is 50 % whatever the judge says; give a file "
+            "of two systems"
         )
 
 

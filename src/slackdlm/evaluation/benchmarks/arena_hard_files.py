@@ -27,7 +27,7 @@ from slackdlm.evaluation.jsonl import (
     show,
     write_rows,
 )
-from slackdlm.evaluation.judgments import Game, SelfPlay, as_messages, refuse_self_play
+from slackdlm.evaluation.judgments import Game, SelfPlayError, as_messages, refuse_self_play
 
 Version = Literal["v2.0", "v0.1"]
 UNNAMED = "baseline"
@@ -170,12 +170,12 @@ def baseline_of(games: Sequence[Game], answers: Sequence[Answer]) -> str | None:
 
 
 def _refuse_equal_answers(games: Sequence[Game], *, path: Path) -> None:
-    """`SelfPlay` where the baseline has no name and all its answers are the model's."""
+    """`SelfPlayError` where the baseline has no name and all its answers are the model's."""
     shown = [both for game in games if game.b == UNNAMED and (both := shown_answers(game))]
     if shown and all(one == two for one, two in shown):
-        raise SelfPlay(
+        raise SelfPlayError(
             f"{path}: {games[0].a!a} and the baseline give the same {len({g.question_id for g in games})} answers: "
-            "it is compared with itself, which is 50 % whatever the judge says"
+            "it is compared with itself, which is 50 % whatever the judge says; give a file of two systems"
         )
 
 
