@@ -533,7 +533,7 @@ def test_compare_shows_scales_style_and_the_judge_in_the_terminal(
     data = Path(__file__).parent / "data"
     assert run("compare", data / "mt_bench" / "judgments.jsonl", "--resamples", 200) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "n counts questions: each has two turns" in shown
+    assert "n counts questions: each one's score is the mean of its turns" in shown
     assert "judgments scored;" in shown
     grades = tmp_path / "wb.json"
     grades.write_text(json.dumps([{"session_id": "s", "score": "7", "model_test": "m"}]))

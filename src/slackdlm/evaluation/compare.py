@@ -8,7 +8,7 @@ and a paired difference per two systems. All tested lines of a comparison are on
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from slackdlm.evaluation.published import (
     SIZES,
     Extras,
     Figures,
+    drawn,
     family_of,
     game_figures,
     grade_figures,
@@ -161,11 +162,11 @@ def _game_lines(group: Group, settings: Settings, extras: Extras, told: list[str
         shown = in_common(own)
         for system, games in own.items():
             scores = game_scores(shown[system])
-            rate = win_rate(scores.scores, **_drawn(settings))
+            rate = win_rate(scores.scores, **drawn(settings))
             figures = game_figures(group.benchmark, games, extras=extras, settings=settings)
             if len(shown[system]) < len(games):
-                all_own = win_rate(game_scores(games).scores, **_drawn(settings))
-                figures.ours[ALL_OWN] = _shown(all_own, group.scale)
+                all_own = win_rate(game_scores(games).scores, **drawn(settings))
+                figures.ours[ALL_OWN] = all_own.mapped(group.scale.shown)
             lines.append(
                 _line(
                     group, settings, "win rate", system, rival, scores.scores, rate,
@@ -184,14 +185,14 @@ def _grade_lines(group: Group, settings: Settings, extras: Extras, told: list[st
     shown = in_common(own)
 
     def mean_of(scores: QuestionScores) -> Estimate:
-        return mean_interval(scores.scores, bounds=group.bounds, **_drawn(settings))
+        return mean_interval(scores.scores, bounds=group.bounds, **drawn(settings))
 
     lines: list[Line] = []
     for system, grades in own.items():
         scores = _scores(group, shown[system])
         figures = grade_figures(group.base, grades, extras=extras)
         if len(shown[system]) < len(grades):
-            figures.ours[ALL_OWN] = _shown(mean_of(_scores(group, grades)), group.scale)
+            figures.ours[ALL_OWN] = mean_of(_scores(group, grades)).mapped(group.scale.shown)
         lines.append(
             _line(
                 group, settings, "mean", system, None, scores.scores, mean_of(scores),
@@ -201,7 +202,7 @@ def _grade_lines(group: Group, settings: Settings, extras: Extras, told: list[st
     return _ranked([*lines, *_differences(group, settings, shown)])
 
 
-def _coverage(group: Group, own: Mapping[str, Sequence[Game] | Sequence[Grade]]) -> list[str]:
+def _coverage(group: Group, own: Mapping[str, Sequence[Game | Grade]]) -> list[str]:
     """What is to be said of the questions that the systems have."""
     size = SIZES.get(family_of(group.benchmark))
     found = [
@@ -211,7 +212,7 @@ def _coverage(group: Group, own: Mapping[str, Sequence[Game] | Sequence[Grade]])
     return [text for text in found if text is not None]
 
 
-def _scores(group: Group, judgments: Sequence[Game] | Sequence[Grade]) -> QuestionScores:
+def _scores(group: Group, judgments: Sequence[Game | Grade]) -> QuestionScores:
     if group.games:
         return game_scores(cast("Sequence[Game]", judgments))
     ends = (group.scale.lowest, group.scale.highest)
@@ -219,7 +220,7 @@ def _scores(group: Group, judgments: Sequence[Game] | Sequence[Grade]) -> Questi
 
 
 def _differences(
-    group: Group, settings: Settings, shown: Mapping[str, Sequence[Game] | Sequence[Grade]]
+    group: Group, settings: Settings, shown: Mapping[str, Sequence[Game | Grade]]
 ) -> list[Line]:
     """Of every two systems, each over what both have; none where systems are many and nobody asked."""
     if len(shown) > FEW and not settings.differences:
@@ -253,7 +254,7 @@ def _difference(
     differences = one - two
     width = None if group.bounds is None else group.bounds[1] - group.bounds[0]
     bounds = None if width is None else (-width, width)
-    estimate = paired_difference(one, two, bounds=bounds, **_drawn(settings))
+    estimate = paired_difference(one, two, bounds=bounds, **drawn(settings))
     both = ~np.isnan(differences)
     test = "sign flips"
     if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and group.grades:
@@ -305,7 +306,7 @@ def _line(
         system=system,
         against=against,
         unit="grade" if group.grades else "%" if kind == "win rate" else "points",
-        estimate=_shown(estimate, scale),
+        estimate=estimate.mapped(scale.shown),
         standard_error=None if error is None else error * scale.factor,
         spread=None if spread is None else spread * scale.factor,
         bounds=NullBounds(shown(bounds.low), shown(bounds.high), bounds.num_missing),
@@ -317,14 +318,6 @@ def _line(
         ours={} if figures is None else figures.ours,
         verdict="",
     )  # fmt: skip
-
-
-def _shown(estimate: Estimate, scale: Scale) -> Estimate:
-    ends = (
-        None if end is None else scale.shown(end)
-        for end in (estimate.value, estimate.low, estimate.high)
-    )
-    return Estimate(*ends, estimate.num_scored, estimate.num_total)
 
 
 def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
@@ -351,9 +344,3 @@ def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
 
 def _rng(settings: Settings) -> np.random.Generator:
     return np.random.default_rng(settings.seed)
-
-
-def _drawn(settings: Settings) -> dict[str, Any]:
-    """How every bootstrap is drawn: anew from the seed."""
-    told = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
-    return {"rng": _rng(settings), **told}

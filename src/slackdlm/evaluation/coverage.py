@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from slackdlm.evaluation.judgments import Game, Grade
 
-J = TypeVar("J", Game, Grade)
+J = TypeVar("J", bound=Game | Grade)
 K = TypeVar("K")
 NAMED = 3
 """Systems that a warning names."""
@@ -21,9 +21,7 @@ def in_common(judged: Mapping[K, Sequence[J]]) -> dict[K, list[J]]:
     }
 
 
-def uneven_warning(
-    benchmark: str, judged: Mapping[str, Sequence[Game] | Sequence[Grade]]
-) -> str | None:
+def uneven_warning(benchmark: str, judged: Mapping[str, Sequence[Game | Grade]]) -> str | None:
     """That the systems were not judged on the same, and on what they are compared; None if they were."""
     sets = {name: _places(judgments) for name, judgments in judged.items()}
     common: set[tuple[str, int]] = set.intersection(*sets.values()) if sets else set()
@@ -48,7 +46,7 @@ def uneven_warning(
 def size_warning(
     benchmark: str,
     size: tuple[int, int],
-    judged: Mapping[str, Sequence[Game] | Sequence[Grade]],
+    judged: Mapping[str, Sequence[Game | Grade]],
 ) -> str | None:
     """Which systems lack questions of the benchmark, or have more; None if none does."""
     num_questions, num_turns = size
@@ -67,7 +65,7 @@ def size_warning(
     )
 
 
-def _places(judgments: Sequence[Game] | Sequence[Grade]) -> set[tuple[str, int]]:
+def _places(judgments: Sequence[Game | Grade]) -> set[tuple[str, int]]:
     return {(one.question_id, one.turn) for one in judgments}
 
 

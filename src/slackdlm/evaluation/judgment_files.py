@@ -33,6 +33,7 @@ from slackdlm.evaluation.judgments import (
     identity_text,
     read_games,
     read_grades,
+    refuse_self_play,
 )
 
 
@@ -57,31 +58,18 @@ SCALES: dict[str, Scale] = {
 """Benchmark -> scale of its grades; WildBench is shown as ``(grade - 5) * 20``, Creative-Writing-Bench times five."""
 NAMED: Final = 5
 """Files that a note names."""
-READING: dict[tuple[str, str], str] = {
-    (
-        "mt-bench",
-        "grades",
-    ): "Grades are 1 to 10. n counts questions: each has two turns, its score is the mean of both and missing "
-    "unless both are scored; FastChat averages the turns it could parse",
-    (
-        "wildbench",
-        "grades",
-    ): "Grades of 1 to 10 are shown as WB-Score, (grade − 5) × 20: from −80 to 100",
-    (
-        "creative-writing",
-        "grades",
-    ): "A piece's grade is the mean of its criteria (0 to 20, negative ones turned round), shown "
-    "times five. n counts prompts: a prompt's score is the mean of its iterations, missing unless all are scored",
-    (
-        "wildbench",
-        "games",
-    ): "A clear win is a point, a slight one 0.75, a tie 0.5; WB-Reward is twice the win rate − 100, "
+READING: dict[str, str] = {
+    "mt-bench grades": "Grades are 1 to 10. n counts questions: each one's score is the mean of its turns that are "
+    "compared, missing unless all are scored; FastChat averages the turns it could parse",
+    "wildbench grades": "Grades of 1 to 10 are shown as WB-Score, (grade − 5) × 20: from −80 to 100",
+    "wildbench games": "A clear win is a point, a slight one 0.75, a tie 0.5; WB-Reward is twice the win rate − 100, "
     "but pairs with a truncated or empty answer add nothing to it and count in its n",
-    (
-        "alpaca-eval",
-        "games",
-    ): "Points are the judge's probabilities of preferring an answer; AlpacaEval's "
-    "length-controlled win rate needs --gamed df_gamed.csv alpaca-eval (the CSV of tatsu-lab/alpaca_eval on the hub)",
+    "creative-writing grades": "A piece's grade is the mean of its criteria (0 to 20, negative ones turned round), "
+    "shown times five. n counts prompts: a prompt's score is the mean of its iterations, missing unless all are scored",
+    "arena-hard-v0.1 games": "v0.1's files do not name the baseline, which is gpt-4-0314 in the benchmark itself; with "
+    "its answers in --answers it has its name",
+    "alpaca-eval games": "Points are the judge's probabilities of preferring an answer; AlpacaEval's length-controlled "
+    "win rate needs --gamed df_gamed.csv alpaca-eval (the CSV of tatsu-lab/alpaca_eval on the hub)",
 }
 """Benchmark, and whether it grades or compares -> what its figures and n mean."""
 
@@ -149,6 +137,7 @@ def read_judgment_files(
     for file, is_asked in files.items():
         try:
             read = read_judgment_file(file, criteria=criteria)
+            found[file] = _named(file, read, answers, notes)
         except SelfPlayError as error:
             left_out = error
             notes.append(f"{error}; the file is left out")
@@ -156,8 +145,6 @@ def read_judgment_files(
             if is_asked:
                 raise
             unread.append(file)
-        else:
-            found[file] = _named(file, read, answers, notes)
     if unread:
         shown = ", ".join(map(str, unread[:NAMED])) + (" …" if len(unread) > NAMED else "")
         notes.append(f"not judgments, not used: {shown} ({len(unread)} in all)")
@@ -200,6 +187,7 @@ def _named(
             f"in its prompts; it is called {arena_hard_files.UNNAMED}"
         )
         return [*judgments]
+    refuse_self_play(games[0].a, name, where=str(file), is_first=True)
     return [replace(one, b=name) if isinstance(one, Game) else one for one in judgments]
 
 

@@ -2,20 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from slackdlm.evaluation.benchmarks import (
     alpaca_eval,
     arena_hard,
+    arena_hard_files,
     creative_writing,
     mt_bench,
     wildbench,
 )
 from slackdlm.evaluation.comparison import Settings
 from slackdlm.evaluation.judgments import Game, Grade, mean_score
-from slackdlm.evaluation.statistics import Estimate, in_one_order, weighted_win_rate
+from slackdlm.evaluation.statistics import (
+    Estimate,
+    in_one_order,
+    mean_interval,
+    weighted_win_rate,
+)
 from slackdlm.evaluation.statistics.length_control import Gamed, length_controlled_win_rate
 
 SIZES: Mapping[str, tuple[int, int]] = {
@@ -41,6 +47,12 @@ class Extras:
     """For AlpacaEval's length-controlled win rate."""
     task_groups: Mapping[str, Sequence[str]] | None = None
     """For WildBench's task-macro score (`wildbench.task_groups`)."""
+
+
+def drawn(settings: Settings) -> dict[str, Any]:
+    """How every bootstrap is drawn: anew from the seed."""
+    told = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
+    return {"rng": np.random.default_rng(settings.seed), **told}
 
 
 class Figures(NamedTuple):
@@ -72,15 +84,14 @@ def game_figures(
             {"FastChat's adjusted win rate": _times(100, mt_bench.published_win_rate(games))}, {}
         )
     if family == "wildbench" and in_one_order(games) and all(map(wildbench.holds_outputs, games)):
-        return Figures(_rewards(games, extras.task_groups), {})
+        rewards = np.array(wildbench.rewards(games))
+        ours = mean_interval(rewards, bounds=(-100.0, 100.0), **drawn(settings))
+        return Figures(_rewards(games, extras.task_groups), {"WB-Reward": ours})
     if family.startswith("arena-hard"):
-        rng = np.random.default_rng(settings.seed)
-        draws = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
-        ours = {
-            "strong verdicts three times": _per_cent(weighted_win_rate(games, rng=rng, **draws))
-        }
-        # v2.0 prints the mean of 100 unseeded resamples, another number each time.
-        is_old = family.endswith("v0.1")
+        weighted = weighted_win_rate(games, **drawn(settings))
+        ours = {"strong verdicts three times": _per_cent(weighted)}
+        # The script for v2.0 prints the mean of 100 unseeded resamples, another number each time.
+        is_old = family == arena_hard_files.V01
         score = {"score": _times(100, arena_hard.published_v01(games))} if is_old else {}
         return Figures(score, ours)
     return Figures({}, {})
@@ -118,6 +129,7 @@ def _rewards(
         if task_groups is not None:
             rewards = wildbench.task_rewards(games, task_groups, length_margin=margin)
             found[f"task macro{name}"] = wildbench.task_macro(rewards)
+    found["pairs left out of the sum"] = wildbench.num_left_out(games)
     return found
 
 
@@ -137,8 +149,7 @@ def _controlled(games: Sequence[Game], gamed: Gamed, settings: Settings) -> Esti
 
 
 def _per_cent(estimate: Estimate) -> Estimate:
-    ends = (_times(100, end) for end in (estimate.value, estimate.low, estimate.high))
-    return Estimate(*ends, estimate.num_scored, estimate.num_total)
+    return estimate.mapped(lambda share: 100 * share)
 
 
 def _times(factor: float, value: float | None) -> float | None:

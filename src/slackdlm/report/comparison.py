@@ -335,10 +335,10 @@ def _interval(estimate: Estimate, digits: int) -> str:
 def _remarks(lines: Sequence[Line], *, with_figures: bool = True) -> list[str]:
     """How to read a benchmark's lines, and its own figures; those of a leaderboard may stand in its columns."""
     kind = "grades" if any(line.kind == "mean" for line in lines) else "games"
-    reading = READING.get((lines[0].benchmark.removesuffix("-pairs"), kind))
+    reading = READING.get(f"{lines[0].benchmark.removesuffix('-pairs')} {kind}")
     found = [] if reading is None else [reading]
     for line in [] if _is_leaderboard(lines) and not with_figures else lines:
-        figures = [f"{name} {number(value, 2)}" for name, value in line.published.items()]
+        figures = [f"{name} {_figure(value)}" for name, value in line.published.items()]
         if figures:
             found.append(f"As published, {cells(line).what}: {', '.join(figures)}")
         figures = [f"{name} {_estimate(value, line)}" for name, value in line.ours.items()]
@@ -351,6 +351,11 @@ def _estimate(estimate: Estimate, line: Line) -> str:
     digits = _digits(line)
     shown = f"{number(estimate.value, digits)} {_interval(estimate, digits)}".strip()
     return f"{shown} (n = {estimate.num_scored} / {estimate.num_total})"
+
+
+def _figure(value: float | None) -> str:
+    """A benchmark's own figure; counts are whole numbers."""
+    return number(value, 0 if isinstance(value, int) else 2)
 
 
 def _is_leaderboard(lines: Sequence[Line]) -> bool:
@@ -372,7 +377,7 @@ def _leaderboard(title: str, lines: Sequence[Line], *, width: int) -> Group:
         ]
         shown += [_interval(line.estimate, digits), number(line.standard_error, 2)]
         shown.append(f"{line.estimate.num_scored}/{line.estimate.num_total}")
-        shown += [number(line.published.get(name), 2) for name in published]
+        shown += [_figure(line.published.get(name)) for name in published]
         shown += [
             number(line.ours[name].value, digits) if name in line.ours else MISSING for name in ours
         ]

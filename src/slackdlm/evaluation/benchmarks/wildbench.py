@@ -176,8 +176,12 @@ def published_reward(games: Sequence[Game], *, length_margin: int | None = None)
     """
     if not games or any(game.score is None for game in games):
         return None  # WB-Reward has no rule for it
-    rewards = [_reward(game, length_margin) or 0.0 for game in games]
-    return 100 * float(np.mean(rewards))
+    return float(np.mean(rewards(games, length_margin=length_margin)))
+
+
+def rewards(games: Sequence[Game], *, length_margin: int | None = None) -> list[float]:
+    """What each pair adds to `published_reward`, -100 to 100; 0 where an answer is empty or truncated."""
+    return [100 * (_reward(game, length_margin) or 0.0) for game in games]
 
 
 def holds_outputs(game: Game) -> bool:

@@ -196,7 +196,7 @@ def read_pairs(path: Path) -> list[Game]:
                 f"{where}: winner {show(winner)} and extent {extent} contradict each other"
             )
         told = f"{shown[0]!a} and {shown[1]!a} in this order"
-        key = (question_id, *shown)
+        key = (question_id, shown[0], shown[1])
         add_once(seen, key, f"{where}: {told} are judged twice on {question_id!a}")
         verdict = "A=B" if winner == "tie" else "AB"[shown.index(winner)] + "+" * extent
         order: Literal[0, 1] = 1 if places[0] == 0 else 0
