@@ -134,7 +134,7 @@ def read_judgment_files(
     found: dict[Path, list[Game | Grade]] = {}
     notes: list[str] = []
     left_out: DataError | None = None
-    for file, is_asked in files.items():
+    for file, folder in files.items():
         try:
             read = read_judgment_file(file, criteria=criteria)
             found[file] = _named(file, read, answers, notes)
@@ -142,9 +142,9 @@ def read_judgment_files(
             left_out = error
             notes.append(f"{error}; the file is left out")
         except UnknownKindError:
-            if is_asked:
+            if folder is None:
                 raise
-            unread.append(file)
+            unread.append(file.relative_to(folder))
     if unread:
         shown = ", ".join(map(str, unread[:NAMED])) + (" …" if len(unread) > NAMED else "")
         notes.append(f"not judgments, not used: {shown} ({len(unread)} in all)")
@@ -153,9 +153,9 @@ def read_judgment_files(
     return Collected(_apart(found, notes), notes)
 
 
-def _listed(paths: Sequence[Path]) -> tuple[dict[Path, bool], list[Path]]:
-    """Each file once, and whether it was named itself; and what a folder holds beside."""
-    files: dict[Path, bool] = {}
+def _listed(paths: Sequence[Path]) -> tuple[dict[Path, Path | None], list[Path]]:
+    """Each file once with the folder it was found in, if not named itself; and what else is there."""
+    files: dict[Path, Path | None] = {}
     unread: list[Path] = []
     known: set[Path] = set()
     for path in paths:
@@ -163,11 +163,12 @@ def _listed(paths: Sequence[Path]) -> tuple[dict[Path, bool], list[Path]]:
             if file.is_dir() or file.resolve() in known:
                 continue
             known.add(file.resolve())
-            hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+            inside = file.relative_to(path)
+            hidden = any(part.startswith(".") for part in inside.parts)
             if file != path and (hidden or file.suffix not in (".json", ".jsonl", ".parquet")):
-                unread.append(file)
+                unread.append(inside)
             else:
-                files[file] = file == path
+                files[file] = None if file == path else path
     return files, unread
 
 
