@@ -464,6 +464,7 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
 ) -> None:
     judgments = Path(__file__).parent / "data" / "arena_hard" / "v0.1_judgments.jsonl"
     report = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
     assert run("compare", judgments, "--output", report, "--resamples", 200, "--power") == 0
     shown = capsys.readouterr().out
     assert "arena-hard" in shown
@@ -483,7 +484,7 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
         ([judgments, "--alpha", 2], "alpha"),
         ([judgments, "--resamples", 1], "num_resamples"),
         ([tmp_path / "none.jsonl"], "no such file"),
-        ([tmp_path], "it is a folder"),
+        ([tmp_path / "empty"], "no file of judgments in this folder"),
     ):
         assert run("compare", *flags) == 2
         assert message in " ".join(capsys.readouterr().err.split())
@@ -532,7 +533,7 @@ def test_compare_shows_scales_style_and_the_judge_in_the_terminal(
     data = Path(__file__).parent / "data"
     assert run("compare", data / "mt_bench" / "judgments.jsonl", "--resamples", 200) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "n counts questions: each has two turns" in shown
+    assert "n counts questions: each one's score is the mean of its turns" in shown
     assert "judgments scored;" in shown
     grades = tmp_path / "wb.json"
     grades.write_text(json.dumps([{"session_id": "s", "score": "7", "model_test": "m"}]))

@@ -106,7 +106,7 @@ def test_grades_are_shown_on_the_benchmarks_own_scale():
     found = compare([*grades("m", [5.0, 7.0]), *grades("n", [5.0, 6.0])], settings=FEW)
     mean, _, gap = found.lines
     assert mean.estimate.value == pytest.approx((6 - 5) * 20)
-    assert mean.published == {"mean of all grades said": pytest.approx(20.0)}
+    assert mean.published == {"WB-Score": pytest.approx(20.0)}
     assert gap.estimate.value == pytest.approx(0.5 * 20)
     assert mean.standard_error == pytest.approx(20 * 1.0)
 
@@ -117,7 +117,7 @@ def test_figures_of_the_benchmarks_own_tools_stand_beside_ours():
         replace(g, turn=n + 1) for n, g in enumerate(grades("m", [9.0, 4.0], benchmark="mt-bench"))
     ]
     (mean,) = compare(turns, settings=FEW).lines
-    assert mean.published == {"mean of all grades said": 6.5, "first turn": 9.0, "second turn": 4.0}
+    assert mean.published == {"average": 6.5, "first turn": 9.0, "second turn": 4.0}
     mt_bench = {"benchmark": "mt-bench", "judge": "j"}
     split = games("m", [1.0, 0.0], judge=mt_bench, flip=True)
     (rate,) = compare(
@@ -126,13 +126,13 @@ def test_figures_of_the_benchmarks_own_tools_stand_beside_ours():
     assert rate.published == {"FastChat's adjusted win rate": pytest.approx(100 * 2 / 3)}
     outputs = {"model_outputs": {"m": "x" * 501, "base": ""}}
     wildbench = {"benchmark": "wildbench", "judge": "j"}
-    slight = [
-        replace(game, score=0.75, extra=outputs) for game in games("m", [1.0], judge=wildbench)
-    ]
+    both = games("m", [1.0], judge=wildbench)
+    slight = [replace(both[0], score=0.75, extra=outputs)]
     (reward,) = compare(slight, settings=FEW).lines
-    assert list(reward.published.values()) == [50.0, 0.0]
+    assert list(reward.published.values()) == [50.0, 0.0, 0]
     bare = [replace(game, extra={}) for game in slight]
-    assert compare(bare, settings=FEW).lines[0].published == {"WB-Reward": 50.0}
+    assert compare(bare, settings=FEW).lines[0].published == {}, "who knows what was truncated?"
+    assert compare(both, settings=FEW).lines[0].published == {}, "published is one order"
 
 
 def test_right_or_wrong_grades_get_mcnemar():
@@ -160,12 +160,33 @@ def test_missing_judgments_are_counted_bounded_and_warned_about():
     assert none.verdict == "nothing scored in both"
 
 
-def test_a_difference_counts_questions_that_either_system_has():
-    found = compare([*games("m", [1.0] * 6), *games("n", [0.0] * 4)], settings=FEW)
+def test_systems_are_compared_on_the_questions_that_all_have():
+    found = compare([*games("m", [1.0] * 4 + [0.0, None]), *games("n", [0.0] * 4)], settings=FEW)
+    m, n, gap = found.lines
+    assert [line.estimate.value for line in found.lines] == [100.0, 0.0, 100.0]
+    assert [line.estimate.num_total for line in found.lines] == [4, 4, 4]
+    own = m.ours["over all its own questions"]
+    assert (own.value, own.num_scored, own.num_total) == (80.0, 5, 6)
+    assert "over all its own questions" not in n.ours
+    assert gap.bounds.num_missing == 0
+    assert "not judged on the same questions (n 4, m 6)" in found.warnings[0]
+    assert "over the 4 questions that all have" in found.warnings[0]
+
+
+def test_questions_that_are_missing_in_one_of_two_are_counted_and_bounded():
+    found = compare([*games("m", [1.0] * 6), *games("n", [0.0] * 4 + [None] * 2)], settings=FEW)
     gap = found.lines[2]
     assert (gap.estimate.num_scored, gap.estimate.num_total) == (4, 6)
     assert (gap.bounds.low, gap.bounds.high) == pytest.approx((100 * 4 / 6, 100.0))
     assert gap.bounds.num_missing == 2
+
+
+def test_without_a_question_in_common_nothing_is_compared():
+    ours, theirs = grades("m", [5.0, 6.0]), grades("n", [7.0, 8.0])
+    theirs = [replace(grade, question_id=f"other-{grade.question_id}") for grade in theirs]
+    found = compare([*ours, *theirs], settings=FEW)
+    assert [line.kind for line in found.lines] == ["mean", "mean"]
+    assert "have no question in common (m 2, n 2)" in found.warnings[0]
 
 
 def test_only_arena_hard_has_a_leaderboard_per_category():

@@ -27,8 +27,8 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     games = [
         GAME,
         replace(GAME, order=1, score=None, verdict=None, status="failed"),
-        replace(GAME, score=None, status="unparsable", reply="lone \ud800 and \u2028 é"),
-        replace(GAME, prompt=({"role": "user", "content": "hi"},), extra={"tstamp": 1.5}),
+        replace(GAME, turn=2, score=None, status="unparsable", reply="lone \ud800 and \u2028 é"),
+        replace(GAME, turn=3, prompt=({"role": "user", "content": "hi"},), extra={"tstamp": 1.5}),
     ]
     write_judgments(file, games)
     assert read_games(file) == games
@@ -38,7 +38,14 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert list(file.parent.iterdir()) == [file]
 
 
-@given(st.lists(st.tuples(texts, st.sampled_from([0, 1]), st.floats(0, 1)), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(texts, st.sampled_from([0, 1]), st.floats(0, 1)),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda row: row[0],
+    )
+)
 def test_any_text_survives_the_file(tmp_path_factory, rows):
     file = tmp_path_factory.mktemp("games") / "g.jsonl"
     games = [
@@ -103,7 +110,7 @@ ROW = {
         (json.dumps(ROW | {"judge_identity": None}), "an object in 'judge_identity'"),
         (json.dumps(ROW | {"winner": "x"}), "unknown key 'winner'"),
         (json.dumps(ROW | {"prompt": [{"role": "user"}]}), "turns with role and content"),
-        (json.dumps(ROW | {"a": "y"}), "same system"),
+        (json.dumps(ROW | {"a": "y"}), "'y' is compared with itself"),
         (json.dumps({k: v for k, v in ROW.items() if k != "status"}), "'status', which is missing"),
     ],
 )

@@ -24,7 +24,12 @@ def add_compare(commands: Commands) -> None:
         "compare", help="judgments of two or more systems -> intervals, tests and a report"
     )
     add = parser.add_argument
-    add("judgments", type=Path, nargs="*", help="our files or those of a benchmark")
+    add(
+        "judgments",
+        type=Path,
+        nargs="*",
+        help="our files, those of a benchmark, or folders of them",
+    )
     add("--output", type=Path, help="folder for comparison.html, .md, .tex and .json")
     add("--answers", type=Path, nargs="+", default=[], help="for length bias and style control")
     add(
@@ -44,7 +49,17 @@ def add_compare(commands: Commands) -> None:
         nargs=2,
         metavar=("CSV", "QUESTIONS"),
         help="AlpacaEval's df_gamed.csv and its question file (a path or alpaca-eval), for its length-controlled win "
-        "rate as published",
+        "rate",
+    )
+    add(
+        "--tasks",
+        metavar="FILE",
+        help="WildBench's tasks (a path or hf://...), for its leaderboard's task-macro score",
+    )
+    add(
+        "--differences",
+        action="store_true",
+        help="between every two systems, also of a leaderboard (more than 4 systems)",
     )
     add("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
     add("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
@@ -101,22 +116,24 @@ def _compared(arguments: argparse.Namespace) -> "Comparison":
     from slackdlm.evaluation.answer_files import read_answer_file, style_of
     from slackdlm.evaluation.benchmarks.creative_writing import read_criteria
     from slackdlm.evaluation.compare import compare
-    from slackdlm.evaluation.judgment_files import read_judgment_file
+    from slackdlm.evaluation.judgment_files import read_judgment_files
+    from slackdlm.evaluation.published import Extras
 
     settings = _settings(arguments)
     answers = [answer for file in arguments.answers for answer in read_answer_file(file)]
     style = style_of(answers) if answers else None
     criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
+    found = read_judgment_files(arguments.judgments, criteria=criteria, answers=answers)
     return compare(
-        [
-            one
-            for file in arguments.judgments
-            for one in read_judgment_file(file, criteria=criteria)
-        ],
+        found.judgments,
         settings=settings,
         style=None if style is None else style.metadata,
         lengths=None if style is None else style.lengths,
-        gamed=None if arguments.gamed is None else _gamed(*arguments.gamed),
+        extras=Extras(
+            gamed=None if arguments.gamed is None else _gamed(*arguments.gamed),
+            task_groups=None if arguments.tasks is None else _task_groups(arguments.tasks),
+        ),
+        notes=found.notes,
     )
 
 
@@ -135,8 +152,17 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
         alpha=arguments.alpha,
         num_resamples=arguments.resamples,
         seed=arguments.seed,
+        differences=arguments.differences,
         covariates=() if wanted is None else tuple(wanted) or COVARIATES,
     )
+
+
+def _task_groups(tasks: str) -> dict[str, tuple[str, ...]]:
+    from slackdlm.evaluation.benchmarks.wildbench import task_groups
+    from slackdlm.evaluation.benchmarks.wildbench_files import read_questions
+    from slackdlm.evaluation.question_source import question_file
+
+    return task_groups(read_questions(question_file(tasks)))
 
 
 def _gamed(table: str, questions: str) -> "Gamed":

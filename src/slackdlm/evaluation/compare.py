@@ -5,29 +5,34 @@ win rate per pair of systems and a paired difference for two systems with the sa
 and a paired difference per two systems. All tested lines of a comparison are one family.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
 
 from slackdlm.errors import DataError
-from slackdlm.evaluation.benchmarks.alpaca_eval import published_win_rate as alpaca_win_rate
-from slackdlm.evaluation.benchmarks.mt_bench import published_win_rate as mt_bench_win_rate
-from slackdlm.evaluation.benchmarks.wildbench import REWARD_MARGIN, published_reward
-from slackdlm.evaluation.comparison import Comparison, JudgeReport, Kind, Line, Settings
+from slackdlm.evaluation.comparison import FEW, Comparison, JudgeReport, Kind, Line, Settings
+from slackdlm.evaluation.coverage import in_common, size_warning, uneven_warning
 from slackdlm.evaluation.judge_report import Group, judge_report, warnings_of
 from slackdlm.evaluation.judgment_files import SCALES, Scale, benchmark_of
-from slackdlm.evaluation.judgments import Game, Grade, mean_score
+from slackdlm.evaluation.judgments import Game, Grade, identity_text
+from slackdlm.evaluation.published import (
+    SIZES,
+    Extras,
+    Figures,
+    drawn,
+    family_of,
+    game_figures,
+    grade_figures,
+)
 from slackdlm.evaluation.statistics import (
     Estimate,
     NullBounds,
     QuestionScores,
     benjamini_hochberg,
-    common_ids,
     exact_mcnemar,
     game_scores,
     grade_scores,
@@ -38,12 +43,11 @@ from slackdlm.evaluation.statistics import (
     paired_difference,
     sign_flip_test,
     standard_error,
-    weighted_win_rate,
     win_rate,
 )
-from slackdlm.evaluation.statistics.length_control import Gamed, length_controlled_win_rate
 from slackdlm.evaluation.statistics.style_control import StyleMetadata
 
+ALL_OWN = "over all its own questions"
 POINTS = Scale(0.0, 1.0, 0.0, 100.0)
 """Points of a game are shown in per cent."""
 
@@ -54,30 +58,35 @@ def compare(
     settings: Settings | None = None,
     style: StyleMetadata | None = None,
     lengths: Mapping[tuple[str, str], int] | None = None,
-    gamed: Gamed | None = None,
+    extras: Extras | None = None,
+    notes: Sequence[str] = (),
 ) -> Comparison:
-    """Every win rate, mean and paired difference that the judgments allow.
+    """Every win rate and mean that the judgments allow, and every paired difference where systems are few.
+
+    Systems are compared on the questions and turns that all of them have.
 
     Args:
         judgments: Of any benchmarks, systems and judges.
         settings: How; default `Settings`.
         style: Of all answers, for ``settings.covariates``.
         lengths: (question id, system) -> length of the answer, for the judge's length bias.
-        gamed: For AlpacaEval's length-controlled win rate; without it its minimal variant is given.
+        extras: What some benchmarks' own figures need.
+        notes: What was to be said of the files, to stand among the warnings.
 
     Raises:
         DataError: If there is no judgment, or a group holds a judgment twice.
     """
-    settings = settings or Settings()
+    settings, extras = settings or Settings(), extras or Extras()
     if not judgments:
         raise DataError("compare: there is no judgment to compare")
     lines: list[Line] = []
     reports: list[JudgeReport] = []
+    told: list[str] = [*notes]
     for group in _groups(judgments):
         if group.games:
-            lines += _game_lines(group, settings, gamed)
+            lines += _game_lines(group, settings, extras, told)
         else:
-            lines += _grade_lines(group, settings)
+            lines += _grade_lines(group, settings, extras, told)
         reports.append(judge_report(group, settings, style=style, lengths=lengths))
     adjust = benjamini_hochberg if settings.adjustment == "bh" else holm
     adjusted = adjust([line.p_value for line in lines])
@@ -88,7 +97,7 @@ def compare(
     return Comparison(
         lines=tuple(lines),
         judges=tuple(reports),
-        warnings=tuple(warnings_of(reports, settings)),
+        warnings=(*told, *warnings_of(reports, settings)),
         adjustment=settings.adjustment,
         alpha=settings.alpha,
         confidence=settings.confidence,
@@ -103,7 +112,7 @@ def _groups(judgments: Sequence[Game | Grade]) -> list[Group]:
         base = benchmark_of(judgment)
         # Only Arena-Hard keeps a leaderboard, and a baseline, per category.
         category = judgment.category if base.startswith("arena-hard") else None
-        identity = json.dumps(dict(judgment.judge_identity), sort_keys=True, default=str)
+        identity = identity_text(judgment)
         key = (base, category or "", identity, isinstance(judgment, Game))
         found.setdefault(key, []).append(judgment)
     return [
@@ -136,7 +145,7 @@ def _observed(grades: Sequence[Grade]) -> Scale:
     return Scale(min(said), max(said), 0.0, 1.0)
 
 
-def _game_lines(group: Group, settings: Settings, gamed: Gamed | None) -> list[Line]:
+def _game_lines(group: Group, settings: Settings, extras: Extras, told: list[str]) -> list[Line]:
     pairs: dict[tuple[str, str], list[Game]] = {}
     for game in group.games:
         pairs.setdefault((game.a, game.b), []).append(game)
@@ -146,50 +155,92 @@ def _game_lines(group: Group, settings: Settings, gamed: Gamed | None) -> list[L
                 f"{group.benchmark}: games of {one!a} against {other!a} are there from both sides; "
                 "give each pair from one side"
             )
-    scores = {pair: game_scores(games) for pair, games in pairs.items()}
     lines: list[Line] = []
-    for (system, rival), games in pairs.items():
-        own = scores[system, rival]
-        rate = win_rate(own.scores, **_drawn(settings))
+    for rival in dict.fromkeys(rival for _, rival in pairs):
+        own = {system: games for (system, against), games in pairs.items() if against == rival}
+        told += _coverage(group, own)
+        shown = in_common(own)
+        for system, games in own.items():
+            scores = game_scores(shown[system])
+            rate = win_rate(scores.scores, **drawn(settings))
+            figures = game_figures(group.benchmark, games, extras=extras, settings=settings)
+            if len(shown[system]) < len(games):
+                all_own = win_rate(game_scores(games).scores, **drawn(settings))
+                figures.ours[ALL_OWN] = all_own.mapped(group.scale.shown)
+            lines.append(
+                _line(
+                    group, settings, "win rate", system, rival, scores.scores, rate,
+                    null_bounds(scores), test="sign flips", p_value=rate.p_value, figures=figures,
+                )
+            )  # fmt: skip
+        lines += _differences(group, settings, shown)
+    return _ranked(lines)
+
+
+def _grade_lines(group: Group, settings: Settings, extras: Extras, told: list[str]) -> list[Line]:
+    own: dict[str, list[Grade]] = {}
+    for grade in group.grades:
+        own.setdefault(grade.system, []).append(grade)
+    told += _coverage(group, own)
+    shown = in_common(own)
+
+    def mean_of(scores: QuestionScores) -> Estimate:
+        return mean_interval(scores.scores, bounds=group.bounds, **drawn(settings))
+
+    lines: list[Line] = []
+    for system, grades in own.items():
+        scores = _scores(group, shown[system])
+        figures = grade_figures(group.base, grades, extras=extras)
+        if len(shown[system]) < len(grades):
+            figures.ours[ALL_OWN] = mean_of(_scores(group, grades)).mapped(group.scale.shown)
         lines.append(
             _line(
-                group, settings, "win rate", system, rival, own.scores, rate, null_bounds(own),
-                test="sign flips", p_value=rate.p_value,
-                published=_published(group, games, settings, gamed),
+                group, settings, "mean", system, None, scores.scores, mean_of(scores),
+                null_bounds(scores), figures=figures,
             )
         )  # fmt: skip
-    for (system, rival), (other, same) in combinations(pairs, 2):
-        if rival == same:
-            told = (scores[system, rival], scores[other, same])
+    return _ranked([*lines, *_differences(group, settings, shown)])
+
+
+def _coverage(group: Group, own: Mapping[str, Sequence[Game | Grade]]) -> list[str]:
+    """What is to be said of the questions that the systems have."""
+    size = SIZES.get(family_of(group.benchmark))
+    found = [
+        uneven_warning(group.benchmark, own),
+        None if size is None else size_warning(group.benchmark, size, own),
+    ]
+    return [text for text in found if text is not None]
+
+
+def _scores(group: Group, judgments: Sequence[Game | Grade]) -> QuestionScores:
+    if group.games:
+        return game_scores(cast("Sequence[Game]", judgments))
+    ends = (group.scale.lowest, group.scale.highest)
+    return grade_scores(cast("Sequence[Grade]", judgments), bounds=ends)
+
+
+def _differences(
+    group: Group, settings: Settings, shown: Mapping[str, Sequence[Game | Grade]]
+) -> list[Line]:
+    """Of every two systems, each over what both have; none where systems are many and nobody asked."""
+    if len(shown) > FEW and not settings.differences:
+        return []
+    lines: list[Line] = []
+    for system, other in combinations(shown, 2):
+        one, two = in_common({system: shown[system], other: shown[other]}).values()
+        told = (_scores(group, one), _scores(group, two))
+        if told[0].ids == told[1].ids:
             lines.append(_difference(group, settings, system, other, told))
     return lines
 
 
-def _grade_lines(group: Group, settings: Settings) -> list[Line]:
-    systems: dict[str, list[Grade]] = {}
-    for grade in group.grades:
-        systems.setdefault(grade.system, []).append(grade)
-    ends = (group.scale.lowest, group.scale.highest)
-    scores = {system: grade_scores(grades, bounds=ends) for system, grades in systems.items()}
-    lines: list[Line] = []
-    for system, own in scores.items():
-        mean = mean_interval(own.scores, bounds=group.bounds, **_drawn(settings))
-        published: dict[str, float | None] = {}
-        if group.base in SCALES:
-            published = {
-                name: None if said is None else group.scale.shown(said)
-                for name, said in _published_means(group, systems[system]).items()
-            }
-        lines.append(
-            _line(
-                group, settings, "mean", system, None, own.scores, mean, null_bounds(own),
-                published=published,
-            )
-        )  # fmt: skip
-    for system, other in combinations(scores, 2):
-        told = (scores[system], scores[other])
-        lines.append(_difference(group, settings, system, other, told))
-    return lines
+def _ranked(lines: Sequence[Line]) -> list[Line]:
+    """Best first where systems are many, differences behind them."""
+    standing = [line for line in lines if line.kind != "difference"]
+    if len(standing) <= FEW:
+        return [*lines]
+    standing.sort(key=lambda line: -np.inf if line.estimate.value is None else line.estimate.value)
+    return [*reversed(standing), *(line for line in lines if line.kind == "difference")]
 
 
 def _difference(
@@ -199,12 +250,11 @@ def _difference(
     other: str,
     told: tuple[QuestionScores, QuestionScores],
 ) -> Line:
-    ids = common_ids(*told)
-    one, two = (scores.at(ids) for scores in told)
+    one, two = (scores.scores for scores in told)
     differences = one - two
     width = None if group.bounds is None else group.bounds[1] - group.bounds[0]
     bounds = None if width is None else (-width, width)
-    estimate = paired_difference(one, two, bounds=bounds, **_drawn(settings))
+    estimate = paired_difference(one, two, bounds=bounds, **drawn(settings))
     both = ~np.isnan(differences)
     test = "sign flips"
     if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and group.grades:
@@ -213,21 +263,14 @@ def _difference(
         p_value = sign_flip_test(
             differences, rng=_rng(settings), num_resamples=settings.num_resamples
         )
-    (low, high), (other_low, other_high) = (_ends(scores, ids, group.scale) for scores in told)
-    missing = NullBounds(
-        float((low - other_high).mean()), float((high - other_low).mean()), int((~both).sum())
+    low, high = (
+        end.mean() for end in (told[0].lowest - told[1].highest, told[0].highest - told[1].lowest)
     )
+    missing = NullBounds(float(low), float(high), int((~both).sum()))
     return _line(
         group, settings, "difference", system, other, differences, estimate, missing,
         test=test, p_value=p_value,
     )  # fmt: skip
-
-
-def _ends(scores: QuestionScores, ids: Sequence[str], scale: Scale) -> Float[np.ndarray, "2 Q"]:
-    """Worst and best score of these questions if what is missing were there."""
-    ends = zip(scores.lowest.tolist(), scores.highest.tolist(), strict=True)
-    known = dict(zip(scores.ids, ends, strict=True))
-    return np.array([known.get(one, (scale.lowest, scale.highest)) for one in ids]).T
 
 
 def _line(
@@ -242,7 +285,7 @@ def _line(
     *,
     test: str | None = None,
     p_value: float | None = None,
-    published: Mapping[str, float | None] | None = None,
+    figures: Figures | None = None,
 ) -> Line:
     """A figure as its benchmark shows it; verdict and adjusted p come when all lines are there."""
     scale = group.scale._replace(zero=0.0) if kind == "difference" else group.scale
@@ -263,10 +306,7 @@ def _line(
         system=system,
         against=against,
         unit="grade" if group.grades else "%" if kind == "win rate" else "points",
-        estimate=Estimate(
-            shown(estimate.value), shown(estimate.low), shown(estimate.high),
-            estimate.num_scored, estimate.num_total,
-        ),
+        estimate=estimate.mapped(scale.shown),
         standard_error=None if error is None else error * scale.factor,
         spread=None if spread is None else spread * scale.factor,
         bounds=NullBounds(shown(bounds.low), shown(bounds.high), bounds.num_missing),
@@ -274,54 +314,10 @@ def _line(
         p_value=p_value,
         p_adjusted=None,
         detectable=None if detectable is None else detectable * scale.factor,
-        published=published or {},
+        published={} if figures is None else figures.published,
+        ours={} if figures is None else figures.ours,
         verdict="",
     )  # fmt: skip
-
-
-def _published(
-    group: Group, games: Sequence[Game], settings: Settings, gamed: Gamed | None
-) -> dict[str, float | None]:
-    if group.base.startswith("alpaca-eval"):
-        return _alpaca(games, settings, gamed)
-    if group.base == "mt-bench":
-        rate = mt_bench_win_rate(games)
-        return {"FastChat's adjusted win rate": None if rate is None else 100 * rate}
-    if group.base == "wildbench":
-        found = {"WB-Reward": published_reward(games)}
-        if all("model_outputs" in game.extra for game in games):
-            name = f"slight wins by over {REWARD_MARGIN} characters as ties"
-            found[name] = published_reward(games, length_margin=REWARD_MARGIN)
-        return found
-    if group.base.startswith("arena-hard"):
-        return _per_cent("Arena-Hard's weighted mean", weighted_win_rate(games, **_drawn(settings)))
-    return {}
-
-
-def _published_means(group: Group, grades: Sequence[Grade]) -> dict[str, float | None]:
-    """What a benchmark's own tool prints for the grades of a system, those out of range included."""
-    found = {"mean of all grades said": mean_score(grades)}
-    if group.base == "mt-bench":
-        for name, turn in (("first turn", 1), ("second turn", 2)):
-            found[name] = mean_score([grade for grade in grades if grade.turn == turn])
-    return found
-
-
-def _alpaca(
-    games: Sequence[Game], settings: Settings, gamed: Gamed | None
-) -> dict[str, float | None]:
-    found = {"leaderboard's win rate": alpaca_win_rate(games)}
-    told = all({"output_1", "output_2"} <= g.extra.keys() for g in games if g.score is not None)
-    if gamed is None and not told:
-        return found
-    controlled = length_controlled_win_rate(games, gamed=gamed, confidence=settings.confidence)
-    kind = "" if gamed is not None else ", minimal variant without instruction difficulty"
-    return found | _per_cent(f"length-controlled win rate{kind}", controlled.estimate)
-
-
-def _per_cent(name: str, estimate: Estimate) -> dict[str, float | None]:
-    ends = {name: estimate.value, "its low": estimate.low, "its high": estimate.high}
-    return {key: None if value is None else 100 * value for key, value in ends.items()}
 
 
 def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
@@ -348,9 +344,3 @@ def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
 
 def _rng(settings: Settings) -> np.random.Generator:
     return np.random.default_rng(settings.seed)
-
-
-def _drawn(settings: Settings) -> dict[str, Any]:
-    """How every bootstrap is drawn: anew from the seed."""
-    told = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
-    return {"rng": _rng(settings), **told}

@@ -10,6 +10,8 @@ from slackdlm.evaluation.statistics import Estimate, NullBounds, PositionBias, W
 from slackdlm.evaluation.statistics.style_control import StyleControlled
 
 Kind = Literal["win rate", "mean", "difference"]
+FEW = 4
+"""Systems of a group that are compared two by two unasked; more make a leaderboard."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Line:
     detectable: float | None
     """Smallest true effect this many questions would show with probability 0.8; None where ``spread`` is."""
     published: Mapping[str, float | None]
-    """The benchmark's own figures where they differ, by name."""
+    """What the benchmark's own tool computes from all of the system's judgments, by name."""
+    ours: Mapping[str, Estimate]
+    """Further figures of ours; over all of the system's questions where the line is over those in common."""
     verdict: str
     """What follows, in words."""
 
@@ -75,7 +79,7 @@ class Comparison:
     """All lines, and what stands behind them."""
 
     lines: tuple[Line, ...]
-    """In the order of benchmarks and systems."""
+    """In the order of benchmarks and systems; those of a leaderboard (more than `FEW` systems) best first."""
     judges: tuple[JudgeReport, ...]
     """One per group."""
     warnings: tuple[str, ...]
@@ -108,6 +112,8 @@ class Settings:
     """Of both; every line starts from it, so adding a file changes no other line's numbers but the adjusted p."""
     max_missing: float = 0.05
     """Share of missing judgments in a group above which a warning is given."""
+    differences: bool = False
+    """Between every two systems, also of more than `FEW`."""
     covariates: tuple[str, ...] = ()
     """Style covariates to control for; none: no style control."""
 

@@ -11,6 +11,10 @@ from slackdlm.evaluation.jsonl import Row, as_object, parse, read_items, read_te
 T = TypeVar("T")
 
 
+class UnknownKindError(DataError):
+    """A file that no known program wrote."""
+
+
 @dataclass(frozen=True)
 class FileKind(Generic[T]):
     """How one kind of file is recognised and read."""
@@ -41,14 +45,15 @@ def read_kind(path: Path, kinds: Sequence[FileKind[T]], *, what: str) -> list[T]
         what: What it should hold, such as ``answers``; our own file is called ``answers.jsonl``.
 
     Raises:
-        DataError: If the file is of none of them or one of its entries cannot be used.
+        UnknownKindError: If the file is of none of them.
+        DataError: If one of its entries cannot be used.
     """
     entry = _first_entry(path, what=what)
     for kind in kinds:
         if kind.matches(entry):
             return kind.read(path)
     keys = ", ".join(map(ascii, list(entry)[:12])) or "none"
-    raise DataError(
+    raise UnknownKindError(
         f"{path}: holds no {what} of a known kind (first entry has the keys {keys[:400]}); expected our {what}.jsonl "
         "or a file of Arena-Hard, MT-Bench, WildBench, Creative-Writing-Bench or AlpacaEval"
     )

@@ -7,13 +7,14 @@ at line feeds alone, so U+2028 inside a text ends none.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from slackdlm import strict_json
 from slackdlm.atomic import write_text
 from slackdlm.errors import DataError
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def read_rows(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
@@ -158,6 +159,13 @@ def get_number(row: Row, key: str, *, where: str) -> float:
         return float(value)
     except OverflowError:
         refuse(row, key, "a number that fits a double", where)
+
+
+def add_once(seen: set[T], key: T, problem: str) -> None:
+    """DataError of that text if the key was added before."""
+    if key in seen:
+        raise DataError(problem)
+    seen.add(key)
 
 
 def refuse(row: Row, key: str, expected: str, where: str) -> NoReturn:

@@ -90,10 +90,11 @@ def warnings_of(reports: Sequence[JudgeReport], settings: Settings) -> list[str]
                 f"({told.num_unparsable} unparsable, {told.num_failed} failed, {told.num_out_of_range} out of "
                 "range); a mean over the rest may say little"
             )
-    names = [report.benchmark for report in reports]
+    # Grades and games of one benchmark are two things anyway.
+    names = [(report.benchmark, report.position is None) for report in reports]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             found.append(
-                f"{name}: judged under {names.count(name)} identities; they are kept apart"
+                f"{name[0]}: judged under {names.count(name)} identities; they are kept apart"
             )
     return found

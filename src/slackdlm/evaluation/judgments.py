@@ -4,6 +4,7 @@ Judgments of different `judge_identity` are never merged. A call that failed, a 
 outside its scale stay in the file with their status: nothing is scored that was not said, nothing vanishes.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from slackdlm.errors import DataError
 from slackdlm.evaluation.jsonl import (
     Row,
+    add_once,
     get_id,
     get_number,
     get_object,
@@ -33,6 +35,10 @@ GAME_STATUSES: Final[tuple[GameStatus, ...]] = ("ok", "failed", "unparsable")
 GRADE_STATUSES: Final[tuple[GradeStatus, ...]] = (*GAME_STATUSES, "out_of_range")
 Messages = tuple[Mapping[str, str], ...]
 """A chat as it was sent: objects with ``role`` and ``content``."""
+
+
+class SelfPlayError(DataError):
+    """A file that compares a system with itself, which says nothing about it."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +167,44 @@ def read_games(path: Path) -> list[Game]:
     Raises:
         DataError: If the file or a line cannot be used; names file, line and field.
     """
-    return [_located(_game, row, where) for where, row in read_rows(path, what="judgments (games)")]
+    games: list[Game] = []
+    seen: set[tuple[str, str, str, int, int, str]] = set()
+    for where, row in read_rows(path, what="judgments (games)"):
+        if isinstance(row.get("a"), str):
+            refuse_self_play(row["a"], row.get("b"), where=where, is_first=not games)
+        game = _located(_game, row, where)
+        told = f"{game.a!a} over {game.b!a}, order {game.order} of turn {game.turn}"
+        key = (game.question_id, game.a, game.b, game.order, game.turn, identity_text(game))
+        add_once(seen, key, f"{where}: {told} is judged twice on question {game.question_id!a}")
+        games.append(game)
+    return games
 
 
 def read_grades(path: Path) -> list[Grade]:
     """The grades of our own ``judgments.jsonl``; errors as in `read_games`."""
-    return [
-        _located(_grade, row, where) for where, row in read_rows(path, what="judgments (grades)")
-    ]
+    grades: list[Grade] = []
+    seen: set[tuple[str, str, int, str]] = set()
+    for where, row in read_rows(path, what="judgments (grades)"):
+        grade = _located(_grade, row, where)
+        told = f"turn {grade.turn} of {grade.system!a}"
+        key = (grade.question_id, grade.system, grade.turn, identity_text(grade))
+        add_once(seen, key, f"{where}: {told} is graded twice on question {grade.question_id!a}")
+        grades.append(grade)
+    return grades
+
+
+def identity_text(judgment: Game | Grade) -> str:
+    """The judge's whole identity as JSON."""
+    return json.dumps(dict(judgment.judge_identity), sort_keys=True, default=str)
+
+
+def refuse_self_play(system: str, rival: object, *, where: str, is_first: bool) -> None:
+    """`SelfPlayError` if a file begins with a system against itself; DataError if a later line has it."""
+    if system == rival:
+        raise (SelfPlayError if is_first else DataError)(
+            f"{where}: {system!a} is compared with itself, which is 50 % whatever the judge says; give a file "
+            "of two systems"
+        )
 
 
 def write_judgments(path: Path, judgments: Sequence[Game] | Sequence[Grade]) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from slackdlm.atomic import write_text
 from slackdlm.errors import counted
-from slackdlm.evaluation.comparison import Comparison, JudgeReport, Line
+from slackdlm.evaluation.comparison import FEW, Comparison, JudgeReport, Line
 from slackdlm.evaluation.judgment_files import READING
 from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
 from slackdlm.report.page import environment, style_sheet
@@ -128,7 +128,7 @@ def judge_sentences(report: JudgeReport) -> list[str]:
         )
     elif position is not None:
         found.append(
-            "No question was judged in both orders: position bias cannot be told from quality."
+            "Each question was judged in one order alone: position bias cannot be told from quality."
         )
     if report.length is not None:
         found.append(
@@ -214,10 +214,19 @@ def rich_tables(comparison: Comparison, *, width: int) -> list[Group | Text]:
     """One table per benchmark with its remarks, then the judges, for a terminal of this width."""
     found: list[Group | Text] = []
     for (benchmark, judge), lines in benchmarks(comparison).items():
-        rows = [_columns(cells(line))[:-1] for line in lines]
         title, words = f"{benchmark}, judged by {judge}", ("comparison", "verdict")
-        found.append(table(title, HEAD[:-1], rows, words=words, width=width))
-        found += [Text(f"• {text}") for text in _remarks(lines)]
+        shown = lines
+        if _is_leaderboard(lines):
+            standing = [line for line in lines if line.kind != "difference"]
+            shown = [line for line in lines if line.kind == "difference"]
+            found.append(_leaderboard(title, standing, width=width))
+            title += ", differences"
+        if shown:
+            rows = [_columns(cells(line))[:-1] for line in shown]
+            found.append(table(title, HEAD[:-1], rows, words=words, width=width))
+        found += [Text(f"• {text}") for text in _remarks(lines, with_figures=False)]
+        if _is_leaderboard(lines) and shown is not lines and not shown:
+            found.append(Text("• --differences compares every two systems"))
     found += [
         Text(f"• {_named(report)}: {' '.join(judge_sentences(report))}")
         for report in comparison.judges
@@ -323,15 +332,68 @@ def _interval(estimate: Estimate, digits: int) -> str:
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
 
 
-def _remarks(lines: Sequence[Line]) -> list[str]:
-    """How to read a benchmark's lines, and its own figures."""
-    reading = READING.get(lines[0].benchmark)
+def _remarks(lines: Sequence[Line], *, with_figures: bool = True) -> list[str]:
+    """How to read a benchmark's lines, and its own figures; those of a leaderboard may stand in its columns."""
+    kind = "grades" if any(line.kind == "mean" for line in lines) else "games"
+    reading = READING.get(f"{lines[0].benchmark.removesuffix('-pairs')} {kind}")
     found = [] if reading is None else [reading]
-    for line in lines:
-        figures = [f"{name} {number(value, 2)}" for name, value in line.published.items()]
+    for line in [] if _is_leaderboard(lines) and not with_figures else lines:
+        figures = [f"{name} {_figure(value)}" for name, value in line.published.items()]
         if figures:
             found.append(f"As published, {cells(line).what}: {', '.join(figures)}")
+        figures = [f"{name} {_estimate(value, line)}" for name, value in line.ours.items()]
+        if figures:
+            found.append(f"Ours, {cells(line).what}: {', '.join(figures)}")
     return found
+
+
+def _estimate(estimate: Estimate, line: Line) -> str:
+    digits = _digits(line)
+    shown = f"{number(estimate.value, digits)} {_interval(estimate, digits)}".strip()
+    return f"{shown} (n = {estimate.num_scored} / {estimate.num_total})"
+
+
+def _figure(value: float | None) -> str:
+    """A benchmark's own figure; counts are whole numbers."""
+    return number(value, 0 if isinstance(value, int) else 2)
+
+
+def _is_leaderboard(lines: Sequence[Line]) -> bool:
+    return sum(line.kind != "difference" for line in lines) > FEW
+
+
+def _leaderboard(title: str, lines: Sequence[Line], *, width: int) -> Group:
+    """One row a system, with the benchmark's own figures as columns."""
+    rivals = {line.against for line in lines}
+    one_rival = len(rivals) == 1 and None not in rivals
+    published = list(dict.fromkeys(name for line in lines for name in line.published))
+    ours = list(dict.fromkeys(name for line in lines for name in line.ours))
+    rows: list[list[str]] = []
+    for line in lines:
+        digits = _digits(line)
+        shown = [
+            drawable(line.system) if one_rival else cells(line).what,
+            number(line.estimate.value, digits),
+        ]
+        shown += [_interval(line.estimate, digits), number(line.standard_error, 2)]
+        shown.append(f"{line.estimate.num_scored}/{line.estimate.num_total}")
+        shown += [_figure(line.published.get(name)) for name in published]
+        shown += [
+            number(line.ours[name].value, digits) if name in line.ours else MISSING for name in ours
+        ]
+        rows.append(shown)
+    unit = "win rate" if lines[0].kind == "win rate" else "mean"
+    head = [
+        "system",
+        unit,
+        "interval",
+        "SE",
+        "n",
+        *(f"published {name}" for name in published),
+        *ours,
+    ]
+    over = f", over {drawable(lines[0].against or '')}" if one_rival else ""
+    return table(title + over, head, rows, words=("system",), width=width)
 
 
 def _place(line: Line) -> tuple[float, float, float] | None:

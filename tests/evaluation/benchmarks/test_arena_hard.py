@@ -141,7 +141,7 @@ ROW = {"question_id": "q", "model": "m", "judge": "j", "games": [None, None]}
         ({"games": [{"score": None, "judgment": 3}, None]}, "a text in 'judgment'"),
         ({"games": None}, "a list in 'games'"),
         ({"model": 3}, "a text in 'model'"),
-        ({"baseline": "m"}, "both 'm'"),
+        ({"baseline": "m"}, "'m' is compared with itself"),
         ({"question_id": None}, "an id"),
     ],
 )

@@ -16,6 +16,7 @@ from slackdlm.evaluation.benchmarks.wildbench import (
     parse_verdict,
     published_reward,
     shortened,
+    task_groups,
     task_macro,
     task_scores,
     verdict_without_judge,
@@ -180,11 +181,13 @@ def test_comparisons_are_written_as_they_were_read(tmp_path):
         ({"winner": "other"}, "a winner among the two or tie"),
         ({"extent": 0}, "contradict each other"),
         ({"extent": 3}, "an extent of 0, 1 or 2"),
-        ({"model_A": "org/ref"}, "'ref' once among"),
+        ({"model_A": "org/other", "model_B": "org/third"}, "'ref' once among"),
+        ({"model_A": "org/ref"}, "'org/ref' is compared with itself"),
+        ({"session_id": "s1"}, "in this order are judged twice on 's1'"),
     ],
 )
 def test_a_bad_comparison_is_one_error(tmp_path, change, message):
-    file = put(tmp_path / "ref=ref" / "m.json", [PAIR, PAIR | change])
+    file = put(tmp_path / "ref=ref" / "m.json", [PAIR, PAIR | {"session_id": "s2"} | change])
     with pytest.raises(DataError, match=message) as caught:
         read_pairs(file)
     assert str(caught.value).startswith(f"{file}: item 1: ")
@@ -284,12 +287,12 @@ def test_a_task_counts_in_all_its_groups_and_empty_outputs_in_none(tmp_path):
     questions = read_questions(put(tmp_path / "t.json", [TASK, TASK | {"session_id": "s2"}]))
     items = [GRADE, GRADE | {"session_id": "s2", "score": "1", "model_output": ""}]
     grades = read_judgments(put(tmp_path / "m.json", items))
-    assert task_scores(grades, questions) == {
+    assert task_scores(grades, task_groups(questions)) == {
         "Math & Data Analysis": 4.0,
         "Coding & Debugging": 4.0,
     }
-    with pytest.raises(DataError, match="no such task"):
-        task_scores([replace(grades[0], question_id="?")], questions)
+    with pytest.raises(DataError, match="not among the tasks given"):
+        task_scores([replace(grades[0], question_id="?")], task_groups(questions))
 
 
 def test_the_reward_can_forgive_a_longer_loser(tmp_path):

@@ -21,7 +21,6 @@ from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import (
     Answer,
     Question,
-    add_once,
     rest,
     unique,
     unique_questions,
@@ -30,6 +29,7 @@ from slackdlm.evaluation.benchmarks.templates import filled, template
 from slackdlm.evaluation.first_token import read_first_token
 from slackdlm.evaluation.jsonl import (
     Row,
+    add_once,
     get_number,
     get_optional_text,
     get_text,
@@ -37,9 +37,11 @@ from slackdlm.evaluation.jsonl import (
     show,
     write_items,
 )
-from slackdlm.evaluation.judgments import Game, Messages
+from slackdlm.evaluation.judgments import Game, Messages, refuse_self_play
 
 PROMPT = "alpaca_eval_clf.txt"
+BASELINE = "gpt4_1106_preview"
+"""Of the leaderboard, and of ``df_gamed.csv``."""
 
 
 def question_id(instruction: str) -> str:
@@ -108,6 +110,7 @@ def read_judgments(path: Path) -> list[Game]:
                 f"{where}: expected a preference in [1, 2] or 0 for a draw, got {preference}"
             )
         model = get_text(row, "generator_2", where=where)
+        refuse_self_play(model, row.get("generator_1"), where=where, is_first=not games)
         add_once(
             seen, (instruction, model), f"{where}: {model!a} is judged twice on one instruction"
         )

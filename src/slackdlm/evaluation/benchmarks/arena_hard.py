@@ -9,7 +9,10 @@ References:
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
+
+import numpy as np
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question
@@ -22,6 +25,9 @@ FIRST_WINS: Final[dict[str, float]] = {
     "B<<A": 1.0, "B<A": 1.0, "B=A": 0.5, "A<B": 0.0, "A<<B": 0.0,
 }  # fmt: skip
 """Every verdict the benchmark knows -> points of the answer shown first."""
+
+VERDICTS: Final = tuple(FIRST_WINS)[:5]
+"""Those that v0.1's script counts."""
 
 USER_PROMPT: Final = (
     "<|User Prompt|>\n{}\n\n<|The Start of Assistant A's Answer|>\n{}\n<|The End of Assistant A's Answer|>\n\n"
@@ -68,6 +74,17 @@ def weight_of(game: Game) -> int:
     """Rows that a scored game makes in Arena-Hard's mean: three for a strong verdict, else one."""
     strong = game.verdict is not None and (">>" in game.verdict or "<<" in game.verdict)
     return 3 if strong else 1
+
+
+def published_v01(games: Sequence[Game]) -> float | None:
+    """v0.1's score, the maximum of its Bradley-Terry likelihood: the mean over rows, lone games included.
+
+    As there a verdict written from the other side, such as ``B<A``, does not count.
+    """
+    counted = [game for game in games if game.score is not None and game.verdict in VERDICTS]
+    weights = [weight_of(game) for game in counted]
+    scores = [game.score or 0.0 for game in counted]
+    return float(np.average(scores, weights=weights)) if scores else None
 
 
 def style_metadata(text: str, *, num_tokens: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Arena-Hard's own files: questions, answers and judgments, read and written."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
@@ -9,7 +10,6 @@ from slackdlm.evaluation.benchmarks.arena_hard import FIRST_WINS, score_of
 from slackdlm.evaluation.benchmarks.items import (
     Answer,
     Question,
-    add_once,
     both_orders,
     rest,
     unique,
@@ -17,6 +17,7 @@ from slackdlm.evaluation.benchmarks.items import (
 )
 from slackdlm.evaluation.jsonl import (
     Row,
+    add_once,
     as_object,
     get_id,
     get_list,
@@ -26,9 +27,12 @@ from slackdlm.evaluation.jsonl import (
     show,
     write_rows,
 )
-from slackdlm.evaluation.judgments import Game, as_messages
+from slackdlm.evaluation.judgments import Game, SelfPlayError, as_messages, refuse_self_play
 
 Version = Literal["v2.0", "v0.1"]
+UNNAMED = "baseline"
+"""What the baseline is called in v0.1's judgments, which do not name it (`baseline_of` finds it)."""
+V01 = "arena-hard-v0.1"
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -97,7 +101,7 @@ def write_answers(path: Path, answers: Sequence[Answer], *, version: Version = "
 
 
 def read_judgments(path: Path) -> list[Game]:
-    """Games of either version; ``a`` is the model and ``b`` the baseline, ``baseline`` where it has no name (v0.1).
+    """Games of either version; ``a`` is the model and ``b`` the baseline, `UNNAMED` where it has no name (v0.1).
 
     A null game is ``failed``. A null score beside a reply, or a label that is no verdict, is ``unparsable``.
     """
@@ -106,11 +110,11 @@ def read_judgments(path: Path) -> list[Game]:
     for where, row in read_rows(path, what="Arena-Hard judgments"):
         question_id = get_id(row, _id_key(row), where=where)
         model, judge = (get_text(row, key, where=where) for key in ("model", "judge"))
-        against = get_text(row, "baseline", where=where) if "baseline" in row else "baseline"
+        against = get_text(row, "baseline", where=where) if "baseline" in row else UNNAMED
+        benchmark = "arena-hard" if "uid" in row else V01
         problem = f"{where}: {model!a} on question {question_id!a} is judged twice by {judge!a}"
         add_once(seen, (question_id, model, judge), problem)
-        if model == against:
-            raise DataError(f"{where}: the model and the baseline are both {model!a}")
+        refuse_self_play(model, against, where=where, is_first=not games)
         played = get_list(row, "games", where=where)
         if len(played) != 2:
             raise DataError(f"{where}: expected two games, got {len(played)}")
@@ -129,13 +133,50 @@ def read_judgments(path: Path) -> list[Game]:
                     verdict=verdict,
                     status=status,
                     category=category,
-                    judge_identity={"benchmark": "arena-hard", "judge": judge},
+                    judge_identity={"benchmark": benchmark, "judge": judge},
                     reply=told.pop("reply", None),
                     prompt=told.pop("prompt", None),
                     extra=told | ({"row": extra} if extra else {}),
                 )
             )
+    _refuse_equal_answers(games, path=path)
     return games
+
+
+def shown_answers(game: Game) -> tuple[str, str] | None:
+    """The answers of ``a`` and ``b`` as they stand in the judge's prompt; None without one."""
+    text = game.prompt[-1]["content"] if game.prompt else ""
+    found = re.search(
+        r"<\|The Start of Assistant A's Answer\|>\n(.*?)\n<\|The End of Assistant A's Answer\|>\n\n"
+        r"<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",
+        text,
+        re.S,
+    )
+    if found is None:
+        return None
+    return (found[1], found[2]) if game.order == 0 else (found[2], found[1])
+
+
+def baseline_of(games: Sequence[Game], answers: Sequence[Answer]) -> str | None:
+    """Whose answers stand in the prompts of v0.1's unnamed baseline; None unless one system's do, and all of them."""
+    told = {(answer.question_id, answer.system): answer.text.strip() for answer in answers}
+    shown = {game.question_id: both[1].strip() for game in games if (both := shown_answers(game))}
+    fits = [
+        system
+        for system in dict.fromkeys(answer.system for answer in answers)
+        if shown and all(told.get((one, system)) == text for one, text in shown.items())
+    ]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _refuse_equal_answers(games: Sequence[Game], *, path: Path) -> None:
+    """`SelfPlayError` where the baseline has no name and all its answers are the model's."""
+    shown = [both for game in games if game.b == UNNAMED and (both := shown_answers(game))]
+    if shown and all(one == two for one, two in shown):
+        raise SelfPlayError(
+            f"{path}: {games[0].a!a} and the baseline give the same {len({g.question_id for g in games})} answers: "
+            "it is compared with itself, which is 50 % whatever the judge says; give a file of two systems"
+        )
 
 
 def write_judgments(path: Path, games: Sequence[Game], *, version: Version = "v2.0") -> None:

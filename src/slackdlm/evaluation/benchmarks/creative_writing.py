@@ -11,9 +11,9 @@ References:
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.benchmarks.templates import filled
 from slackdlm.evaluation.jsonl import read_text
-from slackdlm.evaluation.judgments import GradeStatus, Messages
+from slackdlm.evaluation.judgments import Grade, GradeStatus, Messages
 
 LOWEST, HIGHEST = 0.0, 20.0
 
@@ -29,6 +29,10 @@ PLACES = (
     "writing_prompt", "test_model_response", "creative_writing_criteria", "lower_is_better_criteria",
 )  # fmt: skip
 """What is filled into the judge prompt."""
+
+
+PUBLISHED = "published_piece"
+"""Where a grade read from a run file keeps `published_piece`."""
 
 
 class Criteria(NamedTuple):
@@ -135,6 +139,30 @@ def piece_score(scores: Mapping[str, Any], criteria: Criteria) -> tuple[float | 
         else:
             values.append(HIGHEST - value if name in criteria.negative else float(value))
     return (float(np.mean(values)), status) if values else (None, "unparsable")
+
+
+def published_piece(
+    task: Mapping[str, Any], block: Mapping[str, Any], criteria: Criteria
+) -> float | None:
+    """The benchmark's own grade of a piece, all that its judge named being criteria; None where it leaves it out."""
+    told = block.get("judge_scores")
+    if task.get("status") not in ("completed", "judged") or not isinstance(told, dict):
+        return None
+    values = [
+        HIGHEST - value if name in criteria.negative else float(value)
+        for name, value in cast("dict[str, Any]", told).items()
+        if isinstance(value, int | float)
+    ]
+    kept = [value for value in values if value <= HIGHEST]
+    return sum(kept) / len(kept) if kept else None
+
+
+def published_score(grades: Sequence[Grade]) -> float | None:
+    """The benchmark's ``eqbench_creative_score``, 0 to 100, of one run; None unless all are from a run file."""
+    if any(PUBLISHED not in grade.extra for grade in grades):
+        return None
+    pieces = [one for grade in grades if (one := grade.extra[PUBLISHED]) is not None]
+    return round(5 * sum(pieces) / len(pieces), 2) if pieces else None
 
 
 def parse_grade(text: str, criteria: Criteria) -> float | None:

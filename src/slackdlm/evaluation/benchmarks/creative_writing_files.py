@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 from slackdlm.atomic import write_text
 from slackdlm.errors import DataError
-from slackdlm.evaluation.benchmarks.creative_writing import Criteria, parse_verdict, piece_score
+from slackdlm.evaluation.benchmarks.creative_writing import (
+    PUBLISHED,
+    Criteria,
+    parse_verdict,
+    piece_score,
+    published_piece,
+)
 from slackdlm.evaluation.benchmarks.items import Answer, Question, judge_name, rest, unique
 from slackdlm.evaluation.jsonl import (
     Row,
@@ -115,7 +121,11 @@ def read_judgments(path: Path, criteria: Criteria) -> list[Grade]:
                 category=None,
                 judge_identity={"benchmark": "creative-writing", "judge": piece.judge},
                 reply=reply if isinstance(reply, str) else None,
-                extra={"piece": piece.origin(), "block": rest(piece.block, "raw_judge_text")},
+                extra={
+                    "piece": piece.origin(),
+                    "block": rest(piece.block, "raw_judge_text"),
+                    PUBLISHED: published_piece(piece.task, piece.block, criteria),
+                },
             )
         )
     return grades

@@ -4,13 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from slackdlm.errors import DataError
-from slackdlm.evaluation.jsonl import Row, show
+from slackdlm.evaluation.jsonl import Row, add_once, show
 from slackdlm.evaluation.judgments import Game, Messages
-
-T = TypeVar("T")
 
 KNOWN_VERSIONS: Final[dict[str, str]] = {
     "a75cef6623db6b27aec810497b059f0659705d7ff48dcbccc5bd5b130728ac73": "arena-hard-v2.0",
@@ -89,13 +87,6 @@ def judge_name(identity: Mapping[str, Any], *, where: str) -> str:
             f"{where}: expected the judge's name in judge_identity['judge'], got {show(name)}"
         )
     return name
-
-
-def add_once(seen: set[T], key: T, problem: str) -> None:
-    """DataError of that text if the key was added before."""
-    if key in seen:
-        raise DataError(problem)
-    seen.add(key)
 
 
 def both_orders(

@@ -8,7 +8,6 @@ from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import (
     Answer,
     Question,
-    add_once,
     both_orders,
     judge_name,
     rest,
@@ -18,6 +17,7 @@ from slackdlm.evaluation.benchmarks.items import (
 from slackdlm.evaluation.benchmarks.mt_bench import HIGHEST, LOWEST, REFERENCE_CATEGORIES
 from slackdlm.evaluation.jsonl import (
     Row,
+    add_once,
     as_object,
     get_id,
     get_list,
@@ -28,7 +28,13 @@ from slackdlm.evaluation.jsonl import (
     show,
     write_rows,
 )
-from slackdlm.evaluation.judgments import Game, Grade, GradeStatus, Messages
+from slackdlm.evaluation.judgments import (
+    Game,
+    Grade,
+    GradeStatus,
+    Messages,
+    refuse_self_play,
+)
 
 ERROR_REPLY: Final = "$ERROR$"
 """What FastChat writes as the judgment when every call failed."""
@@ -159,10 +165,18 @@ def write_judgments(path: Path, grades: Sequence[Grade]) -> None:
 def read_pairs(path: Path) -> list[Game]:
     """Pairwise judgments: two games a line, ``a`` being ``model_1``; ``error`` is ``unparsable``."""
     games: list[Game] = []
+    seen: set[tuple[str, str, str, int, str]] = set()
     known = ("question_id", "model_1", "model_2", "g1_winner", "g2_winner", "judge", "turn")
     texts = ("g1_user_prompt", "g1_judgment", "g2_user_prompt", "g2_judgment")
     for where, row in read_rows(path, what="MT-Bench pairwise judgments"):
         judge, prompt_name = _judge(row, where=where)
+        question_id = get_id(row, "question_id", where=where)
+        one, two = (get_text(row, key, where=where) for key in ("model_1", "model_2"))
+        turn = _turn(row, where=where)
+        refuse_self_play(one, two, where=where, is_first=not games)
+        told = f"turn {turn} of {one!a} and {two!a} on question {question_id!a}"
+        key = (question_id, one, two, turn, judge)
+        add_once(seen, key, f"{where}: {told} is judged twice by {judge!a}")
         orders: tuple[tuple[Literal[0, 1], str], ...] = ((0, "g1"), (1, "g2"))
         for order, number in orders:
             winner = get_text(row, f"{number}_winner", where=where)
@@ -179,16 +193,16 @@ def read_pairs(path: Path) -> list[Game]:
             missing = "failed" if reply == ERROR_REPLY else "unparsable"
             games.append(
                 Game(
-                    question_id=get_id(row, "question_id", where=where),
-                    a=get_text(row, "model_1", where=where),
-                    b=get_text(row, "model_2", where=where),
+                    question_id=question_id,
+                    a=one,
+                    b=two,
                     order=order,
                     score=score,
                     verdict=verdict,
                     status=missing if score is None else "ok",
                     category=None,
                     judge_identity={"benchmark": "mt-bench", "judge": judge},
-                    turn=_turn(row, where=where),
+                    turn=turn,
                     reply=reply,
                     prompt=_prompt(row, f"{number}_user_prompt", where=where),
                     extra={"prompt_name": prompt_name} | rest(row, *known, *texts),

@@ -45,6 +45,10 @@ GROUP_WEIGHTS: Final[dict[str, float]] = {
     "Coding & Debugging": 1.25,
 }
 """Weights of the leaderboard's task-macro score."""
+EMPTY: Final = "[This model response is empty.]"
+"""What WildBench shows its judge, and keeps, in place of an empty answer of a pair."""
+TRUNCATED: Final = "... (truncated)"
+"""How an answer cut to `MAX_WORDS` ends."""
 MAX_WORDS = 1000
 """Of each text shown where two answers are compared."""
 CHOICES: Final[dict[str, float]] = {"A++": 1.0, "A+": 0.75, "A=B": 0.5, "B+": 0.25, "B++": 0.0}
@@ -100,26 +104,54 @@ def choice_score(choice: str, order: int) -> float:
     return CHOICES[choice] if order == 0 else 1.0 - CHOICES[choice]
 
 
-def task_scores(grades: Sequence[Grade], questions: Sequence[Question]) -> dict[str, float]:
-    """Adjusted score of each task group, ``(mean - 5) * 2``, a task counting in all groups of its tags.
+def task_groups(questions: Sequence[Question]) -> dict[str, tuple[str, ...]]:
+    """Task -> the groups of its tags, each once."""
+    found: dict[str, tuple[str, ...]] = {}
+    for question in questions:
+        tags = [question.category, *question.extra.get("secondary_tags", [])]
+        for tag in tags:
+            if tag not in TASK_GROUPS:
+                raise DataError(f"task {show(question.id)}: unknown tag {show(tag)}")
+        found[question.id] = tuple(dict.fromkeys(TASK_GROUPS[str(tag)] for tag in tags))
+    return found
+
+
+def task_scores(grades: Sequence[Grade], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Adjusted score of each task group, ``(mean - 5) * 2``; a task counts once in each of its groups.
 
     As in the leaderboard's tables, grades of empty and of truncated outputs are left out here, though not in the
     overall score.
     """
-    tags = {q.id: [q.category, *q.extra.get("secondary_tags", [])] for q in questions}
-    scores: dict[str, list[float]] = {}
-    for grade in grades:
-        if grade.question_id not in tags:
-            raise DataError(
-                f"grade {show(grade.question_id)}: there is no such task in the questions"
-            )
-        if grade.score is None or _left_out(grade.extra):
-            continue
-        for tag in tags[grade.question_id]:
-            if tag not in TASK_GROUPS:
-                raise DataError(f"task {show(grade.question_id)}: unknown tag {show(tag)}")
-            scores.setdefault(TASK_GROUPS[tag], []).append(grade.score)
-    return {group: (float(np.mean(found)) - 5) * 2 for group, found in scores.items()}
+    told = [
+        (grade.question_id, grade.score)
+        for grade in grades
+        if grade.score is not None and not _left_out(grade.extra)
+    ]
+    return {group: (mean - 5) * 2 for group, mean in _group_means(told, groups).items()}
+
+
+def task_rewards(
+    games: Sequence[Game],
+    groups: Mapping[str, Sequence[str]],
+    *,
+    length_margin: int | None = None,
+) -> dict[str, float]:
+    """WB-Reward of each task group, -100 to 100: here pairs left out of the sum are left out of n too, as published."""
+    told = [(game.question_id, _reward(game, length_margin)) for game in games]
+    scored = [(one, reward) for one, reward in told if reward is not None]
+    return {group: 100 * mean for group, mean in _group_means(scored, groups).items()}
+
+
+def _group_means(
+    scores: Sequence[tuple[str, float]], groups: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for question_id, score in scores:
+        if question_id not in groups:
+            raise DataError(f"task {show(question_id)} was judged and is not among the tasks given")
+        for group in groups[question_id]:
+            found.setdefault(group, []).append(score)
+    return {group: float(np.mean(told)) for group, told in found.items()}
 
 
 def task_macro(scores: Mapping[str, float], *, weighted: bool = True) -> float | None:
@@ -136,24 +168,45 @@ def task_macro(scores: Mapping[str, float], *, weighted: bool = True) -> float |
 def published_reward(games: Sequence[Game], *, length_margin: int | None = None) -> float | None:
     """WB-Reward of system ``a`` against one reference, -100 to 100; None without a game, or with a verdict missing.
 
+    Pairs with an empty or truncated answer add nothing to the sum and count in n, as in the published tables.
+
     Args:
-        games: One game per task, as published, or both orders.
+        games: One game per task, with both answers in ``extra["model_outputs"]`` (`holds_outputs`).
         length_margin: With it a slight win becomes a tie if the winner's answer is more than so many characters longer.
     """
-    rewards: list[float] = []
-    for game in games:
-        if game.score is None:
-            return None  # WB-Reward has no rule for it
-        reward = 2 * game.score - 1
-        if length_margin is not None and abs(reward) == 0.5:
-            outputs = get_object(
-                dict(game.extra), "model_outputs", where=f"game {game.question_id!a}"
-            )
-            winner, loser = (game.a, game.b) if reward > 0 else (game.b, game.a)
-            if len(outputs[winner]) > len(outputs[loser]) + length_margin:
-                reward = 0.0
-        rewards.append(reward)
-    return 100 * float(np.mean(rewards)) if rewards else None
+    if not games or any(game.score is None for game in games):
+        return None  # WB-Reward has no rule for it
+    return float(np.mean(rewards(games, length_margin=length_margin)))
+
+
+def rewards(games: Sequence[Game], *, length_margin: int | None = None) -> list[float]:
+    """What each pair adds to `published_reward`, -100 to 100; 0 where an answer is empty or truncated."""
+    return [100 * (_reward(game, length_margin) or 0.0) for game in games]
+
+
+def holds_outputs(game: Game) -> bool:
+    """Whether both answers stand beside the verdict, which WB-Reward asks for."""
+    outputs = game.extra.get("model_outputs")
+    return isinstance(outputs, dict) and all(
+        isinstance(cast("dict[str, Any]", outputs).get(name), str) for name in (game.a, game.b)
+    )
+
+
+def num_left_out(games: Sequence[Game]) -> int:
+    """Pairs that add nothing to WB-Reward, an answer being empty or truncated."""
+    return sum(_reward(game, None) is None for game in games)
+
+
+def _reward(game: Game, length_margin: int | None) -> float | None:
+    """-1 to 1; None where an answer is empty or truncated, or nothing was said."""
+    outputs = get_object(dict(game.extra), "model_outputs", where=f"game {game.question_id!a}")
+    shown = [outputs[game.a], outputs[game.b]]
+    if game.score is None or any(o == EMPTY or o.endswith(TRUNCATED) for o in shown):
+        return None
+    reward = 2 * game.score - 1
+    winner, loser = shown if reward > 0 else shown[::-1]
+    is_slight = length_margin is not None and abs(reward) == 0.5
+    return 0.0 if is_slight and len(winner) > len(loser) + (length_margin or 0) else reward
 
 
 def shortened(text: str, max_words: int = MAX_WORDS) -> str:
@@ -161,7 +214,7 @@ def shortened(text: str, max_words: int = MAX_WORDS) -> str:
     words = text.split(" ")
     if len(words) <= max_words:
         return text
-    return " ".join(words[:max_words]) + "... (truncated)"
+    return " ".join(words[:max_words]) + TRUNCATED
 
 
 def number_of(value: object) -> float | None:
@@ -214,5 +267,5 @@ def _left_out(extra: Mapping[str, Any]) -> bool:
     if isinstance(output, list):
         output = output[0] if output else ""
     if isinstance(output, str):
-        return not output or output.endswith("... (truncated)")
+        return not output or output.endswith(TRUNCATED)
     return extra.get("model_output_len") == 0

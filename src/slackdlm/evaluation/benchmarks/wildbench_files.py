@@ -9,7 +9,6 @@ from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import (
     Answer,
     Question,
-    add_once,
     rest,
     unique,
     unique_questions,
@@ -24,6 +23,7 @@ from slackdlm.evaluation.benchmarks.wildbench import (
 )
 from slackdlm.evaluation.jsonl import (
     Row,
+    add_once,
     get_id,
     get_list,
     get_text,
@@ -37,6 +37,7 @@ from slackdlm.evaluation.judgments import (
     Grade,
     GradeStatus,
     as_messages,
+    refuse_self_play,
 )
 
 
@@ -174,11 +175,14 @@ def read_pairs(path: Path) -> list[Game]:
             f"{path}: which of the two models is the reference? put the file into a folder ref=NAME, as WildBench does"
         )
     games: list[Game] = []
+    seen: set[tuple[str, str, str]] = set()
     for where, row in read_items(path, what="WildBench comparisons"):
+        question_id = get_id(row, "session_id", where=where)
         shown = [get_text(row, key, where=where) for key in ("model_A", "model_B")]
         places = [
             n for n, name in enumerate(shown) if name == against or name.split("/")[-1] == against
         ]
+        refuse_self_play(*shown, where=where, is_first=not games)
         if len(places) != 1:
             raise DataError(f"{where}: expected {against!a} once among {shown!a}")
         winner, extent = row.get("winner"), row.get("extent")
@@ -191,11 +195,14 @@ def read_pairs(path: Path) -> list[Game]:
             raise DataError(
                 f"{where}: winner {show(winner)} and extent {extent} contradict each other"
             )
+        told = f"{shown[0]!a} and {shown[1]!a} in this order"
+        key = (question_id, shown[0], shown[1])
+        add_once(seen, key, f"{where}: {told} are judged twice on {question_id!a}")
         verdict = "A=B" if winner == "tie" else "AB"[shown.index(winner)] + "+" * extent
         order: Literal[0, 1] = 1 if places[0] == 0 else 0
         games.append(
             Game(
-                question_id=get_id(row, "session_id", where=where),
+                question_id=question_id,
                 a=shown[1 - places[0]],
                 b=shown[places[0]],
                 order=order,

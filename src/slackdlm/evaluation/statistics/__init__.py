@@ -26,6 +26,7 @@ from slackdlm.evaluation.statistics.questions import (
     common_ids,
     game_scores,
     grade_scores,
+    in_one_order,
 )
 from slackdlm.evaluation.statistics.runs import (
     TrainingRuns,
@@ -45,7 +46,7 @@ from slackdlm.evaluation.statistics.winrate import (
 __all__ = [
     "Estimate", "NullBounds", "PositionBias", "QuestionScores", "TrainingRuns",
     "Trend", "WinRate", "average_over_seeds", "benjamini_hochberg", "common_ids",
-    "dose_trend", "exact_mcnemar", "game_scores", "grade_scores", "holm", "length_bias",
+    "dose_trend", "exact_mcnemar", "game_scores", "grade_scores", "holm", "in_one_order", "length_bias",
     "mean_interval", "minimum_detectable", "null_bounds", "over_training_runs",
     "paired_difference", "position_bias", "questions_needed", "ratio_interval", "sign_flip_test",
     "standard_error", "weighted_win_rate", "win_points", "win_rate",

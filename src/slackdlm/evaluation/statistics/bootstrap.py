@@ -1,5 +1,6 @@
 """Means over questions with bootstrap intervals, and their standard errors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,11 @@ class Estimate:
     """Questions that entered the mean."""
     num_total: int
     """Questions asked."""
+
+    def mapped(self, shown: Callable[[float], float]) -> "Estimate":
+        """The same on another scale."""
+        ends = [None if end is None else shown(end) for end in (self.value, self.low, self.high)]
+        return Estimate(ends[0], ends[1], ends[2], self.num_scored, self.num_total)
 
 
 def mean_interval(

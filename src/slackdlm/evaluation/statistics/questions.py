@@ -43,13 +43,27 @@ def game_scores(games: Sequence[Game]) -> QuestionScores:
     """Points of system ``a`` per question: the mean over its games, both orders and all turns.
 
     A question has as many games as the fullest one; one that lacks a game is missing, for a single
-    order carries the judge's position bias.
+    order carries the judge's position bias. Where every question was shown in one order alone
+    (`in_one_order`), that order is what was asked.
 
     Raises:
         DataError: If the games are of several pairs or judges, or a game is there twice.
     """
     _one(games, [(game.a, game.b) for game in games], "pair of systems")
-    return _gathered(games, [(game.order, game.turn) for game in games], (0.0, 1.0))
+    keys = [(game.order, game.turn) for game in games]
+    if in_one_order(games):
+        keys = [(0, game.turn) for game in games]
+    return _gathered(games, keys, (0.0, 1.0))
+
+
+def in_one_order(games: Sequence[Game]) -> bool:
+    """Whether no question (and turn) was shown in both orders, as in WildBench's and AlpacaEval's files."""
+    orders: dict[tuple[str, str, str, int], int] = {}
+    for game in games:
+        shown = (game.question_id, game.a, game.b, game.turn)
+        if orders.setdefault(shown, game.order) != game.order:
+            return False
+    return True
 
 
 def grade_scores(grades: Sequence[Grade], *, bounds: tuple[float, float]) -> QuestionScores:
