@@ -113,7 +113,6 @@ def test_the_smallest_vocabulary_is_the_tokenizer_s_own(kind):
         ("generate", "./none", "--prompt", "x", "--canvas-length", "8"),
         ("answer", "./none", "--questions", "q", "--output", "o", "--canvas-length", "8"),
         ("chat", "./none"),
-        ("surface-form", "none.jsonl"),
         ("probe", "--arm", "a=./none", "--questions", "none.jsonl", "--output", "o", "--judge", "toy"),
     ],
 )  # fmt: skip
