@@ -257,10 +257,13 @@ def test_generate_prints_an_answer_to_a_prompt(
     ("arguments", "message"),
     [
         (["--prompt", "x", "--rate", "0.1"], "give both or neither"),
-        (["--prompt", "x", "--intervention", "shift", "--rate", "1.5"], "must lie in"),
+        (
+            ["--prompt", "x", "--intervention", "shift", "--rate", "1.5"],
+            "intervention.rate: expected at most 1, got 1.5",
+        ),
         (["--input", "missing.jsonl"], "there is no such file"),
         (["--prompt", "x", "--direction", "left"], "give both or neither"),
-        (["--prompt", "x", "--seed", "-1"], "sampler: seed must be at least 0, got -1"),
+        (["--prompt", "x", "--seed", "-1"], "sampler.seed: expected at least 0, got -1"),
         (["--prompt", "x", "--set", "sampler.stpes=1"], "did you mean sampler.steps?"),
         (["--prompt", "x", "--recipe", "none.yaml"], "there is no such recipe file"),
         (["--prompt", "x", "--first", "0"], "--first: expected at least 1, got 0"),
@@ -567,7 +570,10 @@ def test_train_s_bad_input_is_one_clear_error(
         ([latin], "expected UTF-8 text"),
         ([tmp_path], "cannot be read"),
         ([trained / "toy.yaml", "--output", blocked / "run"], "file/run: cannot be written (/"),
-        ([trained / "toy.yaml", "--set", "training.seed=-1"], "training.seed: expected 0 to"),
+        (
+            [trained / "toy.yaml", "--set", "training.seed=-1"],
+            "training.seed: expected at least 0, got -1",
+        ),
     ):
         assert run("train", *arguments, "--quiet") == 2
         assert message in " ".join(capsys.readouterr().err.split())

@@ -1,26 +1,44 @@
 import itertools
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 
+from slackdlm.config import (
+    Flag,
+    Real,
+    Text,
+    Texts,
+    Whole,
+    apply_overrides,
+    build,
+    flatten,
+    help_of,
+    read_yaml,
+    settings,
+)
 from slackdlm.errors import ConfigError
-from slackdlm.parsing import apply_overrides, build, flatten, read_yaml
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Inner:
-    rate: float = 0.5
+    """A block."""
+
+    rate: Real = 0.5
+    """Share of
+    the cells."""
     kind: Literal["red", "blue"] = "red"
-    span: tuple[float, float] = (0.0, 1.0)
-    on: bool = False
-    label: str | None = None
-    names: tuple[str, ...] = ()
+    span: tuple[Real, Real] = (0.0, 1.0)
+    on: Flag = False
+    label: Text | None = None
+    names: Texts = ("a",)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Outer:
-    count: int
+    """The whole."""
+
+    count: Whole
     inner: Inner
 
 
@@ -48,10 +66,10 @@ def test_a_mapping_becomes_nested_dataclasses() -> None:
         ({"count": 3, "inner": {"rate": None}}, r"^inner\.rate: expected a number, got nothing"),
         ({"count": 3, "inner": {"label": 4}}, r"^inner\.label: expected text, got 4"),
         ({"count": 3, "inner": {"kind": "blu"}}, r"^inner\.kind: expected .* did you mean blue\?"),
-        ({"count": 3, "inner": {"span": [1]}}, r"^inner\.span: expected a list of 2 numbers"),
+        ({"count": 3, "inner": {"span": [1]}}, r"^inner\.span: expected a list of 2 items"),
         ({"count": 3, "inner": {"span": [1, "a"]}}, r"^inner\.span: expected a number, got 'a'"),
         ({"count": 3, "inner": {"names": []}}, r"^inner\.names: expected a list of at least one"),
-        ({"count": 3, "inner": {"names": "a"}}, r"^inner\.names: expected a list of at least one"),
+        ({"count": 3, "inner": {"names": "a"}}, r"^inner\.names: expected a list, got 'a'"),
         ({"count": 3, "inner": {"names": ["a", 1]}}, r"^inner\.names: expected text, got 1 \(int"),
         ({"count": 3, "inner": 4}, r"^inner: expected a mapping of keys, got 4"),
         (None, r"^recipe: expected a mapping of keys, got nothing"),
@@ -63,28 +81,62 @@ def test_a_wrong_mapping_is_refused_with_its_dotted_key(mapping: object, message
 
 
 def test_overrides_are_yaml_and_make_missing_blocks() -> None:
-    mapping = {"a": {"b": 1}, "empty": None}
-    apply_overrides(mapping, ["a.b=2.5", "a.c=[0, 1]", "empty.d=x=y", "new.e.f=true"])
+    mapping = {"inner": None}
+    apply_overrides(mapping, ["count=2", "inner.span=[0, 1]", "inner.on=true", "new.e=x=y"], Outer)
     assert mapping == {
-        "a": {"b": 2.5, "c": [0, 1]},
-        "empty": {"d": "x=y"},
-        "new": {"e": {"f": True}},
+        "count": 2,
+        "inner": {"span": [0, 1], "on": True},
+        "new": {"e": "x=y"},
     }
+
+
+@pytest.mark.parametrize(
+    "text", ["run #2/x", "2024", "on", "1e3", "a: b", "[x", "*x", "!x", "~", " x ", "%", "it's"]
+)
+def test_the_value_of_a_text_is_all_behind_the_equals_sign(text: str) -> None:
+    mapping: dict[str, object] = {}
+    apply_overrides(mapping, [f"inner.label={text}"], Outer)
+    assert mapping == {"inner": {"label": text}}
+
+
+@pytest.mark.parametrize(("text", "value"), [("null", None), ("'a b'", "a b"), ('"2"', "2")])
+def test_a_text_can_be_unset_and_quoted(text: str, value: str | None) -> None:
+    mapping: dict[str, object] = {}
+    apply_overrides(mapping, [f"inner.label={text}"], Outer)
+    assert mapping == {"inner": {"label": value}}
+
+
+def test_a_comment_in_a_number_is_refused() -> None:
+    mapping: dict[str, object] = {"inner": {}}
+    apply_overrides(mapping, ["count=3 # of them"], Outer)
+    with pytest.raises(ConfigError, match=r"count: expected a whole number, got '3 # of them'"):
+        build(Outer, mapping)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("a.b", r"--set a\.b: expected key\.subkey=value"),
-        ("a..b=1", r"expected key\.subkey=value"),
+        ("inner", r"--set inner: expected key\.subkey=value"),
+        ("inner..b=1", r"expected key\.subkey=value"),
         ("=1", r"expected key\.subkey=value"),
-        ("a.b=[1", r"the value is not valid YAML"),
-        ("a.b.c=1", r"a\.b is a value, not a block"),
+        ("inner.span=[1", r"the value is not valid YAML"),
+        ("inner.rate.c=1", r"inner\.rate is a value, not a block"),
     ],
 )
 def test_a_wrong_override_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        apply_overrides({"a": {"b": 1}}, [override])
+        apply_overrides({"inner": {"rate": 1}}, [override], Outer)
+
+
+def test_settings_made_in_python_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"Inner\.rate: expected a number, got 'x'"):
+        Inner(rate="x")
+    with pytest.raises(ConfigError, match=r"Inner\.rte: unknown key; did you mean rate\?"):
+        replace(Inner(), rte=1)
+
+
+def test_the_help_of_a_setting_is_the_text_below_it() -> None:
+    assert help_of(Inner) == {"rate": "Share of the cells."}
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E5", "-2.e3", "1.0e-3"])
@@ -100,7 +152,7 @@ def test_what_yaml_1_1_would_turn_into_another_number_stays_text(text: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", r"line 3, column 1: the key a stands twice"),
+        ("a: 1\nb: 2\na: 3", r"line 3, column 1: duplicate key a"),
         ("[1, 2]: 3", "a key is no text"),
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a: !!int x", "not valid YAML"),
