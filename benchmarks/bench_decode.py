@@ -1,4 +1,4 @@
-"""Time and memory of decoding on the CPU: python benchmarks/bench_decode.py [--canvas 32|128] [--note TEXT].
+"""Time and memory of decoding on the CPU: python benchmarks/bench_decode.py [--canvas 32|128] [--output FILE].
 
 Writes benchmarks/results/decode_cpu.csv; with --canvas only the rows of that canvas. Each of the two takes about four
 minutes on two idle cores; needs 3 GB.
@@ -9,8 +9,8 @@ import csv
 from dataclasses import asdict
 from pathlib import Path
 
-from slackdlm.measurement import write_csv
-from slackdlm.sampling.bench import CASES, Size, bench_decode
+from decode_cost import CASES, Size, bench_decode
+from measurement import write_csv
 
 RESULTS = Path(__file__).parent / "results" / "decode_cpu.csv"
 SHORT = Size()
@@ -28,11 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--canvas", type=int, choices=[size.canvas_length for size, _, _ in SIZES])
     parser.add_argument("--note", default="", help="what a reader of the numbers must know")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="CSV file")
     arguments = parser.parse_args()
     measured = [each for each in SIZES if arguments.canvas in (None, each[0].canvas_length)]
     rows: dict[int, list[dict[str, object]]] = {size.canvas_length: [] for size, _, _ in SIZES}
     if len(measured) < len(SIZES):
-        with RESULTS.open(newline="", encoding="utf-8") as file:
+        with arguments.output.open(newline="", encoding="utf-8") as file:
             for kept in csv.DictReader(file):
                 rows[int(kept["canvas_length"])].append(dict(kept))
     for size, cases, repeats in measured:
@@ -47,8 +48,8 @@ def main() -> None:
                 flush=True,
             )
             rows[size.canvas_length].append(asdict(row))
-    write_csv(RESULTS, [row for each in rows.values() for row in each])
-    print("written to", RESULTS)
+    write_csv(arguments.output, [row for each in rows.values() for row in each])
+    print("written to", arguments.output)
 
 
 if __name__ == "__main__":

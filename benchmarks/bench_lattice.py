@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measurement import hardware, spread, write_csv
 from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, reference
 from slackdlm.lattice.band import gather_columns
-from slackdlm.measurement import hardware, spread, write_csv
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
 
 RESULTS = Path(__file__).parent / "results"

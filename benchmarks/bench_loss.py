@@ -1,4 +1,4 @@
-"""Times and memory of the losses on the CPU: python benchmarks/bench_loss.py [--note TEXT].
+"""Times and memory of the losses on the CPU: python benchmarks/bench_loss.py [--note TEXT] [--output FILE].
 
 Writes benchmarks/results/loss_cpu.csv. Takes about a quarter of an hour on two idle cores; needs 12 GB.
 """
@@ -6,7 +6,7 @@ Writes benchmarks/results/loss_cpu.csv. Takes about a quarter of an hour on two 
 import argparse
 from pathlib import Path
 
-from slackdlm.objectives.bench import PROVIDERS, Size, bench_loss, write_rows
+from loss_cost import PROVIDERS, Size, bench_loss, write_rows
 
 LLADA = Size(num_samples=1, num_positions=1024, num_slack=64, hidden_size=256, vocab_size=126464)
 LONG = Size(num_samples=1, num_positions=4096, num_slack=512, hidden_size=64, vocab_size=1024)
@@ -16,12 +16,14 @@ CASES = [
     (LONG, PROVIDERS, 9),
     (BATCH, {name: PROVIDERS[name] for name in ("ce_fused", "slack_ctc_fused", "torch_ctc")}, 3),
 ]
+RESULTS = Path(__file__).parent / "results" / "loss_cpu.csv"
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--note", default="", help="what a reader of the numbers must know")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="CSV file")
     arguments = parser.parse_args()
-    path = Path(__file__).parent / "results" / "loss_cpu.csv"
+    path = arguments.output
     rows = []
     for size, providers, repeats in CASES:
         for row in bench_loss(size, providers=providers, repeats=repeats, note=arguments.note):

@@ -126,8 +126,7 @@ def _status(name: str) -> int:
 def main(output: Path) -> None:
     """All cases, each in its own process, into one CSV."""
     import torch
-
-    from slackdlm.measurement import write_csv
+    from measurement import write_csv
 
     rows: list[dict[str, object]] = []
     if output.exists():

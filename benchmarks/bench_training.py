@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measurement import hardware, spread, write_csv
 
-from slackdlm.measurement import hardware, spread, write_csv
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses

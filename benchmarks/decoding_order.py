@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from measurement import hardware, write_csv
 from rich.console import Console
 
 from slackdlm.evaluation.statistics import average_over_seeds, mean_interval, over_training_runs
-from slackdlm.measurement import hardware, write_csv
 from slackdlm.models.loading import load_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.studies.demo import Run, train_run

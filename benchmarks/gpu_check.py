@@ -13,19 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import decode_cost
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from torch import Tensor
-
-from slackdlm.lattice import band_posteriors, cpu
-from slackdlm.lattice.band import clamp_columns, target_band
-from slackdlm.measurement import Spread, hardware, now, spread, write_csv
-from slackdlm.models.adapter import casts_by_autocast, new_adapter
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
-from slackdlm.models.loaded import LoadedModel, recompute_activations
-from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.objectives.bench import (
+from loss_cost import (
     PROVIDERS,
     Problem,
     Row,
@@ -33,7 +25,15 @@ from slackdlm.objectives.bench import (
     bench_loss,
     write_rows,
 )
-from slackdlm.sampling import bench as decode_bench
+from measurement import Spread, hardware, now, spread, write_csv
+from torch import Tensor
+
+from slackdlm.lattice import band_posteriors, cpu
+from slackdlm.lattice.band import clamp_columns, target_band
+from slackdlm.models.adapter import casts_by_autocast, new_adapter
+from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.loaded import LoadedModel, recompute_activations
+from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import CanvasSpec, TrainStream, collate
@@ -291,11 +291,11 @@ def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
     head: Any = loaded.model.get_output_embeddings()
     with torch.no_grad():
         head.weight *= SHARPNESS
-    rows: list[decode_bench.Row] = []
+    rows: list[decode_cost.Row] = []
     for (prompt, canvas, block), names in zip(
         scale.decoded, (DECODED_SHORT, DECODED_LONG), strict=True
     ):
-        size = decode_bench.Size(
+        size = decode_cost.Size(
             prompt_length=prompt,
             canvas_length=canvas,
             block_length=block,
@@ -304,9 +304,9 @@ def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
             vocab_size=scale.model.vocab_size,
             sharpness=SHARPNESS,
         )
-        for row in decode_bench.bench_decode(
+        for row in decode_cost.bench_decode(
             size,
-            cases={name: decode_bench.CASES[name] for name in names},
+            cases={name: decode_cost.CASES[name] for name in names},
             loaded=loaded,
             repeats=2,
             paired_steps=scale.paired_steps,
@@ -315,7 +315,7 @@ def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
             note="random weights",
         ):
             rows.append(row)
-            decode_bench.write_rows(rows, output / "decode_gpu.csv")
+            decode_cost.write_rows(rows, output / "decode_gpu.csv")
             print(
                 f"prompt {prompt}, canvas {canvas}, {row.provider}: {row.p50_ms} ms, {row.tokens_per_second}"
                 f" tokens/s, {row.forwards_per_token} passes/token, {row.peak_tensor_mib} MiB,"

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measurement import hardware, write_csv
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-
-from slackdlm.measurement import hardware, write_csv
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 # Two samples a pass, twice a step, three steps, 2,048 positions: the shapes of the recipe, and few of them.

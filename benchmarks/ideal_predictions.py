@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from measurement import hardware, write_csv
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
 
 from slackdlm.evaluation.statistics import benjamini_hochberg, mean_interval, sign_flip_test
-from slackdlm.measurement import hardware, write_csv
 from slackdlm.models.loading import LoadedModel
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK, SLACK, special_id, train_tokenizer
 from slackdlm.sampling.sampler import Sampler, SamplerConfig

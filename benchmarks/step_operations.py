@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measurement import write_csv
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slackdlm.measurement import write_csv
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.llada import LLaDAConfig
 from slackdlm.models.loaded import LoadedModel, recompute_activations

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from measurement import write_csv
 
 from slackdlm.evaluation.statistics import Estimate, mean_interval
-from slackdlm.measurement import write_csv
 from slackdlm.models.loading import LoadedModel, load_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.studies.toy_judge import judge

@@ -39,10 +39,10 @@ from ideal_predictions import (
     total_variation,
 )
 from jaxtyping import Float, Int
+from measurement import hardware, write_csv
 
 from slackdlm.atomic import write_json
 from slackdlm.evaluation.statistics import mean_interval, sign_flip_test
-from slackdlm.measurement import hardware, write_csv
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK

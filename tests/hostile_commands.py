@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from slackdlm.cli import _parser, main
 
-COMMANDS = ("generate", "answer", "judge", "compare", "surface-form", "report", "train")
+COMMANDS = ("generate", "answer", "judge", "compare", "report", "train")
 WORDS = (
     "", "0", "1", "2", "8", "-1", "0.5", "1.5", "nan", "inf", "-inf", "1e5", "x", "on", "\x1b[31m", "\u202e", "10**9",
     "-", "--", "a=b", "training.steps=2", "sampler.steps=2", "=", "99999999999999999999", "http://", "pairs", "all",
@@ -52,7 +52,6 @@ def commands(draw: st.DrawFn, inputs: dict[str, str]) -> list[str]:
         "judge": ["--benchmark", "pairs", "--questions", inputs["questions.jsonl"], "--answers",
                   inputs["games.jsonl"], "--judge", "toy", "--output", inputs["output"]],
         "compare": [inputs["games.jsonl"], "--resamples", "50"],
-        "surface-form": [inputs["train.jsonl"]],
         "report": [inputs["none"]],
         "train": [inputs["recipe.yaml"], draw(st.sampled_from(("--plan", "--show=1")))],
     }[name]  # fmt: skip

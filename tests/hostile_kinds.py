@@ -16,6 +16,7 @@ import yaml
 from hostile_inputs import Kind, Syntax
 from safetensors.torch import load_file, save_file
 
+from slackdlm.config import flatten
 from slackdlm.evaluation import answers, judgments
 from slackdlm.evaluation.answer_files import read_answer_file
 from slackdlm.evaluation.benchmarks import (
@@ -31,7 +32,6 @@ from slackdlm.models.chat import encode_prompt
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.parsing import flatten
 from slackdlm.report.page import render, write_report
 from slackdlm.report.results import clean, load_results
 from slackdlm.training import checkpoints, config, journal

@@ -257,10 +257,13 @@ def test_generate_prints_an_answer_to_a_prompt(
     ("arguments", "message"),
     [
         (["--prompt", "x", "--rate", "0.1"], "give both or neither"),
-        (["--prompt", "x", "--intervention", "shift", "--rate", "1.5"], "must lie in"),
+        (
+            ["--prompt", "x", "--intervention", "shift", "--rate", "1.5"],
+            "intervention.rate: expected at most 1, got 1.5",
+        ),
         (["--input", "missing.jsonl"], "there is no such file"),
         (["--prompt", "x", "--direction", "left"], "give both or neither"),
-        (["--prompt", "x", "--seed", "-1"], "sampler: seed must be at least 0, got -1"),
+        (["--prompt", "x", "--seed", "-1"], "sampler.seed: expected at least 0, got -1"),
         (["--prompt", "x", "--set", "sampler.stpes=1"], "did you mean sampler.steps?"),
         (["--prompt", "x", "--recipe", "none.yaml"], "there is no such recipe file"),
         (["--prompt", "x", "--first", "0"], "--first: expected at least 1, got 0"),
@@ -412,44 +415,6 @@ def test_model_text_cannot_drive_the_terminal() -> None:
     assert "1\u00a0000 km" in shown
 
 
-def test_surface_form_counts_what_each_map_changes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "gold.jsonl"
-    file.write_text("".join(json.dumps({"answer": f"so #### {n}000"}) + "\n" for n in range(1, 9)))
-    assert run("surface-form", file, "--slack-ratio", 0, 0) == 0
-    lines = [
-        line for line in capsys.readouterr().out.splitlines() if "slack" in line or "graves" in line
-    ]
-    slack, graves = lines[-2:]
-    assert "0 / 8" in slack
-    assert slack.count("0 / 8") == 2
-    assert graves.count("8 / 8") == 2
-
-
-def test_surface_form_without_final_values_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "gold.jsonl"
-    file.write_text("".join(json.dumps({"answer": f"it is {n}00"}) + "\n" for n in range(1, 9)))
-    assert run("surface-form", file) == 0
-    shown = capsys.readouterr().out
-    assert "0 / 0" not in shown
-    assert shown.count("none found") == 2
-    assert "No final value was found: GSM8K's answers end with one behind ####." in shown
-
-
-def test_bench_loss_prints_and_writes_every_provider(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "bench.csv"
-    sizes = ["--positions", 16, "--slack", 4, "--hidden", 8, "--vocabulary", 50, "--repeats", 2]
-    assert run("bench", "loss", "--output", file, *sizes) == 0
-    rows = file.read_text().splitlines()
-    assert len(rows) == 1 + 5 * 3
-    assert "slack_ctc_fused" in capsys.readouterr().out
-
-
 def test_a_line_separator_inside_a_question_does_not_split_it(tmp_path: Path) -> None:
     from slackdlm.evaluation.answers import read_questions
 
@@ -554,53 +519,6 @@ def test_compare_shows_scales_style_and_the_judge_in_the_terminal(
     assert "At equal style" in " ".join(capsys.readouterr().out.split())
 
 
-def test_surface_form_honours_a_ratio_above_two_and_reads_messages(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from slackdlm.studies.surface_form import answers_tokenizer, survey
-
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x #### 1000"}]
-    file = tmp_path / "messages.jsonl"
-    file.write_text(8 * (json.dumps({"messages": turns}) + "\n"))
-    assert run("surface-form", file, "--slack-ratio", 0, 0) == 0
-    assert "trailing" in capsys.readouterr().out
-    texts = ["0" * 20] * 20
-    tokenizer, slack_id = answers_tokenizer(texts, None)
-    rare, thick = (
-        survey(texts, tokenizer, slack_id=slack_id, mode="graves", slack_ratio=(r, r), seed=0)
-        for r in (2.0, 50.0)
-    )
-    assert sum(thick.dropped.values()) < 0.3 * sum(rare.dropped.values())
-    for flags, message in (
-        (["--slack-ratio", 1, 0], "0 <= LOW <= HIGH"),
-        (["--slack-ratio", "nan", 1], "0 <= LOW <= HIGH"),
-    ):
-        assert run("surface-form", file, *flags) == 2
-        assert message in " ".join(capsys.readouterr().err.split())
-    (tmp_path / "latin").write_bytes(b'{"answer": "\xe9"}')
-    assert run("surface-form", tmp_path / "latin") == 2
-    assert "not UTF-8" in " ".join(capsys.readouterr().err.split())
-
-
-def test_surface_form_checks_a_model_s_answers(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    questions, answers = tmp_path / "q.jsonl", tmp_path / "answers.jsonl"
-    questions.write_text(json.dumps({"id": "a", "prompt": "What is 3 plus 1?"}) + "\n")
-    model = trained / "run" / "model"
-    flags = ["--questions", questions, "--output", answers, "--canvas-length", 16, "--steps", 4]
-    assert run("answer", model, *flags) == 0
-    capsys.readouterr()
-    changes = tmp_path / "changes.jsonl"
-    assert run("surface-form", answers, "--tokenizer", model, "--output", changes) == 0
-    assert "0 / 1" in capsys.readouterr().out
-    (row,) = map(json.loads, changes.read_text().splitlines())
-    assert row["is_changed"] is False
-    assert row["spelled"] == row["text"]
-    assert run("surface-form", answers) == 2
-    assert "--tokenizer" in capsys.readouterr().err
-
-
 def test_train_shows_samples_without_obeying_them(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -653,7 +571,10 @@ def test_train_s_bad_input_is_one_clear_error(
         ([latin], "expected UTF-8 text"),
         ([tmp_path], "cannot be read"),
         ([trained / "toy.yaml", "--output", blocked / "run"], "file/run: cannot be written (/"),
-        ([trained / "toy.yaml", "--set", "training.seed=-1"], "training.seed: expected 0 to"),
+        (
+            [trained / "toy.yaml", "--set", "training.seed=-1"],
+            "training.seed: expected at least 0, got -1",
+        ),
     ):
         assert run("train", *arguments, "--quiet") == 2
         assert message in " ".join(capsys.readouterr().err.split())

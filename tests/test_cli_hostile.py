@@ -72,7 +72,7 @@ def start(*words: object, **environment: str) -> "subprocess.Popen[bytes]":
         (("--plan", "--resume"), "--resume: has no effect beside --plan"),
         (("--show", 1, "--output", "x"), "--output: has no effect beside --show"),
         (("--plan", "--set", "model.from_scratch.vocab_size=64"), "byte_bpe needs at least 263"),
-        (("--plan", "--set", "training.learning_rate=.inf"), "expected a number above 0 and below"),
+        (("--plan", "--set", "training.learning_rate=.inf"), "expected a finite number, got inf"),
         (("--set", "data.train=none.jsonl"), "none.jsonl: there is no such data file"),
         (("--set", "model={path: ./none}"), "none: expected a checkpoint folder, found none"),
     ],
@@ -113,7 +113,6 @@ def test_the_smallest_vocabulary_is_the_tokenizer_s_own(kind):
         ("generate", "./none", "--prompt", "x", "--canvas-length", "8"),
         ("answer", "./none", "--questions", "q", "--output", "o", "--canvas-length", "8"),
         ("chat", "./none"),
-        ("surface-form", "none.jsonl"),
         ("probe", "--arm", "a=./none", "--questions", "none.jsonl", "--output", "o", "--judge", "toy"),
     ],
 )  # fmt: skip

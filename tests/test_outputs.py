@@ -30,12 +30,11 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize("command", ["answer", "generate", "surface-form", "judge"])
+@pytest.mark.parametrize("command", ["answer", "generate", "judge"])
 def test_no_command_replaces_a_file_it_reads(capsys, tmp_path, model, questions, command):
     words = {
         "answer": ("answer", model, "--questions", questions, "--canvas-length", 8),
         "generate": ("generate", model, "--input", questions, "--canvas-length", 8),
-        "surface-form": ("surface-form", questions, "--tokenizer", model),
         "judge": (
             *("judge", "--benchmark", "pairs", "--questions", questions, "--answers", questions),
             *("--baseline", questions, "--judge", "toy"),
@@ -48,7 +47,10 @@ def test_no_command_replaces_a_file_it_reads(capsys, tmp_path, model, questions,
 
 def test_another_name_of_a_file_is_that_file(capsys, tmp_path, model, questions):
     (tmp_path / "other.jsonl").hardlink_to(questions)
-    words = ("surface-form", questions, "--tokenizer", model, "--output", tmp_path / "other.jsonl")
+    words = (
+        *("answer", model, "--questions", questions, "--canvas-length", 8),
+        *("--output", tmp_path / "other.jsonl"),
+    )
     assert "would replace another of the files given" in run(capsys, *words)
 
 
@@ -110,11 +112,8 @@ PLACES = {
         *("probe", "--arm", "a=MODEL", "--questions", "QUESTIONS", "--judge", "toy"),
         *("--canvas-length", 8, "--output"),
     ),
-    "surface form": ("surface-form", "QUESTIONS", "--tokenizer", "MODEL", "--output"),
     "harness": ("harness", "MODEL", "--tasks", "none", "--output"),
     "harness journal": ("harness", "MODEL", "--tasks", "none", "--journal"),
-    "bench loss": ("bench", "loss", "--output"),
-    "bench decode": ("bench", "decode", "--output"),
     "demo": ("demo", "--output"),
 }
 
@@ -154,11 +153,6 @@ def test_two_outputs_are_two_files_before_either_is_there(capsys, tmp_path, ques
     )
     same = tmp_path / "deep" / ".." / "j.jsonl"
     assert f"{other} {same}: would replace another" in run(capsys, *words, same)
-
-
-def test_gold_answers_have_no_output_that_would_be_left_unwritten(capsys, tmp_path, questions):
-    words = ("surface-form", questions, "--column", "prompt", "--output", tmp_path / "out.jsonl")
-    assert "--output: has no effect with gold answers" in run(capsys, *words)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_spacing_changes_nothing_at_one_cell_a_step(toy):
 
 
 def test_an_impossible_spacing_is_named():
-    with pytest.raises(ConfigError, match="spacing must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="spacing: expected at least 1, got 0"):
         config(spacing=0)
     with pytest.raises(ConfigError, match=r"threshold takes the surest cells .* got spacing=4"):
         config(remasking="threshold", bound=0.9, spacing=4)
@@ -341,7 +341,7 @@ def test_the_refill_test_has_slack_to_reopen(slacking):
 
 
 def test_a_negative_refill_is_named():
-    with pytest.raises(ConfigError, match="refill must be at least 0, got -1"):
+    with pytest.raises(ConfigError, match="refill: expected at least 0, got -1"):
         config(refill=-1)
 
 

@@ -199,18 +199,21 @@ def test_schedule_covers_the_canvas_with_every_step(length, block, steps):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"canvas_length": 0}, "must be at least 1"),
-        ({"batch_size": 0}, "must be at least 1"),
-        ({"temperature": -0.1}, "temperature must be at least 0"),
-        ({"remasking": "best"}, "unknown remasking 'best'"),
-        ({"guidance": -1.0}, "guidance must be at least 0, got -1.0"),
-        ({"cache": "triple"}, "unknown cache 'triple'; use none, prefix or dual"),
+        ({"canvas_length": 0}, "canvas_length: expected at least 1"),
+        ({"batch_size": 0}, "batch_size: expected at least 1"),
+        ({"temperature": -0.1}, "temperature: expected at least 0"),
+        ({"remasking": "best"}, "remasking: expected one of low_confidence, .* got 'best'"),
+        ({"guidance": -1.0}, "guidance: expected at least 0, got -1.0"),
+        ({"cache": "triple"}, "cache: expected one of none, prefix, dual, got 'triple'"),
         ({"bound": 0.9}, "low_confidence has no bound, got 0.9"),
         ({"remasking": "threshold", "bound": 0.9}, "as it needs, got steps=8; leave steps out"),
         ({"remasking": "threshold", "steps": None}, r"needs a bound \(a confidence in \(0, 1\]\)"),
         ({"remasking": "threshold", "steps": None, "bound": 1.5}, "needs a bound .* got 1.5"),
-        ({"remasking": "entropy_bound", "steps": None, "bound": 0.0}, "nats above 0.* got 0.0"),
-        ({"block_length": 25}, r"block_length must lie in \[1, canvas_length=24\], got 25"),
+        (
+            {"remasking": "entropy_bound", "steps": None, "bound": 0.0},
+            "bound: expected a number above 0, got 0.0",
+        ),
+        ({"block_length": 25}, r"block_length: expected at most canvas_length=24, got 25"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

@@ -99,7 +99,7 @@ def test_games_that_are_missing_end_with_an_error_behind_the_report(folder, caps
         (("--first", "0"), "--first: expected at least 1"),
         (("--rates", "0"), "rates must be above 0"),
         (("--kinds", "jump"), "unknown kind 'jump'"),
-        (("--seed", "-1"), "seed must be at least 0, got -1"),
+        (("--seed", "-1"), "seed: expected at least 0, got -1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")

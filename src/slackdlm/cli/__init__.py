@@ -12,7 +12,6 @@ from typing import NoReturn, cast
 from rich.console import Console
 from rich.text import Text
 
-from slackdlm.cli.bench import add_bench
 from slackdlm.cli.chat import add_chat
 from slackdlm.cli.compare import add_compare
 from slackdlm.cli.demo import add_demo
@@ -22,7 +21,6 @@ from slackdlm.cli.judge import add_judge
 from slackdlm.cli.launched import leave_it_to_the_first, this_rank
 from slackdlm.cli.probe import add_probe
 from slackdlm.cli.report import add_report
-from slackdlm.cli.surface_form import add_surface_form
 from slackdlm.cli.train import add_train
 from slackdlm.errors import SlackDLMError
 from slackdlm.terminal import printable
@@ -130,7 +128,5 @@ def _parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_probe(commands)
     add_harness(commands)
-    add_surface_form(commands)
     add_report(commands)
-    add_bench(commands)
     return parser

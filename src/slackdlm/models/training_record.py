@@ -1,38 +1,38 @@
 """How was this model trained to write? A small file beside its weights, from which decoding takes its canvas."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 from slackdlm.atomic import write_json
+from slackdlm.config import Count, NonNegative, Share, build, settings
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.checkpoint import locate, read_json
-from slackdlm.parsing import build
 
 FILE = "slackdlm.json"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class TrainingRecord:
     """The canvases a model was last trained on. Decides no output: the weights are the model."""
 
     objective: Literal["ce", "slack_ctc", "mixed"]
     """``objective.kind`` of its recipe."""
-    ctc_weight: float
+    ctc_weight: Share
     """``w`` of ``(1 - w) CE + w slack_ctc``."""
-    slack_ratio: tuple[float, float]
+    slack_ratio: tuple[NonNegative, NonNegative]
     """Smallest and largest slack budget as a share of the response tokens."""
     slack_region: Literal["content", "canvas"]
     """``canvas``: slack fell into the end-of-text padding too."""
     padding: Literal["fixed", "llada", "none"]
     """What stood behind a response: see ``data.padding``."""
-    canvas_length: int
+    canvas_length: Count
     """Canvas positions with ``padding: fixed``, otherwise the most."""
 
     def __post_init__(self) -> None:
         low, high = self.slack_ratio
-        if not 0 <= low <= high < float("inf"):
-            raise ConfigError(f"slack_ratio: expected 0 <= low <= high, got [{low}, {high}]")
+        if low > high:
+            raise ConfigError(f"slack_ratio: expected low <= high, got [{low}, {high}]")
 
     def canvas_for(self, gen_length: int) -> int:
         """Positions for so many response tokens and the most slack they were trained with.

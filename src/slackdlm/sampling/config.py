@@ -1,52 +1,53 @@
 """How is a canvas decoded? Every choice that decides an output beside the model and the prompt."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 from slackdlm.collapse import CollapseMode
+from slackdlm.config import Count, Flag, NonNegative, Positive, Whole, settings
 from slackdlm.errors import ConfigError
 from slackdlm.sampling.cache import CacheMode
 from slackdlm.sampling.strategies import STRATEGIES, Remasking
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class SamplerConfig:
     """Everything that decides an output beside the model and the prompt."""
 
-    canvas_length: int
+    canvas_length: Count
     """``L``, positions of the response canvas, slack and padding included (LLaDA's ``gen_length``)."""
-    steps: int | None = None
+    steps: Count | None = None
     """``T``, denoising steps over all blocks; more are taken only if an intervention leaves masks behind.
     ``None``: one per position, or as many as a strategy with a ``bound`` takes."""
-    block_length: int | None = None
+    block_length: Count | None = None
     """Positions decoded together before the next block starts; ``None``: the whole canvas."""
-    temperature: float = 0.0
+    temperature: NonNegative = 0.0
     """Of the Gumbel noise; 0 is greedy."""
     remasking: Remasking = "low_confidence"
     """The strategy that says which masked cells are decoded next, and how many."""
-    bound: float | None = None
+    bound: Positive | None = None
     """Confidence in (0, 1] of ``threshold``, or joint entropy in nats of ``entropy_bound``; for these alone."""
-    guidance: float = 0.0
+    guidance: NonNegative = 0.0
     """Scale of classifier-free guidance away from the prediction without the prompt; 0: none, 1 model pass a step
     instead of 2 (LLaDA's ``cfg_scale``)."""
-    forbid_end_of_text: bool = False
+    forbid_end_of_text: Flag = False
     """Never propose ``<|endoftext|>`` (LLaDA's ``logits_eos_inf``)."""
-    delay_end: bool = False
+    delay_end: Flag = False
     """Cells that propose an end of text or of turn are decoded last, except with random remasking (LLaDA's
     ``confidence_eos_eot_inf``)."""
-    delay_slack: bool = False
+    delay_slack: Flag = False
     """Cells that propose ``<slack>`` are decoded last, and content is weighed without slack's share; except with random
     remasking. Ours: a cell undecided between several words has slack as its single likeliest token, and committing it
     early leaves no room for the words (docs/log.md)."""
-    spacing: int = 1
+    spacing: Count = 1
     """Cells nearer than this to a surer one wait for a later step, while there are enough others: neighbours decoded
     together do not know of each other. 1: none waits. Delayed cells come before those that wait. Not with a ``bound``;
     no effect at one cell a step."""
-    early_stop: bool = False
+    early_stop: Flag = False
     """A row rests as soon as its text is settled: nothing is masked before its first end. The text does not change,
     unless ``refill`` then sees other cells behind the end: those that no step reached hold ``<|endoftext|>``."""
-    refill: int = 0
+    refill: Whole = 0
     """After the last step, mask this many of the least certain ``<slack>`` cells before the end of the text again,
     with their neighbours, and decode them in as many further steps, or as a ``bound`` takes; 0: none. Certainty is
     the strategy's score."""
@@ -55,28 +56,17 @@ class SamplerConfig:
     (``dual``)."""
     collapse: CollapseMode = "slack"
     """How the canvas becomes text; ``graves`` only for models trained for it."""
-    seed: int = 0
+    seed: Whole = 0
     """With a row's id it decides that row's noise; GPUs draw from it another way than CPUs."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Rows decoded together; does not change any output."""
-    trace: bool = False
+    trace: Flag = False
     """Keep every step's commits in ``Generation.steps``."""
 
     def __post_init__(self) -> None:
-        for name in ("canvas_length", "batch_size", "spacing"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"sampler: {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("refill", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"sampler: {name} must be at least 0, got {getattr(self, name)}")
-        for name in ("temperature", "guidance"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"sampler: {name} must be at least 0, got {getattr(self, name)}")
-        if self.cache not in ("none", "prefix", "dual"):
-            raise ConfigError(f"sampler: unknown cache {self.cache!r}; use none, prefix or dual")
-        if self.block_length is not None and not 1 <= self.block_length <= self.canvas_length:
+        if self.block_length is not None and self.block_length > self.canvas_length:
             raise ConfigError(
-                f"sampler: block_length must lie in [1, canvas_length={self.canvas_length}], "
+                f"sampler.block_length: expected at most canvas_length={self.canvas_length}, "
                 f"got {self.block_length}"
             )
         self._check_strategy()
@@ -87,10 +77,6 @@ class SamplerConfig:
             )
 
     def _check_strategy(self) -> None:
-        if self.remasking not in STRATEGIES:
-            raise ConfigError(
-                f"sampler: unknown remasking {self.remasking!r}; use one of {', '.join(STRATEGIES)}"
-            )
         unit = STRATEGIES[self.remasking].bound
         if unit is None:
             if self.bound is not None:

@@ -1,13 +1,12 @@
 """How is a decoding written down? A YAML file with the blocks of a sampler and of an intervention."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slackdlm.config import Share, apply_overrides, build, read_mapping, settings
 from slackdlm.errors import ConfigError
 from slackdlm.models.training_record import TrainingRecord
-from slackdlm.parsing import apply_overrides, build, read_mapping
 from slackdlm.sampling.config import SamplerConfig
 from slackdlm.sampling.intervention import (
     Direction,
@@ -19,12 +18,12 @@ from slackdlm.sampling.intervention import (
 _LENGTHS = ("gen_length", "canvas_length")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class InterventionConfig:
     """What disturbs the decoding: the arguments of :class:`ShiftIntervention`, its seed the sampler's."""
 
     kind: InterventionKind
-    rate: float
+    rate: Share
     """Probability per content token."""
     direction: Direction = "both"
     when: Phase = "always"
@@ -36,7 +35,7 @@ class InterventionConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class DecodingRecipe:
     """Everything that decides an output beside the model and the prompt."""
 

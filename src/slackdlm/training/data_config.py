@@ -1,46 +1,45 @@
 """The ``data`` block of a recipe: which dialogues, and how they are written on canvases."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+from slackdlm.config import Count, Flag, Share, Text, settings
 from slackdlm.errors import ConfigError
-from slackdlm.parsing import at_least
 
 Format = Literal["auto", "messages", "prompt_response", "alpaca"]
 """What a row of the data is."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class ColumnsConfig:
     """Names of the columns, where they are not the standard ones: two texts, or ``messages``."""
 
-    prompt: str = "prompt"
+    prompt: Text = "prompt"
     """Column with the user's turn."""
-    response: str = "response"
+    response: Text = "response"
     """Column with the assistant's turn."""
-    messages: str | None = None
+    messages: Text | None = None
     """Column with a list of ``{role, content}`` turns; takes the place of the other two."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class DataConfig:
     """The training dialogues and the canvases they are written on."""
 
-    train: str
+    train: Text
     """A file (JSONL, a JSON list, CSV, TSV, Parquet or Arrow), a folder of them or of ``save_to_disk``, or
     the hub name of a data set (``owner/name``)."""
-    eval: str | None = None
+    eval: Text | None = None
     """The same for the evaluation loss. Without it ``training.eval_samples`` dialogues are held out
     from the end of ``train``."""
-    split: str = "train"
+    split: Text = "train"
     """Split of ``train``, where it is a folder or a hub name."""
-    eval_split: str = "test"
+    eval_split: Text = "test"
     """Split of ``eval``, where it is a folder or a hub name."""
-    subset: str | None = None
+    subset: Text | None = None
     """Configuration of a hub data set that has several."""
-    streaming: bool = False
+    streaming: Flag = False
     """Read a hub data set row by row instead of downloading it first; needs ``max_dialogues``."""
-    max_dialogues: int | None = None
+    max_dialogues: Count | None = None
     """Only so many dialogues from the beginning of ``train``, held-out ones included."""
     format: Format = "auto"
     """What a row is. Fields that are not used are named in the log.
@@ -60,10 +59,10 @@ class DataConfig:
     out."""
     columns: ColumnsConfig | None = None
     """Column names, where ``format`` does not find them; no other column is read."""
-    max_prompt_length: int = 256
+    max_prompt_length: Count = 256
     """Longest prompt, in tokens. Nothing is ever cut: a sample that is too long is left out,
     counted and named in the log."""
-    canvas_length: int = 256
+    canvas_length: Count = 256
     """``padding: fixed``: canvas positions ``L`` of every sample, in tokens. Otherwise the most
     that a response and its slack may take."""
     padding: Literal["fixed", "llada", "none"] = "fixed"
@@ -84,27 +83,19 @@ class DataConfig:
     sees what comes behind an end of turn, so in decoding the canvas length decides the length of
     the answer: it fills what it is given.
     """
-    length_grouping: bool = False
+    length_grouping: Flag = False
     """Batches of samples of similar length (prompt and response; slack does not count, so arms
     share the order), in random order. Saves padding; the order is still one permutation an epoch
     and a function of ``training.data_seed``."""
-    max_unusable: float = 0.1
+    max_unusable: Share = 0.1
     """Largest share of samples that may be left out (too long, empty, no answer) before the run is
     refused."""
 
     def __post_init__(self) -> None:
-        at_least(self.max_prompt_length, 1, path="data.max_prompt_length")
-        at_least(self.canvas_length, 1, path="data.canvas_length")
-        if self.max_dialogues is not None:
-            at_least(self.max_dialogues, 1, path="data.max_dialogues")
         if self.columns is not None and self.format != "auto":
             raise ConfigError(
                 f"data.format: {self.format} and data.columns both say how a row is read; set"
                 " data.columns=null or leave data.format out"
-            )
-        if not 0 <= self.max_unusable <= 1:
-            raise ConfigError(
-                f"data.max_unusable: expected a share in [0, 1], got {self.max_unusable}"
             )
         if self.streaming and self.max_dialogues is None:
             raise ConfigError(

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, cast
 
 from slackdlm import strict_json
 from slackdlm.atomic import write_json
+from slackdlm.config import flatten
 from slackdlm.errors import CheckpointError, ConfigError, counted, one_line
-from slackdlm.parsing import flatten
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.engine import engine
 from slackdlm.training.processes import this_process

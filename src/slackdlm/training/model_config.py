@@ -1,35 +1,34 @@
 """The ``model`` block of a recipe: which weights, in which type, and which of them are trained."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Lt
+
+from slackdlm.config import Count, Flag, NonNegative, Positive, Text, Texts, settings
 from slackdlm.errors import ConfigError
-from slackdlm.parsing import at_least
 
 SMALLEST_VOCABULARY = {"byte_bpe": 263, "word": 12}
 """The special tokens, and 256 bytes or the unknown word, the roles' names and one word."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class FromScratchConfig:
     """A small model trained from random weights, with a tokenizer fitted to the training texts."""
 
     tokenizer_kind: Literal["byte_bpe", "word"] = "byte_bpe"
     """``byte_bpe`` can spell anything; ``word`` is for closed vocabularies such as the demo's."""
-    vocab_size: int = 2048
+    vocab_size: Count = 2048
     """Tokens, special ones included. Ours: small enough for a CPU."""
-    d_model: int = 128
+    d_model: Count = 128
     """Width ``D`` of the hidden states."""
-    n_layers: int = 4
+    n_layers: Count = 4
     """Transformer blocks."""
-    n_heads: int = 4
+    n_heads: Count = 4
     """Attention heads; must divide ``d_model``."""
-    mlp_hidden_size: int = 384
+    mlp_hidden_size: Count = 384
     """Width of the feed-forward layers. Default: three times ``d_model``, as LLaDA-8B."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "mlp_hidden_size"):
-            at_least(getattr(self, name), 1, path=f"model.from_scratch.{name}")
         if self.d_model % (2 * self.n_heads):
             raise ConfigError(
                 f"model.from_scratch.d_model: expected an even multiple of n_heads = {self.n_heads},"
@@ -43,41 +42,32 @@ class FromScratchConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class LoraRecipe:
     """A new low-rank adapter: the weights of ``model.path`` stay as they are."""
 
-    rank: int = 16
+    rank: Count = 16
     """Inner width of the two added matrices of each adapted layer."""
-    alpha: float = 32.0
+    alpha: Positive = 32.0
     """Their product is scaled by ``alpha / rank``."""
-    dropout: float = 0.0
+    dropout: Annotated[NonNegative, Lt(1)] = 0.0
     """Share of inputs dropped in front of the adapter while training, in [0, 1). Above 0 the
     trajectory depends on the number of processes: each draws its own."""
-    target_modules: tuple[str, ...] | None = None
+    target_modules: Texts | None = None
     """Names of the adapted layers. Default: the projections of attention and feed-forward of every
     block, never the output layer."""
-    train_slack: bool = True
+    train_slack: Flag = True
     """Whether the row of ``<slack>`` in the embedding and in the output layer is trained too, in every
     arm alike: a reserved token starts from weights that never stood for anything."""
 
-    def __post_init__(self) -> None:
-        at_least(self.rank, 1, path="model.lora.rank")
-        if not 0 < self.alpha < float("inf"):
-            raise ConfigError(f"model.lora.alpha: expected a number above 0, got {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(
-                f"model.lora.dropout: expected a number in [0, 1), got {self.dropout}"
-            )
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class ModelConfig:
     """Where the weights come from: exactly one of ``path`` and ``from_scratch``."""
 
-    path: str | None = None
+    path: Text | None = None
     """Model folder or hub name to start from."""
-    adapter: str | None = None
+    adapter: Text | None = None
     """Adapter folder on top of ``path``, trained further."""
     lora: LoraRecipe | None = None
     """A new adapter on top of ``path``; it alone is trained, and the run saves it alone."""

@@ -1,27 +1,45 @@
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 
+from slackdlm.config import (
+    Flag,
+    Real,
+    Text,
+    Texts,
+    Whole,
+    apply_overrides,
+    build,
+    flatten,
+    help_of,
+    read_yaml,
+    settings,
+)
 from slackdlm.errors import ConfigError
-from slackdlm.parsing import apply_overrides, build, flatten, read_yaml
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Inner:
-    rate: float = 0.5
+    """A block."""
+
+    rate: Real = 0.5
+    """Share of
+    the cells."""
     kind: Literal["red", "blue"] = "red"
-    span: tuple[float, float] = (0.0, 1.0)
-    on: bool = False
-    label: str | None = None
-    names: tuple[str, ...] = ()
+    span: tuple[Real, Real] = (0.0, 1.0)
+    on: Flag = False
+    label: Text | None = None
+    names: Texts = ("a",)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Outer:
-    count: int
+    """The whole."""
+
+    count: Whole
     inner: Inner
 
 
@@ -49,10 +67,10 @@ def test_a_mapping_becomes_nested_dataclasses() -> None:
         ({"count": 3, "inner": {"rate": None}}, r"^inner\.rate: expected a number, got nothing"),
         ({"count": 3, "inner": {"label": 4}}, r"^inner\.label: expected text, got 4"),
         ({"count": 3, "inner": {"kind": "blu"}}, r"^inner\.kind: expected .* did you mean blue\?"),
-        ({"count": 3, "inner": {"span": [1]}}, r"^inner\.span: expected a list of 2 numbers"),
+        ({"count": 3, "inner": {"span": [1]}}, r"^inner\.span: expected a list of 2 items"),
         ({"count": 3, "inner": {"span": [1, "a"]}}, r"^inner\.span: expected a number, got 'a'"),
         ({"count": 3, "inner": {"names": []}}, r"^inner\.names: expected a list of at least one"),
-        ({"count": 3, "inner": {"names": "a"}}, r"^inner\.names: expected a list of at least one"),
+        ({"count": 3, "inner": {"names": "a"}}, r"^inner\.names: expected a list, got 'a'"),
         ({"count": 3, "inner": {"names": ["a", 1]}}, r"^inner\.names: expected text, got 1 \(int"),
         ({"count": 3, "inner": 4}, r"^inner: expected a mapping of keys, got 4"),
         (None, r"^recipe: expected a mapping of keys, got nothing"),
@@ -63,10 +81,14 @@ def test_a_wrong_mapping_is_refused_with_its_dotted_key(mapping: object, message
         build(Outer, mapping)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Texts:
-    path: str
-    inner: Inner | None = None
+def test_overrides_are_yaml_and_make_missing_blocks() -> None:
+    mapping = {"inner": None}
+    apply_overrides(mapping, ["count=2", "inner.span=[0, 1]", "inner.on=true", "new.e=x=y"], Outer)
+    assert mapping == {
+        "count": 2,
+        "inner": {"span": [0, 1], "on": True},
+        "new": {"e": "x=y"},
+    }
 
 
 TEXTS = [
@@ -106,21 +128,10 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_an_override_of_a_text_is_all_that_stands_behind_the_sign(text: str) -> None:
-    mapping: dict[str, object] = {}
-    apply_overrides(mapping, [f"path={text}"], Texts)
-    assert build(Texts, mapping).path == text
-
-
-@pytest.mark.parametrize("text", [text for text in TEXTS if text != "null"])
-def test_so_is_that_of_a_text_that_may_be_none_but_for_null(text: str) -> None:
-    mapping: dict[str, object] = {"path": "p"}
-    apply_overrides(mapping, [f"inner.label={text}"], Texts)
-    built = build(Texts, mapping).inner
-    assert built is not None
-    assert built.label == text
-    apply_overrides(mapping, ["inner.label=null"], Texts)
-    assert build(Texts, mapping).inner == Inner(label=None)
+def test_the_value_of_a_text_is_all_behind_the_equals_sign(text: str) -> None:
+    mapping: dict[str, object] = {"count": 1}
+    apply_overrides(mapping, [f"inner.label={text}"], Outer)
+    assert build(Outer, mapping).inner.label == (None if text == "null" else text)
 
 
 @pytest.mark.parametrize(
@@ -133,32 +144,31 @@ def test_a_comment_in_the_value_of_an_override_is_refused(value: str) -> None:
         apply_overrides({}, [f"inner.rate={value}"], Outer)
 
 
-def test_overrides_are_yaml_and_make_missing_blocks() -> None:
-    mapping = {"a": {"b": 1}, "empty": None}
-    overrides = ["a.b=2.5", "a.c=[0, 1]", "empty.d=x=y", "new.e.f=true", 'g="a #b"']
-    apply_overrides(mapping, overrides, Outer)
-    assert mapping == {
-        "a": {"b": 2.5, "c": [0, 1]},
-        "empty": {"d": "x=y"},
-        "new": {"e": {"f": True}},
-        "g": "a #b",
-    }
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("a.b", r"--set a\.b: expected key\.subkey=value"),
-        ("a..b=1", r"expected key\.subkey=value"),
+        ("inner", r"--set inner: expected key\.subkey=value"),
+        ("inner..b=1", r"expected key\.subkey=value"),
         ("=1", r"expected key\.subkey=value"),
-        ("a.b=[1", r"the value is not valid YAML"),
-        ("a.b=", r"--set a\.b=: there is no value; null stands for none"),
-        ("a.b.c=1", r"a\.b is a value, not a block"),
+        ("inner.span=[1", r"the value is not valid YAML"),
+        ("inner.rate=", r"--set inner\.rate=: there is no value; null stands for none"),
+        ("inner.rate.c=1", r"inner\.rate is a value, not a block"),
     ],
 )
 def test_a_wrong_override_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        apply_overrides({"a": {"b": 1}}, [override], Outer)
+        apply_overrides({"inner": {"rate": 1}}, [override], Outer)
+
+
+def test_settings_made_in_python_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"Inner\.rate: expected a number, got 'x'"):
+        Inner(rate="x")
+    with pytest.raises(ConfigError, match=r"Inner\.rte: unknown key; did you mean rate\?"):
+        replace(Inner(), rte=1)
+
+
+def test_the_help_of_a_setting_is_the_text_below_it() -> None:
+    assert help_of(Inner) == {"rate": "Share of the cells."}
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E5", "-2.e3", "1.0e-3"])
@@ -174,7 +184,7 @@ def test_what_yaml_1_1_would_turn_into_another_number_stays_text(text: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", r"line 3, column 1: the key a stands twice"),
+        ("a: 1\nb: 2\na: 3", r"line 3, column 1: duplicate key a"),
         ("[1, 2]: 3", "a key is no text"),
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a: !!int x", "not valid YAML"),

@@ -1,12 +1,11 @@
 import threading
 
+import measurement
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from slackdlm import measurement
-from slackdlm.measurement import most_held
+from measurement import most_held
 
 CPU = torch.device("cpu")
 

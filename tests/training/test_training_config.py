@@ -42,19 +42,21 @@ def test_a_recipe_as_a_dict_holds_the_four_blocks_alone(recipe_file: Path) -> No
             "training.lerning_rate=1",
             r"mine\.yaml: training\.lerning_rate: unknown key; did you mean",
         ),
-        ("name=x", r"name: unknown key"),
         ("model.path=some", r"model: expected exactly one of model\.path and model\.from_scratch"),
         ("model.adapter=some", r"model\.adapter: an adapter needs the model\.path"),
         (
             "training.learning_rate=.inf",
-            r"learning_rate: expected a number above 0 and below 1000, got inf",
+            r"learning_rate: expected a finite number, got inf",
         ),
         (
             "training.learning_rate=.nan",
-            r"learning_rate: expected a number above 0 and below 1000, got nan",
+            r"learning_rate: expected a finite number, got nan",
         ),
-        ("training.steps=10000000000000000000000", r"training.steps: expected at most 2\*\*53"),
-        ("objective.slack_ratio=[0, .inf]", r"slack_ratio: expected 0 <= low <= high < 1000"),
+        (
+            "training.steps=10000000000000000000000",
+            r"training.steps: expected at most 9007199254740992",
+        ),
+        ("objective.slack_ratio=[0, .inf]", r"slack_ratio: expected a finite number, got inf"),
         (
             "model.from_scratch.vocab_size=64",
             r"vocab_size: byte_bpe needs at least 263, .*, got 64",
@@ -68,7 +70,7 @@ def test_a_recipe_as_a_dict_holds_the_four_blocks_alone(recipe_file: Path) -> No
         ("objective.kind=mixed", r"objective\.ctc_weight: required for kind: mixed .* missing"),
         ("objective.ctc_weight=0.5", r"objective\.ctc_weight: .* given with kind: ce"),
         ("objective.slack_ratio=[0.5, 0.1]", r"slack_ratio: expected 0 <= low <= high"),
-        ("objective.eps=0", r"objective\.eps: expected a number in \(0, 1\], got 0"),
+        ("objective.eps=0", r"objective\.eps: expected a number above 0, got 0"),
         ("training.steps=0", r"training\.steps: expected at least 1, got 0"),
         ("training.micro_batch_size=0", r"training\.micro_batch_size: expected at least 1"),
         ("training.weight_decay=-1", r"training\.weight_decay: expected at least 0, got -1"),
@@ -78,15 +80,15 @@ def test_a_recipe_as_a_dict_holds_the_four_blocks_alone(recipe_file: Path) -> No
             "training.report_to=comet",
             r"training\.report_to: expected one of none, tensorboard, wandb, mlflow",
         ),
-        ("training.seed=-1", r"training\.seed: expected 0 to 2\*\*32 - 1, got -1"),
+        ("training.seed=-1", r"training\.seed: expected at least 0, got -1"),
         ("training.keep_checkpoints=0", r"training\.keep_checkpoints: expected at least 1, got 0"),
         ("objective.kind=ctc", r"objective\.kind: expected one of ce, slack_ctc, mixed, got 'ctc'"),
-        ("objective.slack_ratio=0.5", r"slack_ratio: expected a list of 2 numbers, got 0\.5"),
+        ("objective.slack_ratio=0.5", r"slack_ratio: expected a list, got 0\.5"),
         ("data.padding=llda", r"data\.padding: .*got 'llda' .* did you mean llada\?"),
         ("data.canvas_length=long", r"data\.canvas_length: expected a whole number, got 'long'"),
         ("data.max_prompt_length=0", r"data\.max_prompt_length: expected at least 1, got 0"),
         ("data.max_dialogues=0", r"data\.max_dialogues: expected at least 1, got 0"),
-        ("data.max_unusable=2", r"data\.max_unusable: expected a share in \[0, 1\], got 2"),
+        ("data.max_unusable=2", r"data\.max_unusable: expected at most 1, got 2"),
         ("data.streaming=true", r"data\.max_dialogues: required with data\.streaming; say how"),
         ("data.columns={user: q}", r"data\.columns\.user: unknown key; known keys: prompt, resp"),
         ("data={}", r"data\.train: this key is required and missing; add it or pass --set"),
@@ -97,10 +99,10 @@ def test_a_recipe_as_a_dict_holds_the_four_blocks_alone(recipe_file: Path) -> No
         ("model={}", r"model: expected exactly one of model\.path and model\.from_scratch"),
         ("model={path: a, lora: {rank: 0}}", r"model\.lora\.rank: expected at least 1, got 0"),
         ("model={path: a, lora: {alpha: 0}}", r"lora\.alpha: expected a number above 0, got 0"),
-        ("model={path: a, lora: {dropout: 1}}", r"lora\.dropout: expected a number in \[0, 1\)"),
+        ("model={path: a, lora: {dropout: 1}}", r"lora\.dropout: expected a number below 1"),
         (
             "model={path: a, lora: {target_modules: q_proj}}",
-            r"target_modules: expected a list of at least one item, got 'q_proj'",
+            r"target_modules: expected a list, got 'q_proj'",
         ),
         ("model={path: a, lora: {}, adapter: b}", r"either a new adapter .* got both"),
         (
@@ -115,7 +117,7 @@ def test_a_wrong_recipe_is_refused(recipe_file: Path, override: str, message: st
 
 
 def test_a_weight_outside_its_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"ctc_weight: expected a number in \[0, 1\], got 1.5"):
+    with pytest.raises(ConfigError, match=r"ctc_weight: expected at most 1, got 1.5"):
         ObjectiveConfig(kind="mixed", ctc_weight=1.5)
 
 

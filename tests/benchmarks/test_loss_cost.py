@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from loss_cost import MODES, PROVIDERS, Size, bench_loss, write_rows
 
 from slackdlm.errors import ConfigError
-from slackdlm.objectives.bench import MODES, PROVIDERS, Size, bench_loss, write_rows
 
 
 def test_every_provider_is_timed_in_every_mode_and_written_down(tmp_path: Path):

@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
-
-from slackdlm.measurement import (
+from measurement import (
     check_benchmark,
     hardware,
     most_held,
@@ -20,6 +18,8 @@ from slackdlm.measurement import (
     spread,
     write_csv,
 )
+from torch import Tensor, nn
+
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, new_model
 from slackdlm.models.tokenizer import train_tokenizer

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from decode_cost import CASES, Size, bench_decode, write_rows
 
 from slackdlm.errors import ConfigError
-from slackdlm.sampling.bench import CASES, Size, bench_decode, write_rows
 
-SOURCES = Path(__file__).parents[2] / "src"
+ROOT = Path(__file__).parents[2]
 SMALL = Size(
     prompt_length=4, canvas_length=8, block_length=4, hidden_size=16, num_layers=1, vocab_size=64
 )
@@ -36,7 +36,7 @@ def test_every_case_is_timed_against_the_published_algorithm_and_written_down(tm
 
 
 MEMORY = """
-from slackdlm.sampling.bench import CASES, Size, bench_decode
+from decode_cost import CASES, Size, bench_decode
 size = Size(
     prompt_length=4, canvas_length=8, block_length=4, hidden_size=16, num_layers=1, vocab_size=2**15
 )
@@ -50,7 +50,7 @@ def test_the_published_algorithm_holds_all_logits_twice_and_ours_those_of_the_bl
     # In a process of its own: the tests' checks of shapes keep tensors alive.
     done = subprocess.run(
         [sys.executable, "-c", MEMORY],
-        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'benchmarks'}"},
         capture_output=True,
         text=True,
         check=True,

@@ -11,11 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-from slackdlm.canvas import insert_slack
-from slackdlm.errors import ConfigError
-from slackdlm.measurement import (
+from measurement import (
     check_benchmark,
     hardware,
     now,
@@ -24,6 +20,10 @@ from slackdlm.measurement import (
     spread,
     write_csv,
 )
+from torch import Tensor
+
+from slackdlm.canvas import insert_slack
+from slackdlm.errors import ConfigError
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
 from slackdlm.objectives.masked_ce import masked_ce_loss
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
