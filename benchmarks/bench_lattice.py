@@ -128,7 +128,7 @@ def growth(repeats: int) -> Iterator[dict[str, object]]:
     """Exponents of the time in ``L`` at fixed ``K`` and in ``K`` at fixed ``L``, fitted on 5 points.
 
     All sizes stay below 32 MiB of working memory a sample. Above it glibc maps fresh pages for every call, and
-    touching them doubles the time (see docs/log.md).
+    touching them doubles the time (docs/results/019-lattice-growth.md).
     """
     for varied, sizes in (
         ("L", [(length, 256) for length in (512, 1024, 2048, 4096, 8192)]),
