@@ -84,20 +84,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weights_file(folder: Path) -> str:
-    """The file that all weights are read by: the index of the shards, or the only file.
-
-    Raises:
-        CheckpointError: If there are no safetensors weights, or two checkpoints that differ.
-    """
-    has_index, has_single = ((folder / name).is_file() for name in (_INDEX, _SINGLE))
-    if not has_index and not has_single:
-        raise CheckpointError(_no_weights(folder))
-    if has_index and has_single and not _is_same(folder):
-        raise CheckpointError(
-            f"{folder}: holds two checkpoints, {_SINGLE} and {_INDEX}, whose weights differ; remove the"
-            " one that is not meant"
-        )
-    return _INDEX if has_index else _SINGLE
+    """The file by which all weights of a folder are read: the index of the shards, or the only file."""
+    return _INDEX if (folder / _INDEX).is_file() else _SINGLE
 
 
 def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
@@ -110,9 +98,16 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
             is missing or torn, a tensor is in two shards, or the index names one that its shard
             does not hold.
     """
-    source = weights_file(folder)
-    infos = read_headers(folder / _SINGLE) if source == _SINGLE else _read_shards(folder)
-    used = {source, _SINGLE, *(info.file for info in infos.values())}
+    has_index, has_single = ((folder / name).is_file() for name in (_INDEX, _SINGLE))
+    if not has_index and not has_single:
+        raise CheckpointError(_no_weights(folder))
+    if has_index and has_single and not _is_same(folder):
+        raise CheckpointError(
+            f"{folder}: holds two checkpoints, {_SINGLE} and {_INDEX}, whose weights differ; remove the"
+            " one that is not meant"
+        )
+    infos = _read_shards(folder) if has_index else read_headers(folder / _SINGLE)
+    used = {_INDEX, _SINGLE, *(info.file for info in infos.values())}
     patterns = ("*.safetensors", "*.safetensors.index.json")
     unused = {path.name for pattern in patterns for path in folder.glob(pattern)} - used
     if unused:
@@ -120,7 +115,7 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
             "%s: files not used: %s; the weights are those of %s",
             folder,
             _listed(sorted(unused)),
-            source,
+            weights_file(folder),
         )
     return infos
 

@@ -83,10 +83,8 @@ def listed_ends(
     ends = cast("list[object]", listed) if isinstance(listed, list) else [listed]
     ends = [] if listed is None else ends
     apart = {names.end, *(str(token) for token in tokenizer.added_tokens_decoder.values())}
-    ids = {
-        tokenizer.convert_tokens_to_ids(token)
-        for token in apart - {names.mask, SLACK, *names.unused}
-    }
+    apart -= {names.mask, SLACK, *names.unused}
+    ids = [special_id(tokenizer, token) for token in apart]
     for token_id in ends:
         if type(token_id) is not int or token_id not in ids:
             end_id = require_id(tokenizer, names.end, where=where)

@@ -82,19 +82,13 @@ def read_weights(
         network.to(placement.dtype or config.dtype or torch.float32).eval()
         return empty
     _check_placement(placement)
-    found, tied = read_tensor_infos(folder), empty.all_tied_weights_keys.keys()
-    expected = {k: tuple(v.shape) for k, v in empty.state_dict().items() if k not in tied}
-    if is_unused is not None:
-        known = {k: info for k, info in found.items() if k in expected or not is_unused(k)}
-        _check_tied(known, empty, folder=folder)
-        found = {_current_name(name): info for name, info in known.items() if name not in tied}
-    check_tensors(found, expected, folder=folder)
+    found = _check_folder(folder, empty, is_unused=is_unused)
     settings: dict[str, Any] = {}
     if placement.quantization is not None:
         settings["quantization_config"] = _four_bits(head_name(empty), placement.dtype)
     devices = _devices(empty, placement)
     config.transformers_weights = weights_file(folder)  # what is checked is what is read
-    model, report = model_class.from_pretrained(
+    loaded: Any = model_class.from_pretrained(
         folder,
         config=config,
         output_loading_info=True,
@@ -105,13 +99,28 @@ def read_weights(
         trust_remote_code=False,
         **settings,
     )
-    del model.config.transformers_weights
+    model, report = cast("tuple[Model, dict[str, Any]]", loaded)
+    vars(model.config).pop("transformers_weights")
     _check_report(report, is_unused=is_unused, folder=folder)
     _check_together(model)
     if placement.dtype is None:
         _name_other_types(found, model.dtype, folder=folder)
     model.eval()
     return model
+
+
+def _check_folder(
+    folder: Path, empty: PreTrainedModel, *, is_unused: Callable[[str], bool] | None
+) -> dict[str, TensorInfo]:
+    """The tensors that are read, if they are those of the network."""
+    found, tied = read_tensor_infos(folder), empty.all_tied_weights_keys.keys()
+    expected = {k: tuple(v.shape) for k, v in empty.state_dict().items() if k not in tied}
+    if is_unused is not None:
+        known = {k: info for k, info in found.items() if k in expected or not is_unused(k)}
+        _check_tied(known, empty, folder=folder)
+        found = {_current_name(name): info for name, info in known.items() if name not in tied}
+    check_tensors(found, expected, folder=folder)
+    return found
 
 
 def _check_tied(found: Mapping[str, TensorInfo], empty: PreTrainedModel, *, folder: Path) -> None:
