@@ -35,6 +35,7 @@ from slackdlm.models.weights import DeviceMap, Placement, read_weights
 __all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
 
 Config = TypeVar("Config")
+_TEMPLATE = "chat_template.json"  # of processors, which transformers does not read for tokenizers
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -265,6 +266,8 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
         # Some wrong settings are noticed only when they are used.
         tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
+        if tokenizer.chat_template is None and (folder / _TEMPLATE).is_file():
+            tokenizer.chat_template = str(read_json(folder / _TEMPLATE)["chat_template"])
         return tokenizer
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise CheckpointError(
