@@ -205,7 +205,7 @@ def chat(conversation: Conversation, console: Console, read: Callable[[], str]) 
         if line.strip() == "/quit":
             return
         try:
-            if line.startswith("/"):
+            if line.lstrip().startswith("/"):
                 _command(line.strip(), conversation, console)
             elif line.strip():
                 _turn(line, conversation, console)

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import ConfigError, DataError
+from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.chat import (
     decode_answer,
     encode_dialogue,
@@ -320,6 +321,23 @@ def test_a_template_that_acts_on_what_special_tokens_spell_refuses_them() -> Non
 def test_an_answer_ends_as_the_template_ends_it(name: str, end: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]
     assert end_of_turn(tokenizer) == (tokenizer.convert_tokens_to_ids(end), text)
+
+
+def test_decoding_ends_at_the_end_of_turn_of_a_template_of_its_own(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "dream")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = config["chat_template"].replace("<|im_end|>", "<|beginoftext|>")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = load_model(folder)
+    ends = loaded.tokenizer.convert_ids_to_tokens(list(loaded.eos_ids))
+    assert ends == ["<|endoftext|>", "<|im_end|>", "<|beginoftext|>"]
+
+
+def test_another_template_is_another_model(tmp_path: Path) -> None:
+    loaded = load_model(write_checkpoint(tmp_path / "dream"))
+    before = model_identity(loaded)
+    loaded.tokenizer.chat_template = ALL["chatml"]
+    assert model_identity(loaded)["tokenizer_sha256"] != before["tokenizer_sha256"]
 
 
 def test_an_end_that_is_mere_text_is_no_part_of_the_answer() -> None:

@@ -366,6 +366,8 @@ def _require(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> None:
 
 def _num_shared(one: str, other: str) -> int:
     """Characters at the start that two texts have in common."""
+    if other.startswith(one):
+        return len(one)
     return next(
         (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
         min(len(one), len(other)),
