@@ -253,6 +253,16 @@ def test_generate_prints_an_answer_to_a_prompt(
     assert capsys.readouterr().out
 
 
+def test_a_prompt_from_standard_input_is_the_text_without_the_line_s_end(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("  x = 1\n\n"))
+    trace = tmp_path / "t.jsonl"
+    arguments = ("--canvas-length", 8, "--steps", 2, "--trace", trace)
+    assert run("generate", trained / "run" / "model", *arguments) == 0
+    assert json.loads(trace.read_text())["prompt"] == "  x = 1\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -529,6 +539,7 @@ def test_train_shows_samples_without_obeying_them(
     assert run("train", trained / "toy.yaml", *options, "--show", 2) == 0
     shown = capsys.readouterr().out
     assert shown.count("target") == 3
+    assert "    chat the tokenizer's own chat template\n" in shown
     assert "\x1b]0;" not in shown
     assert "\\x1b[31mred" in shown
     assert "[bold]who[/bold]" in shown

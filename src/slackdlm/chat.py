@@ -199,15 +199,15 @@ def chat(conversation: Conversation, console: Console, read: Callable[[], str]) 
     console.print(Text("/help shows the commands", style="dim"))
     while True:
         try:
-            line = read().strip()
+            line = read()
         except (EOFError, KeyboardInterrupt):
             return
-        if line == "/quit":
+        if line.strip() == "/quit":
             return
         try:
-            if line.startswith("/"):
-                _command(line, conversation, console)
-            elif line:
+            if line.lstrip().startswith("/"):
+                _command(line.strip(), conversation, console)
+            elif line.strip():
                 _turn(line, conversation, console)
         except SlackDLMError as error:
             console.print(Text("error: ", style="bold red") + printable(str(error)))

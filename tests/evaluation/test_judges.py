@@ -248,8 +248,13 @@ def test_a_tokenizer_that_always_reads_special_tokens_cannot_judge_them(tiny: st
         judge.reply(call("x<|eot_id|>"))
 
 
-def test_a_template_without_a_system_turn_gets_its_words_in_the_user_s(tiny: str) -> None:
+@pytest.mark.parametrize("refusal", ["{{ raise_exception('no system') }}", "{% continue %}"])
+def test_a_template_without_a_system_turn_gets_its_words_in_the_user_s(
+    tiny: str, refusal: str
+) -> None:
     judge = LocalJudge(tiny, max_tokens=5)
+    template = TEMPLATE.replace("{{ raise_exception('no system') }}", refusal)
+    judge.tokenizer.chat_template = template
     messages = ({"role": "system", "content": "be fair"}, {"role": "user", "content": "x"})
     shown = judge.tokenizer.decode(judge.encode(messages))
     assert shown == "<|startoftext|>user: be fair\n\nx<|eot_id|><|startoftext|>assistant: "

@@ -82,7 +82,11 @@ def _generate(arguments: argparse.Namespace) -> None:
     if file is not None:
         questions = read_questions(file, column=arguments.column, first=arguments.first)
     else:
-        text = arguments.prompt if arguments.prompt is not None else sys.stdin.read()
+        text = (
+            arguments.prompt
+            if arguments.prompt is not None
+            else sys.stdin.read().removesuffix("\n")
+        )
         if not text.strip():
             raise ConfigError(
                 "generate: no prompt; give --prompt TEXT, --input FILE or text on standard input"

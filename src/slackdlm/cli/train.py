@@ -137,6 +137,7 @@ def _print_samples(recipe: "Recipe", count: int) -> None:
     console = Console()
     legend = [(f" {kind} ", style) for kind, style in _STYLES.items()]
     console.print(Text.assemble(("  legend ", "bold"), *legend))
+    console.print(printable(f"    chat {previews[0].chat_format}" if previews else ""))
     for shown in previews:
         console.print()
         console.print(printable(shown.title), style="bold")

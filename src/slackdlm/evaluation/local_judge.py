@@ -151,12 +151,17 @@ class LocalJudge(FreeJudge):
         if self.tokenizer.chat_template is None:
             return "\n\n".join(message["content"] for message in messages) + "\n\n"
         try:
-            return self._apply(messages)
+            rendered = self._apply(messages)
         except jinja2.TemplateError:
-            # Some templates know no system turn: its words open the user's.
+            if messages[0]["role"] != "system":
+                raise
+            rendered = ""
+        if messages[0]["role"] == "system" and messages[0]["content"] not in rendered:
+            # Some templates refuse a system turn or leave it out: its words open the user's.
             first, second, *others = messages
             merged = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
             return self._apply([merged, *others])
+        return rendered
 
     def _apply(self, messages: list[dict[str, str]]) -> str:
         return str(

@@ -21,7 +21,7 @@ class ModelIdentity(TypedDict):
     adapter_sha256: str | None
     """Of the adapter's weights and configuration; ``None`` without one."""
     tokenizer_sha256: str
-    """Of the tokenizer's whole definition."""
+    """Of the tokenizer's whole definition, and of its chat template where it has one."""
 
 
 def model_identity(loaded: LoadedModel) -> ModelIdentity:
@@ -29,7 +29,8 @@ def model_identity(loaded: LoadedModel) -> ModelIdentity:
     weights, adapter = loaded.model.state_dict(), None
     if isinstance(loaded.model, PeftModel):
         adapter, weights = _split(loaded.model)
-    tokenizer = loaded.tokenizer.backend_tokenizer.to_str()
+    template = loaded.tokenizer.chat_template
+    tokenizer = loaded.tokenizer.backend_tokenizer.to_str() + str(template or "")
     return ModelIdentity(
         name=loaded.name,
         sha256=weights_sha256(weights.items()),

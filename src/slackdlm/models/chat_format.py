@@ -1,124 +1,374 @@
-"""How is a turn written? LLaDA's headers, ChatML (Dream), or plain text for encoders.
+"""How is a conversation written? By the tokenizer's own chat template, else by one of ours.
 
-A message is: ids that open it, a joint and the content encoded as text, an id that ends it, and ids
-behind that. The special tokens are ids and never text.
+Text and ids are those of ``tokenizer.apply_chat_template``, with one difference: what spells a special token in a
+message is text.
 """
 
+import logging
 import re
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, cast
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
-from slackdlm.errors import ConfigError
+from slackdlm.errors import ConfigError, DataError, one_line
+from slackdlm.models.chat_tokens import TemplateTokens, unmarked
 from slackdlm.models.tokenizer import (
     BEGIN_OF_TEXT,
+    CHAT_TEMPLATE,
     CHATML_END,
     CHATML_START,
     END_HEADER,
     END_OF_TURN,
-    ROLES,
     START_HEADER,
     encode_text,
     special_id,
 )
 
+_LOG = logging.getLogger(__name__)
+# What a template raises by itself, and what Python raises in it.
+_ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
-class ChatFormat(NamedTuple):
-    """What stands around the contents of a conversation."""
+Message = Mapping[str, Any]
+Tools = Sequence[Mapping[str, Any]]
 
-    begin: list[int]
-    """Before the first message."""
-    openings: dict[str, list[int]]
-    """Before each message, by its role."""
-    joint: str
-    """Text between opening and content."""
-    end_id: int
-    """Ends a message; of a response it is the last id."""
-    after: list[int]
-    """Behind the end of a message."""
-    default_system: str | None
-    """System message of a conversation that has none."""
+_CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_PLAIN = (
+    "{{ begin }}{% for message in messages %}"
+    "{{ message['role'] | capitalize + ':\\n' + message['content'] + end }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
+)
+_WORD, _QUESTION = "Zqw", {"role": "user", "content": "x"}
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-def chat_format(tokenizer: PreTrainedTokenizerFast) -> ChatFormat:
-    r"""The format of a tokenizer's models, by the chat tokens it has.
+class Reply(NamedTuple):
+    """An assistant's turn as text, with marks where it spells special tokens."""
 
-    * LLaDA: ``<|startoftext|>``, then ``<|start_header_id|>role<|end_header_id|>\n\n`` content
+    prompt: str
+    response: str
+
+
+class _Frame(NamedTuple):
+    """What stands around the content of an assistant's last turn."""
+
+    asked: str
+    """Ends a prompt and is not written before a turn that is there (an empty thought)."""
+    opening: str
+    """The other way round."""
+    tail: str
+    """Behind the content."""
+    end: str
+    """Of the tail, what is learnt: up to its first special token; if it has none, one more."""
+
+
+class ChatFormat:
+    r"""The format of a tokenizer's models.
+
+    * A tokenizer with a chat template: that template.
+    * LLaDA's tokens: ``<|startoftext|>``, then ``<|start_header_id|>role<|end_header_id|>\n\n`` content
       ``<|eot_id|>``.
-    * ChatML (Dream): ``<|im_start|>role\n`` content ``<|im_end|>\n``; the system message that the
-      tokenizer's own template gives a conversation without one.
+    * ChatML's tokens (Dream): ``<|im_start|>role\n`` content ``<|im_end|>\n``.
     * Neither (encoders; ours): the class token if there is one, then ``User:\n`` content and the
       separator (``System:``, ``Assistant:``).
 
     Raises:
-        ConfigError: If the tokenizer has none of these tokens, or only some of a format's.
+        ConfigError: If the tokenizer has none of these, only some tokens of a format, or a template
+            that cannot be used.
     """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        self._built_in: str | None = None
+        if tokenizer.chat_template is None:
+            self._built_in, self.description = _built_in(tokenizer)
+        else:
+            self.description = f"the tokenizer's own chat template{_named(tokenizer)}"
+        self._variables: dict[str, Any] = {
+            "begin": tokenizer.cls_token or "",
+            "end": _end_token(tokenizer) or "",
+        }
+        self._variables |= tokenizer.special_tokens_map
+        self._tokens = TemplateTokens(tokenizer)
+        self._shapes: set[object] = set()
+        try:
+            self._render([_QUESTION], None, reply=True)
+        except DataError as error:
+            raise ConfigError(
+                f"tokenizer: its chat template cannot be used ({error}); copy the tokenizer again"
+            ) from error
+        if "strftime_now" in str(tokenizer.chat_template):
+            self.description += ", which writes today's date"
+            _LOG.warning(
+                "the tokenizer's chat template writes today's date: prompts, and with them results, depend on the day"
+            )
+
+    def prompt(self, messages: Sequence[Message], tools: Tools | None) -> list[int]:
+        """Ids of the messages and of what opens the assistant's turn."""
+        mark, (marked, tools_) = self._tokens.mark([messages, tools])
+        text, _ = self._written(marked, tools_, mark, reply=True)
+        self._check_shape(messages, tools)
+        return self._ids(text, mark, messages)
+
+    def replies(
+        self, messages: Sequence[Message], tools: Tools | None
+    ) -> list[tuple[list[int], list[int]]]:
+        """Ids of prompt and response of each of the assistant's turns."""
+        mark, (marked, tools_) = self._tokens.mark([messages, tools])
+        self._check_shape(messages, tools)
+        turns: list[tuple[list[int], list[int]]] = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            reply = self._reply(marked[:index], marked[index], tools_, mark)
+            prompt = self._ids(reply.prompt, mark, messages)
+            whole = self._ids(reply.prompt + reply.response, mark, messages)
+            if whole[: len(prompt)] != prompt:  # the tokenizer would join what decoding cannot
+                whole = prompt + self._ids(reply.response, mark, messages)
+            turns.append((prompt, whole[len(prompt) :]))
+        return turns
+
+    @cached_property
+    def end_of_turn(self) -> tuple[int | None, str]:
+        """The special token that ends a response, and the text before it that is no part of the answer.
+
+        None and nothing if they are not there.
+        """
+        reply = self._reply([_QUESTION], {"role": "assistant", "content": _WORD}, None, None)
+        tail = reply.response.partition(_WORD)[2]
+        specials = list(self._tokens.spelled.finditer(tail))
+        if not specials or specials[-1].end() < len(tail):
+            return None, tail
+        last = specials[-1]
+        return self._tokens.id_of(last[0]), tail[: last.start()]
+
+    @cached_property
+    def trims(self) -> bool:
+        """Whether the template takes white space from the start of a content."""
+        reply = {"role": "assistant", "content": f" \n{_WORD}"}
+        return not self.writes(f" \n{_WORD}", [_QUESTION, reply])
+
+    @cached_property
+    def quotes_arguments(self) -> bool:
+        """Whether arguments of calls that are JSON text become a quoted string; warned of once."""
+        call = {"name": "x", "arguments": f'{{"{_WORD}": 1}}'}
+        reply = {"role": "assistant", "tool_calls": [{"type": "function", "function": call}]}
+        quotes = self.writes(f'\\"{_WORD}', [_QUESTION, reply])
+        if quotes:
+            _LOG.warning(
+                "tool_calls: the chat template quotes arguments that are text, so a model learns to"
+                " quote them; give objects in place of JSON text"
+            )
+        return quotes
+
+    def writes(self, word: str, messages: Sequence[Message], tools: Tools | None = None) -> bool:
+        """Whether a word of these messages or tools is written; not if the template refuses them."""
+        try:
+            return word in self._render(messages, tools)[0]
+        except DataError:
+            return False
+
+    def _reply(
+        self, history: Sequence[Message], turn: Message, tools: Tools | None, mark: str | None
+    ) -> Reply:
+        """What is learnt of a turn: by the template's generation marks, or its content and its end.
+
+        A template may trim contents; what is to be learnt comes whole.
+        """
+        prompt, _ = self._written(history, tools, mark, reply=True)
+        text, spans = self._written([*history, turn], tools, mark)
+        content, shared = str(turn.get("content") or ""), _num_shared(prompt, text)
+        said = content.strip()
+        spans = [span for span in spans if span[1] > shared]
+        if spans:
+            start, end = spans[0][0], spans[-1][1]
+            if text.startswith(prompt):
+                start = max(start, len(prompt))
+                prompt = text[:start]
+            learnt = text[start:end]
+            if learnt.startswith(said) and not learnt.startswith(content):
+                learnt = content + learnt.removeprefix(said)
+            return Reply(prompt, learnt)
+        frame = self._frame
+        before = prompt.removesuffix(frame.asked)
+        if not text.startswith(before) or not text.endswith(frame.tail):
+            raise DataError(
+                "messages: the chat template writes an assistant's turn otherwise than it asks for it"
+            )
+        body = text[len(before) : len(text) - len(frame.tail)]
+        written = body.removeprefix(frame.opening)
+        if body.startswith(frame.opening) and written.strip() == said:
+            body = frame.opening + content
+        return Reply(prompt, body.removeprefix(frame.asked) + frame.end)
+
+    @cached_property
+    def _frame(self) -> _Frame:
+        prompt, _ = self._render([_QUESTION], None, reply=True)
+        text, _ = self._render([_QUESTION, {"role": "assistant", "content": _WORD}], None)
+        before, word, tail = text.partition(_WORD)
+        shared = _num_shared(prompt, before)
+        special = self._tokens.spelled.search(tail)
+        end = tail[: special.end()] if special else tail + (_end_token(self._tokenizer) or "")
+        if not word or not end:
+            raise ConfigError(
+                "tokenizer: its chat template cannot be trained with, since an assistant's turn "
+                f"{'has no end' if word else 'is not written'}; use another tokenizer"
+            )
+        return _Frame(prompt[shared:], before[shared:], tail, end)
+
+    def _check_shape(self, messages: Sequence[Message], tools: Tools | None) -> None:
+        """Raise if the template leaves a message out; one rendering for all conversations of one shape."""
+        shape = (
+            tuple((m["role"], bool(m.get("content")), *sorted(m)) for m in messages),
+            tools is None,
+        )
+        if shape in self._shapes:
+            return
+        words = [f"Z{n}qw" if m.get("content") else "" for n, m in enumerate(messages)]
+        named = [
+            {**m, "content": word} if word else m for m, word in zip(messages, words, strict=True)
+        ]
+        text, _ = self._render(named, tools)
+        for index, (message, word) in enumerate(zip(messages, words, strict=True)):
+            if word not in text:
+                beside = " beside its tool_calls" if "tool_calls" in message else ""
+                raise DataError(
+                    f"messages[{index}]: the tokenizer's chat template does not write the content of role"
+                    f" {message['role']!r}{beside}; leave it out or use another tokenizer"
+                )
+        self._shapes.add(shape)
+
+    def _render(
+        self, messages: Sequence[Message], tools: Tools | None, *, reply: bool = False
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The text, and where what the assistant generates lies in it."""
+        try:
+            template: str = self._built_in or self._tokenizer.get_chat_template(tools=tools)  # pyright: ignore
+            [text], spans = cast(
+                "tuple[list[str], list[list[tuple[int, int]]]]",
+                render_jinja_template(
+                    conversations=[[dict(message) for message in messages]],
+                    tools=None if tools is None else [dict(tool) for tool in tools],
+                    chat_template=template,
+                    return_assistant_tokens_mask=_MARKS.search(template) is not None,
+                    add_generation_prompt=reply,
+                    **self._variables,
+                ),
+            )
+        except _ERRORS as error:
+            raise DataError(
+                f"messages: the chat template refuses them: {one_line(error)}"
+            ) from error
+        return text, spans[0] if spans else []
+
+    def _written(
+        self,
+        messages: Sequence[Message],
+        tools: Tools | None,
+        mark: str | None,
+        *,
+        reply: bool = False,
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """As :meth:`_render`; marks must have changed nothing."""
+        text, spans = self._render(messages, tools, reply=reply)
+        if mark is not None:
+            plain = unmarked([messages, tools], mark)
+            if self._render(*plain, reply=reply)[0] != text.replace(mark, ""):
+                raise DataError(
+                    "messages: they spell special tokens, which the chat template treats in its own"
+                    " way; remove them"
+                )
+        return text, spans
+
+    def _ids(self, text: str, mark: str | None, messages: Sequence[Message]) -> list[int]:
+        """Ids of a text; what cannot be encoded is said of the message it is in."""
+        try:
+            return self._tokens.ids(text, mark)
+        except DataError:
+            for index, message in enumerate(messages):
+                try:
+                    encode_text(self._tokenizer, str(message.get("content") or ""))
+                except DataError as error:
+                    raise DataError(f"messages[{index}]: {error}") from error
+            raise
+
+
+def chat_format(tokenizer: PreTrainedTokenizerFast) -> ChatFormat:
+    """The format of a tokenizer's models; errors as for :class:`ChatFormat`."""
+    return _chat_format(tokenizer, str(tokenizer.chat_template), len(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _chat_format(tokenizer: PreTrainedTokenizerFast, template: str, size: int) -> ChatFormat:
+    """Made again for another template or vocabulary."""
+    return ChatFormat(tokenizer)
+
+
+def _named(tokenizer: PreTrainedTokenizerFast) -> str:
+    templates: object = tokenizer.chat_template
+    if not isinstance(templates, dict):
+        return ""
+    names = [one_line(str(name)) for name in cast("dict[str, str]", templates)]
+    used = " (tool_use where there are tools)" if "tool_use" in names else ""
+    used = f" 'default'{used} of the {len(names)} it has: {', '.join(names)}"
+    _LOG.warning("chat template: used is%s", used)
+    return used
+
+
+def _built_in(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:
+    """The template of a tokenizer that has none, and what it is called."""
     if special_id(tokenizer, START_HEADER) is not None:
-        return _llada(tokenizer)
-    if special_id(tokenizer, CHATML_START) is not None:
-        return _chatml(tokenizer)
-    end = tokenizer.sep_token_id if tokenizer.sep_token is not None else tokenizer.eos_token_id
-    if tokenizer.mask_token is None or end is None:
+        _require(tokenizer, BEGIN_OF_TEXT, END_HEADER, END_OF_TURN)
+        template, name = CHAT_TEMPLATE.replace("bos_token", repr(BEGIN_OF_TEXT)), "LLaDA's headers"
+    elif special_id(tokenizer, CHATML_START) is not None:
+        _require(tokenizer, CHATML_END)
+        template, name = _CHATML, "ChatML"
+    elif tokenizer.mask_token is not None and _end_token(tokenizer) is not None:
+        template, name = _PLAIN, "User:, Assistant: and the separator"
+    else:
         raise ConfigError(
-            f"tokenizer: expected chat tokens ({START_HEADER} or {CHATML_START}), or an encoder's "
-            f"mask and separator tokens, found neither in its {len(tokenizer)} tokens; use a "
-            "tokenizer of LLaDA, Dream or a masked language model, or one from train_tokenizer"
+            f"tokenizer: expected a chat template, chat tokens ({START_HEADER} or {CHATML_START}), or"
+            f" an encoder's mask and separator tokens, found none in its {len(tokenizer)} tokens; use a"
+            " tokenizer of LLaDA, Dream or a masked language model, or one from train_tokenizer"
         )
-    begin = tokenizer.cls_token_id if tokenizer.cls_token is not None else None
-    return ChatFormat(
-        begin=[] if begin is None else [int(str(begin))],
-        openings={role: encode_text(tokenizer, f"{role.capitalize()}:") for role in ROLES},
-        joint="\n",
-        end_id=int(str(end)),
-        after=[],
-        default_system=None,
+    return template, f"built in ({name}), as the tokenizer has no chat template"
+
+
+def _end_token(tokenizer: PreTrainedTokenizerFast) -> str | None:
+    end = tokenizer.sep_token or tokenizer.eos_token
+    return None if end is None else str(end)
+
+
+def _require(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> None:
+    for token in tokens:
+        if special_id(tokenizer, token) is None:
+            raise ConfigError(
+                f"tokenizer: expected the chat token {token} beside the others of its format, found "
+                f"none in its {len(tokenizer)} tokens; use the tokenizer that belongs to the weights"
+            )
+
+
+def _num_shared(one: str, other: str) -> int:
+    """Characters at the start that two texts have in common."""
+    if other.startswith(one):
+        return len(one)
+    return next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
     )
-
-
-def _llada(tokenizer: PreTrainedTokenizerFast) -> ChatFormat:
-    start, end = _require(tokenizer, START_HEADER), _require(tokenizer, END_HEADER)
-    return ChatFormat(
-        begin=[_require(tokenizer, BEGIN_OF_TEXT)],
-        openings={role: [start, *encode_text(tokenizer, role), end] for role in ROLES},
-        joint="\n\n",
-        end_id=_require(tokenizer, END_OF_TURN),
-        after=[],
-        default_system=None,
-    )
-
-
-def _chatml(tokenizer: PreTrainedTokenizerFast) -> ChatFormat:
-    start = _require(tokenizer, CHATML_START)
-    return ChatFormat(
-        begin=[],
-        openings={role: [start, *encode_text(tokenizer, role)] for role in ROLES},
-        joint="\n",
-        end_id=_require(tokenizer, CHATML_END),
-        after=encode_text(tokenizer, "\n"),
-        default_system=_default_system(tokenizer),
-    )
-
-
-def _default_system(tokenizer: PreTrainedTokenizerFast) -> str | None:
-    if tokenizer.chat_template is None:
-        return None
-    try:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"tokenizer: its chat template cannot be used ({error}); copy the tokenizer again"
-        ) from error
-    pattern = rf"{re.escape(CHATML_START)}system\n(.*?){re.escape(CHATML_END)}"
-    found = re.match(pattern, str(text), re.DOTALL)
-    return found.group(1).strip() if found else None
-
-
-def _require(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    token_id = special_id(tokenizer, token)
-    if token_id is None:
-        raise ConfigError(
-            f"tokenizer: expected the chat token {token} beside the others of its format, found "
-            f"none in its {len(tokenizer)} tokens; use the tokenizer that belongs to the weights"
-        )
-    return token_id

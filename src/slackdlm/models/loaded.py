@@ -28,7 +28,7 @@ class LoadedModel:
     slack_id: int
     """Stands where nothing is said; dropped by ``slackdlm.collapse``."""
     eos_ids: tuple[int, ...]
-    """Every id that ends a response: end of text (encoders: the separator) and end of turn."""
+    """Every id that ends a response: end of text (encoders: the separator) and of turn."""
     pad_id: int
     """The end of text as padding; the first of ``eos_ids``."""
     name: str

@@ -14,6 +14,7 @@ from slackdlm.errors import CheckpointError, ConfigError, DataError, one_line
 from slackdlm.models.checkpoint import read_json
 
 _LOG = logging.getLogger(__name__)
+_TEMPLATE = "chat_template.json"  # of processors, which transformers does not read for tokenizers
 TokenizerKind = Literal["byte_bpe", "word"]
 Role = Literal["system", "user", "assistant"]
 
@@ -29,7 +30,10 @@ UNKNOWN = "<unk>"
 CHATML_START, CHATML_END, DREAM_MASK = "<|im_start|>", "<|im_end|>", "<|mask|>"
 UNUSED = "[unused0]"
 SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN, MASK, SLACK)
+NAMED_TOKENS = (*SPECIAL_TOKENS, RESERVED, CHATML_START, CHATML_END)
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+TOOL_ROLES = ("tool", "function", "ipython", "observation")
+ALL_ROLES = (*ROLES, "developer", *TOOL_ROLES)
 
 # LLaDA's format. Its published template ends every conversation with an assistant header, asked for
 # or not, which puts a second header behind a training sample's last turn; this one does not.
@@ -178,6 +182,8 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
         if isinstance(tokenizer, PreTrainedTokenizerFast):
             # Some wrong settings are noticed only when they are used.
             tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
+        if tokenizer.chat_template is None and (folder / _TEMPLATE).is_file():
+            tokenizer.chat_template = str(read_json(folder / _TEMPLATE)["chat_template"])
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise CheckpointError(
             f"{file}: no tokenizer can be made of it and tokenizer_config.json"
@@ -254,7 +260,7 @@ def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
             f"text: {unknown[:3]} not in the vocabulary of {len(tokenizer)} tokens; "
             "use words the tokenizer was trained on, or a byte_bpe tokenizer"
         )
-    named = (*SPECIAL_TOKENS, RESERVED, CHATML_START, CHATML_END, *tokenizer.all_special_tokens)
+    named = (*NAMED_TOKENS, *tokenizer.all_special_tokens)
     names = [t for t in dict.fromkeys(named) if special_id(tokenizer, t) in ids]
     if names:
         raise DataError(f"text: the tokenizer reads {names} in it as special tokens; remove them")

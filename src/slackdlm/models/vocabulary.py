@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from slackdlm.errors import CheckpointError, ConfigError, one_line
+from slackdlm.models.chat import end_of_turn
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import (
     CHATML_END,
@@ -144,12 +145,14 @@ def assemble(
     """
     end_id = require_id(tokenizer, names.end, where=name)
     turn_id = special_id(tokenizer, names.end_of_turn) if names.end_of_turn else None
+    slack_id = _find_or_add_slack(model, tokenizer, names.unused)
+    known = (end_id, turn_id, end_of_turn(tokenizer)[0])
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         mask_id=require_id(tokenizer, names.mask, where=name),
-        slack_id=_find_or_add_slack(model, tokenizer, names.unused),
-        eos_ids=tuple(dict.fromkeys((end_id, *([] if turn_id is None else [turn_id]), *ends))),
+        slack_id=slack_id,
+        eos_ids=tuple(dict.fromkeys(i for i in (*known, *ends) if i is not None)),
         pad_id=end_id,
         name=name,
         max_length=max_length,

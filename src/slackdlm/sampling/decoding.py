@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from slackdlm.collapse import collapse
+from slackdlm.models.chat import decode_answer
 from slackdlm.models.loading import LoadedModel
 from slackdlm.sampling.config import Block, SamplerConfig, schedule
 from slackdlm.sampling.intervention import Dose, Placement, Proposal, ShiftIntervention, in_place
@@ -257,7 +258,7 @@ class Decoding:
         response = canvas[: next(ends, len(canvas))]
         tokens = collapse(response, slack_id=self.loaded.slack_id, mode=self.config.collapse)
         return Generation(
-            text=str(self.loaded.tokenizer.decode(tokens, skip_special_tokens=True)),
+            text=decode_answer(self.loaded.tokenizer, tokens),
             tokens=tokens,
             canvas=canvas,
             num_forwards=int(self.num_forwards[row]),

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
+from slackdlm.models.chat_format import chat_format
 from slackdlm.training.config import Recipe
 from slackdlm.training.run import canvas_spec, prepare, train_stream
 from slackdlm.training.stream import CanvasSpec, Draw
@@ -24,6 +25,8 @@ class Preview(NamedTuple):
 
     title: str
     """Where the sample came from, and its lengths."""
+    chat_format: str
+    """How its conversation is written: by which template."""
     seen: list[Piece]
     """Prompt and canvas as the model sees them; masks as ``▒``, padding as its length."""
     hidden: list[Piece]
@@ -93,7 +96,8 @@ def preview(
         behind.append(padding)
     prompt = Piece(_decode(tokenizer, draw.prompt.tolist()), "prompt")
     target = draw.target.tolist()[: draw.target_length]
-    return Preview(title, [prompt, *content], behind, _decode(tokenizer, target))
+    written = chat_format(tokenizer).description
+    return Preview(title, written, [prompt, *content], behind, _decode(tokenizer, target))
 
 
 def _pieces(

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -104,6 +105,15 @@ def test_an_opened_answer_is_gone_on_with(speaker):
     ids = encode_context(speaker.tokenizer, render_chat(opened))
     before = encode_prompt(speaker.tokenizer, asked)
     assert ids == before + encode_text(speaker.tokenizer, "```python\n")
+
+
+def test_an_opened_answer_keeps_its_indentation_where_the_template_does_not_trim(speaker):
+    tokenizer = copy.copy(speaker.tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace(" | trim", "")
+    asked = [{"role": "user", "content": "Write add."}]
+    opened = [*asked, {"role": "assistant", "content": "    return"}]
+    ids = encode_context(tokenizer, render_chat(opened))
+    assert ids == encode_prompt(tokenizer, asked) + encode_text(tokenizer, "    return")
 
 
 def test_plain_text_has_no_special_tokens(speaker):

@@ -31,6 +31,7 @@ from slackdlm.evaluation.harness.requests import (
 from slackdlm.evaluation.journal import Journal, content_hash, item_key
 from slackdlm.evaluation.jsonl import Row
 from slackdlm.evaluation.model_identity import model_identity
+from slackdlm.models.chat import decode_answer
 from slackdlm.models.loading import LoadedModel
 from slackdlm.models.tokenizer import encode_text
 from slackdlm.sampling.config import deciding, recorded
@@ -275,7 +276,7 @@ class HarnessLM(LM):
         text = str(payload["text"])
         if max_tokens is not None and len(payload["tokens"]) > max_tokens:
             kept = payload["tokens"][:max_tokens]
-            text = str(self.loaded.tokenizer.decode(kept, skip_special_tokens=True))
+            text = decode_answer(self.loaded.tokenizer, kept)
         return stopped(text, until)
 
     def _rate(self, batch: Sequence[_Asked]) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import DataError
-from slackdlm.models.chat import encode_prompt
+from slackdlm.models.chat import encode_opening, encode_prompt
 from slackdlm.models.tokenizer import encode_text
 from slackdlm.sampling.sampler import SamplerConfig
 
@@ -47,8 +47,9 @@ def encode_context(tokenizer: PreTrainedTokenizerFast, context: str) -> list[int
     messages: list[dict[str, str]] = json.loads(context.removeprefix(_CHAT))
     if messages[-1]["role"] != "assistant":
         return encode_prompt(tokenizer, messages)
-    opening = messages[-1]["content"].lstrip()
-    return encode_prompt(tokenizer, messages[:-1]) + encode_text(tokenizer, opening)
+    return encode_prompt(tokenizer, messages[:-1]) + encode_opening(
+        tokenizer, messages[-1]["content"]
+    )
 
 
 def encode_pair(
