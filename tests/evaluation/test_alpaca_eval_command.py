@@ -86,7 +86,7 @@ def test_preferences_are_probabilities_of_both_orders(
     assert figures[0][1] == {}, "two orders are no protocol of AlpacaEval"
     assert figures[1][1] == {"win rate": pytest.approx(figures[0][0]["value"])}
     shown = " ".join(capsys.readouterr().out.split())
-    assert "length-controlled win rate needs --gamed df_gamed.csv alpaca-eval" in shown
+    assert "length-controlled win rate comes with --gamed df_gamed.csv alpaca-eval" in shown
     gamed = [f"g,{0.2 + n / 20},{n},{(-1) ** n * 0.5},{n - 4}" for n in range(8)]
     header = "model,preference,index,std_delta_len,instruction_difficulty"
     (tmp_path / "df_gamed.csv").write_text("\n".join([header, *gamed]))

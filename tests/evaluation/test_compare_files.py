@@ -331,7 +331,9 @@ def test_remarks_of_grades_do_not_stand_below_games(
     assert "WB-Reward 20.00" in shown
 
 
-def test_creative_writing_s_score_counts_whatever_its_judge_named(tmp_path: Path) -> None:
+def test_creative_writing_s_score_counts_whatever_its_judge_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Worked out by the benchmark's own ``compute_single_benchmark_score_creative`` on these pieces: 56.25."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "creative_writing_criteria.txt").write_text("Clear\nDull")
@@ -353,7 +355,9 @@ def test_creative_writing_s_score_counts_whatever_its_judge_named(tmp_path: Path
     }
     run = {"r": {"test_model": "m", "judge_model": "j", "creative_tasks": {"1": told}}}
     flags = ["--criteria", str(tmp_path / "data"), "--resamples", "200", "--output", str(tmp_path)]
+    flags += ["--tasks", str(tasks(tmp_path))]
     assert main(["compare", str(put(tmp_path / "run.json", run)), *flags]) == 0
+    assert "--tasks: there is no judgment of wildbench to use it for" in capsys.readouterr().out
     (line,) = json.loads((tmp_path / "comparison.json").read_text())["lines"]
     assert line["published"] == {"eqbench_creative_score": 56.25}
 

@@ -1,6 +1,7 @@
 """``slackdlm compare``: compare systems."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
     from slackdlm.evaluation.comparison import Comparison, Settings
+    from slackdlm.evaluation.judgments import Game, Grade
     from slackdlm.evaluation.statistics.length_control import Gamed
 
 
@@ -124,6 +126,7 @@ def _compared(arguments: argparse.Namespace) -> "Comparison":
     style = style_of(answers) if answers else None
     criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
     found = read_judgment_files(arguments.judgments, criteria=criteria, answers=answers)
+    found.notes.extend(_unused(arguments, found.judgments))
     return compare(
         found.judgments,
         settings=settings,
@@ -135,6 +138,20 @@ def _compared(arguments: argparse.Namespace) -> "Comparison":
         ),
         notes=found.notes,
     )
+
+
+def _unused(arguments: argparse.Namespace, judgments: "Sequence[Game | Grade]") -> list[str]:
+    """Files that no judgment asks for."""
+    from slackdlm.evaluation.judgment_files import benchmark_of
+
+    there = {benchmark_of(one) for one in judgments}
+    given = {"gamed": "alpaca-eval", "tasks": "wildbench", "criteria": "creative-writing"}
+    return [
+        f"--{flag}: there is no judgment of {benchmark} to use it for"
+        for flag, benchmark in given.items()
+        if getattr(arguments, flag) is not None
+        and not any(name.startswith(benchmark) for name in there)
+    ]
 
 
 def _settings(arguments: argparse.Namespace) -> "Settings":

@@ -68,8 +68,8 @@ READING: dict[str, str] = {
     "shown times five. n counts prompts: a prompt's score is the mean of its iterations, missing unless all are scored",
     "arena-hard-v0.1 games": "v0.1's files do not name the baseline, which is gpt-4-0314 in the benchmark itself; with "
     "its answers in --answers it has its name",
-    "alpaca-eval games": "Points are the judge's probabilities of preferring an answer; AlpacaEval's length-controlled "
-    "win rate needs --gamed df_gamed.csv alpaca-eval (the CSV of tatsu-lab/alpaca_eval on the hub)",
+    "alpaca-eval games": "Points are the judge's probabilities of preferring an answer; the length-controlled "
+    "win rate comes with --gamed df_gamed.csv alpaca-eval (the CSV of tatsu-lab/alpaca_eval on the hub) alone",
 }
 """Benchmark, and whether it grades or compares -> what its figures and n mean."""
 

@@ -279,7 +279,6 @@ def test_the_macro_score_is_weighted_over_the_five_groups():
     weighted = sum(GROUP_WEIGHTS[group] * score for group, score in scores.items()) / total
     assert total == 4.75
     assert task_macro(scores) == pytest.approx(weighted)
-    assert task_macro(scores, weighted=False) == pytest.approx(sum(scores.values()) / 5)
     assert task_macro({"Creative Tasks": 1.0}) is None
 
 

@@ -40,8 +40,6 @@ from slackdlm.evaluation.jsonl import (
 from slackdlm.evaluation.judgments import Game, Messages, refuse_self_play
 
 PROMPT = "alpaca_eval_clf.txt"
-BASELINE = "gpt4_1106_preview"
-"""Of the leaderboard, and of ``df_gamed.csv``."""
 
 
 def question_id(instruction: str) -> str:

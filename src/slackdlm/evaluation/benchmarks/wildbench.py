@@ -54,7 +54,7 @@ MAX_WORDS = 1000
 CHOICES: Final[dict[str, float]] = {"A++": 1.0, "A+": 0.75, "A=B": 0.5, "B+": 0.25, "B++": 0.0}
 """A verdict -> points of the response shown as A; WB-Reward is 200 times the mean minus 100."""
 REWARD_MARGIN: Final = 500
-"""Characters by which a slight winner may be longer on the leaderboard of WB-Reward."""
+"""Characters by which a slight winner may be longer: one of the leaderboard's margins, beside none."""
 
 
 def judge_messages(question: Question, answer: str) -> Messages:
@@ -154,14 +154,14 @@ def _group_means(
     return {group: float(np.mean(told)) for group, told in found.items()}
 
 
-def task_macro(scores: Mapping[str, float], *, weighted: bool = True) -> float | None:
-    """The mean over task groups: weighted as on the leaderboard, or plain as in ``view_wb_eval.py``.
+def task_macro(scores: Mapping[str, float]) -> float | None:
+    """The mean over task groups with the leaderboard's weights; ``view_wb_eval.py`` prints another, plain one.
 
     None unless every group has a score: the weights are for all five.
     """
     if set(scores) != set(GROUP_WEIGHTS):
         return None
-    weights = [GROUP_WEIGHTS[group] if weighted else 1.0 for group in scores]
+    weights = [GROUP_WEIGHTS[group] for group in scores]
     return float(np.average(list(scores.values()), weights=weights))
 
 

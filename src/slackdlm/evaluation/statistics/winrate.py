@@ -93,8 +93,8 @@ def weighted_win_rate(
 ) -> Estimate:
     """Arena-Hard's mean over rows, a strong verdict making three of them, with a question-level interval.
 
-    The value is the published one before its bootstrap; the interval resamples questions, where the
-    published one resamples rows as if they were independent.
+    The value is that of v2.0's script before its bootstrap, whose mean of 100 unseeded resamples is what
+    that prints; the interval resamples questions, where the script resamples rows as if they were independent.
     """
     scored = game_scores(games)
     whole = scored.whole
