@@ -11,7 +11,7 @@ from slackdlm.evaluation.jsonl import Row
 from slackdlm.evaluation.judges import Call, Judge, estimate_tokens
 from slackdlm.evaluation.protocols import JudgingProtocol
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Of how calls are made and replies read here; part of every judgment's identity."""
 
 

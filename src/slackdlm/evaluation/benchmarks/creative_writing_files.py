@@ -144,7 +144,9 @@ def judged_grade(grade: Grade, question: Question, answer: str | None, criteria:
 
     The question is the prompt and the turn its iteration.
     """
-    scores = {} if grade.reply is None else parse_verdict(grade.reply, criteria)
+    # A reply without a grade, such as one that was cut off, has none for a criterion either.
+    said = grade.reply if grade.score is not None else None
+    scores = {} if said is None else parse_verdict(said, criteria)
     score, status = piece_score(scores, criteria)
     block: Row = {} if answer is None else {"model_response": answer}
     block |= {"generation_failed": answer is None, "judge_scores": scores}
