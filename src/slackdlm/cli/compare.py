@@ -98,7 +98,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _compared(arguments: argparse.Namespace) -> "Comparison":
     """What the files say."""
-    from slackdlm.evaluation.answer_files import read_answer_file, style_of
+    from slackdlm.evaluation.answer_files import check_judged, read_answer_file, style_of
     from slackdlm.evaluation.benchmarks.creative_writing import read_criteria
     from slackdlm.evaluation.compare import compare
     from slackdlm.evaluation.judgment_files import read_judgment_file
@@ -107,12 +107,12 @@ def _compared(arguments: argparse.Namespace) -> "Comparison":
     answers = [answer for file in arguments.answers for answer in read_answer_file(file)]
     style = style_of(answers) if answers else None
     criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
+    judgments = [
+        one for file in arguments.judgments for one in read_judgment_file(file, criteria=criteria)
+    ]
+    check_judged(judgments, answers)
     return compare(
-        [
-            one
-            for file in arguments.judgments
-            for one in read_judgment_file(file, criteria=criteria)
-        ],
+        judgments,
         settings=settings,
         style=None if style is None else style.metadata,
         lengths=None if style is None else style.lengths,

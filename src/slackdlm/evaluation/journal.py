@@ -250,7 +250,7 @@ def _explained(path: Path) -> Generator[None]:
         lock = path.with_name(f"{path.name}.lock")
         if lock.exists():
             raise DataError(
-                f"{path}: another process has it, or one that was killed left {lock} behind; wait, or delete that folder"
+                f"{path}: another process has it, or one that was killed left {lock} behind; wait, or delete it"
             ) from error
         raise DataError(
             f"{path}: not a readable and writable journal ({error}); choose another file. If this one held paid "

@@ -19,7 +19,7 @@ from slackdlm.evaluation.jsonl import (
     read_json,
     show,
 )
-from slackdlm.evaluation.judgments import Grade
+from slackdlm.evaluation.judgments import Grade, Messages
 
 SEED = "<SEED>"
 """Where a prompt's seed modifier goes."""
@@ -71,6 +71,7 @@ def read_answers(path: Path) -> list[Answer]:
                 question_id=f"{piece.prompt_id}#{piece.repeat}",
                 system=piece.system,
                 turns=(get_text(piece.block, "model_response", where=piece.where),),
+                messages=piece.asked,
                 extra={"piece": piece.origin(), "block": rest(piece.block, "model_response")},
             )
         )
@@ -190,6 +191,14 @@ class _Piece(NamedTuple):
         return get_text(
             self.task if "judge_model" in self.task else self.run, "judge_model", where=self.where
         )
+
+    @property
+    def asked(self) -> Messages:
+        """The prompt with its seed; empty where the run does not repeat it."""
+        prompt = self.task.get("base_prompt")
+        if not isinstance(prompt, str):
+            return ()
+        return ({"role": "user", "content": prompt.replace(SEED, self.modifier)},)
 
     def origin(self) -> Row:
         """Everything about the piece but its block, to write it back to its place."""
