@@ -1,11 +1,13 @@
 """A user's file is whole whenever the process dies, whoever writes it."""
 
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,24 @@ def test_the_whole_draft_is_on_the_disk_before_it_takes_the_name(
     monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
     write_bytes(tmp_path / "file", b"new")
     assert sizes == [3]
+
+
+def test_a_mount_that_cannot_sync_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int) -> Callable[[int], None]:
+        def sync(handle: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return sync
+
+    monkeypatch.setattr(os, "fsync", fails(errno.EINVAL))
+    write_bytes(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    monkeypatch.setattr(os, "fsync", fails(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        write_bytes(tmp_path / "file", b"newer")
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with draft.open("wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            _put_on_disk(stream.fileno())
         draft.replace(path)
     except BaseException as error:
         with suppress(OSError):  # there may be none, or no place for one
@@ -47,6 +47,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
+
+
+def _put_on_disk(number: int) -> None:
+    """Sync a file where its file system can: some mounts over a network cannot."""
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,10 +13,11 @@ from slackdlm.evaluation.answers import read_answers, read_questions
 from slackdlm.evaluation.benchmarks import arena_hard_files, mt_bench_files
 from slackdlm.evaluation.benchmarks.items import Answer, Question
 from slackdlm.evaluation.endpoint import EndpointJudge
-from slackdlm.evaluation.judges import ExactJudge, strip_thoughts
+from slackdlm.evaluation.judges import ExactJudge
 from slackdlm.evaluation.judging import judge_answers
 from slackdlm.evaluation.judgments import Game, Grade, read_games
 from slackdlm.evaluation.protocols import judging_protocol, protocol_names
+from slackdlm.evaluation.thoughts import strip_thoughts
 from slackdlm.studies.toy_language import write_tasks
 
 KEY = "sk-secret-9876543210"

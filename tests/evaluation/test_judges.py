@@ -15,11 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from slackdlm.errors import CheckpointError, ConfigError, DataError
 from slackdlm.evaluation.benchmarks import arena_hard, arena_hard_files
 from slackdlm.evaluation.benchmarks.items import Answer, Question
-from slackdlm.evaluation.judges import Call, CallFailed, ExactJudge, ReplayJudge, strip_thoughts
+from slackdlm.evaluation.judges import Call, CallFailed, ExactJudge, ReplayJudge
 from slackdlm.evaluation.judging import judge_answers
 from slackdlm.evaluation.judgments import Game
 from slackdlm.evaluation.local_judge import LocalJudge
 from slackdlm.evaluation.protocols import judging_protocol, protocol_names
+from slackdlm.evaluation.thoughts import strip_thoughts
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.studies.toy_judge import compare
 from slackdlm.studies.toy_language import write_tasks
@@ -34,7 +35,25 @@ QUESTION = Question("q", None, ({"role": "user", "content": "What ?"},))
         ("<think>[[A>B]]</think> [[B>A]]", "[[B>A]]"),
         ("so it is [[A>B]]</THINK>\n[[B>A]] ", "[[B>A]]"),
         ("<think>cut off in thought [[A>B]]", ""),
-        ("<think>a</think>b<think>c</think>d", "d"),
+        ("<think>a</think>b<think>c</think>d", "bd"),
+        ("An answer.\n<think>\nhm [[B>A]]\n</think>\n\nso [[A>B]]", "so [[A>B]]"),
+        ("An answer.\n<think>\nhm [[B>A]]", ""),
+        ("<thinking>[[B>A]]</thinking>\n[[A>B]]", "[[A>B]]"),
+        ("<seed:think>[[B>A]]</seed:think>[[A>B]]", "[[A>B]]"),
+        ("<reasoning>[[B>A]]</reasoning> [[A>B]]", "[[A>B]]"),
+        ("[THINK]B? [[B>A]][/THINK]A. [[A>B]]", "A. [[A>B]]"),
+        ("[THINK]Perhaps [[B>>A]]. But wait", ""),
+        ("<|START_THINKING|>[[B>A]]<|END_THINKING|>[[A>B]]", "[[A>B]]"),
+        (
+            "<|channel|>analysis<|message|>[[B>A]]<|end|><|start|>assistant<|channel|>final<|message|>A<|return|>",
+            "A",
+        ),
+        ("<|channel|>analysis<|message|>[[B>A]]", ""),
+        ("analysisThe user. [[B>A]].assistantfinalA is better.", "A is better."),
+        ("analysisThe user. [[B>A]]", ""),
+        ("<think>\nIt prints a <think> tag\n</think>\n7", "7"),
+        ("<think>It prints `</think>` early. [[B>A]]</think>[[A>B]]", "[[A>B]]"),
+        ("<think>```\nnever closed\n</think>\n7", "7"),
         ("plain", "plain"),
         ("", ""),
     ],
@@ -43,9 +62,31 @@ def test_thoughts_are_no_part_of_a_reply(text: str, left: str) -> None:
     assert strip_thoughts(text) == left
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "B holds a stray `<think>` tag. Therefore [[A>B]]",
+        "B holds a stray <think> tag. Therefore [[A>B]]",
+        "My verdict is [[A>B]].\n\n(B leaked a `</think>` tag at the top.)",
+        "My verdict is [[A>B]]. B leaked a </think> tag at the top.",
+        "B begins with\n```\n<think>\nhm\n</think>\n```\nso [[A>B]]",
+        "[[A>B]], as B begins with\n```\n<think>\nhm\n```",
+        '{"weaknesses": "prints <think> and \'</think>\' tags", "score": "7"}',
+        "Analysis: the user wants [[A>B]]",
+    ],
+)
+def test_a_reply_may_speak_of_the_marks_of_thoughts(text: str) -> None:
+    assert strip_thoughts(text) == text
+
+
+@pytest.mark.parametrize("mark", ["<think>", "a<think>", "</think>\n", "a </think> ", "```", "`"])
+def test_many_marks_take_no_long_time(mark: str) -> None:
+    assert len(strip_thoughts(mark * 20_000)) <= 20_000 * len(mark)
+
+
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_verdict_comes_out_of_thoughts(thought: str, said: str) -> None:
-    thought = re.sub("(?i)</?think>", "", thought)
+    thought = re.sub("(?i)</?think>", "", thought) + "."  # in quotes the tag were no tag
     said = re.sub("(?i)</?think>", "", said)
     assert strip_thoughts(f"<think>[[A>>B]] {thought}</think>{said}") == said.strip()
 

@@ -1,6 +1,7 @@
 """A journal keeps what was recorded: through kills, beside other processes, apart by identity."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -94,14 +95,66 @@ def test_killed_writers_lose_nothing_they_acknowledged(tmp_path: Path) -> None:
     assert len(numbers(path)) == len(set(numbers(path)))
 
 
-def test_processes_share_a_journal_from_its_first_moment(tmp_path: Path) -> None:
+FILE_SYSTEMS = {
+    # exFAT, Google Drive
+    "without hard links": "int link(const char *a, const char *b) { errno = EOPNOTSUPP; return -1; }",
+    # Network drives
+    "without shared memory": """
+        void *mmap(void *a, size_t n, int p, int f, int d, off_t o) {
+            if ((f & MAP_SHARED) && d >= 0) { errno = ENODEV; return MAP_FAILED; }
+            return (void *)syscall(SYS_mmap, a, n, p, f, d, o);
+        }
+        void *mmap64(void *a, size_t n, int p, int f, int d, off_t o) { return mmap(a, n, p, f, d, o); }""",
+    # Clusters
+    "without locks": """
+        int fcntl(int d, int c, ...) {
+            va_list v; va_start(v, c); long a = va_arg(v, long); va_end(v);
+            if (c == F_SETLK || c == F_SETLKW) { errno = ENOSYS; return -1; }
+            return syscall(SYS_fcntl, d, c, a);
+        }
+        int fcntl64(int d, int c, ...) {
+            va_list v; va_start(v, c); long a = va_arg(v, long); va_end(v);
+            return fcntl(d, c, a);
+        }""",
+}
+"""What some file systems lack -> C that lets a process meet one."""
+HEADERS = ("errno", "fcntl", "stdarg", "sys/mman", "sys/syscall", "unistd")
+
+
+@pytest.mark.parametrize("kind", ["whole", *FILE_SYSTEMS])
+def test_processes_share_a_journal_from_its_first_moment(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind != "whole":
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if compiler is None or not sys.platform.startswith("linux"):
+            pytest.skip("no C compiler for Linux to emulate such a file system")
+        includes = "".join(f"#include <{name}.h>\n" for name in HEADERS)
+        source, library = tmp_path / "lacks.c", tmp_path / "lacks.so"
+        source.write_text(f"#define _GNU_SOURCE\n{includes}{FILE_SYSTEMS[kind]}")
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+        monkeypatch.setenv("LD_PRELOAD", str(library))
     path = tmp_path / "j.sqlite"
     writers = [start_writer(path, first, first + 40) for first in (0, 20, 40, 0)]
     for writer in writers:
         writer.communicate()
     assert [writer.returncode for writer in writers] == [0] * 4
     assert numbers(path) == list(range(80))
-    assert not list(tmp_path.glob(".*draft"))
+    assert not list(tmp_path.glob(".*draft*"))
+
+
+def test_a_lock_that_a_killed_process_left_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorname = "SQLITE_BUSY"
+        raise error
+
+    (tmp_path / "j.sqlite.lock").mkdir()
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    with pytest.raises(DataError, match=r"or one that was killed left .*j\.sqlite\.lock behind"):
+        Journal(tmp_path / "j.sqlite")
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=4))

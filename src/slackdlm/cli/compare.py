@@ -115,7 +115,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _compared(arguments: argparse.Namespace) -> "Comparison":
     """What the files say."""
-    from slackdlm.evaluation.answer_files import read_answer_file, style_of
+    from slackdlm.evaluation.answer_files import check_judged, read_answer_file, style_of
     from slackdlm.evaluation.benchmarks.creative_writing import read_criteria
     from slackdlm.evaluation.compare import compare
     from slackdlm.evaluation.judgment_files import read_judgment_files
@@ -126,6 +126,7 @@ def _compared(arguments: argparse.Namespace) -> "Comparison":
     style = style_of(answers) if answers else None
     criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
     found = read_judgment_files(arguments.judgments, criteria=criteria, answers=answers)
+    check_judged(found.judgments, answers)
     found.notes.extend(_unused(arguments, found.judgments))
     return compare(
         found.judgments,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -18,6 +19,7 @@ from slackdlm.evaluation.benchmarks import (
 from slackdlm.evaluation.benchmarks.items import Answer
 from slackdlm.evaluation.file_kinds import FileKind, has, is_creative_writing_run, read_kind
 from slackdlm.evaluation.jsonl import Row
+from slackdlm.evaluation.judgments import Game, Grade
 
 
 class Style(NamedTuple):
@@ -37,7 +39,8 @@ def read_answer_file(path: Path) -> list[Answer]:
     Raises:
         DataError: If the file is of no known kind or one of its entries cannot be used.
     """
-    return read_kind(path, _KINDS, what="answers")
+    answers = read_kind(path, _KINDS, what="answers")
+    return [replace(answer, source=str(path)) for answer in answers]
 
 
 def style_of(answers: Sequence[Answer]) -> Style:
@@ -64,6 +67,27 @@ def style_of(answers: Sequence[Answer]) -> Style:
         }
     lengths = {key: int(told["token_len"]) for key, told in metadata.items()}
     return Style(metadata, lengths, "tokens" if whole else "words")
+
+
+def check_judged(judgments: Sequence[Game | Grade], answers: Sequence[Answer]) -> None:
+    """DataError if a judge was shown another answer than the one given here of the same question and system.
+
+    Told by the answer's beginning, which every benchmark's prompt repeats; judgments without a prompt do not say.
+    """
+    given = {(answer.question_id, answer.system): answer for answer in answers}
+    for judgment in judgments:
+        shown = "\n".join(turn["content"] for turn in judgment.prompt or ())
+        systems = (judgment.a, judgment.b) if isinstance(judgment, Game) else (judgment.system,)
+        for system in systems:
+            answer = given.get((judgment.question_id, system))
+            if not shown or answer is None or judgment.turn > len(answer.turns):
+                continue
+            beginning = answer.turns[judgment.turn - 1].strip()[:200]
+            if beginning not in shown:
+                raise DataError(
+                    f"{answer.source or 'the answers'}: {system!a} answers question {answer.question_id!a} with "
+                    f"{beginning[:60]!a}, which the judge was not shown; give the answers that were judged"
+                )
 
 
 def _has_object_turns(row: Row) -> bool:

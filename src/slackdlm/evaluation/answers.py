@@ -25,7 +25,7 @@ from slackdlm.evaluation.jsonl import (
     read_rows,
     show,
 )
-from slackdlm.evaluation.judgments import as_messages
+from slackdlm.evaluation.judgments import Messages, as_messages
 from slackdlm.models.messages import is_empty, read_messages
 
 _LOG = logging.getLogger(__name__)
@@ -207,15 +207,23 @@ def read_answers(path: Path) -> list[Answer]:
                 f"{path}: {system!a} answers turn {turns[-1].turn} of question {question_id!a}, "
                 "but not every turn before it"
             )
-        prompt: Any = turns[0].row.get("prompt")
+        prompts = [_prompt(turn, path=path) for turn in turns]
         answers.append(
             Answer(
                 question_id=question_id,
                 system=system,
                 turns=tuple(turn.text for turn in turns),
-                messages=()
-                if prompt is None
-                else as_messages(prompt, where=f"{path}: 'prompt' of question {question_id!a}"),
+                messages=prompts[0],
+                later_turns=tuple(prompt[-1]["content"] for prompt in prompts[1:] if prompt),
+                source=str(path),
             )
         )
     return answers
+
+
+def _prompt(turn: Turn, *, path: Path) -> Messages:
+    """What was put to the model in that turn, all before it included; empty where the file does not say."""
+    prompt: Any = turn.row.get("prompt")
+    if prompt is None:
+        return ()
+    return as_messages(prompt, where=f"{path}: 'prompt' of question {turn.question_id!a}")

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import openai
@@ -24,8 +24,17 @@ from slackdlm.evaluation.jsonl import (
     get_object,
     get_text,
     parse,
+    show,
 )
-from slackdlm.evaluation.judges import Call, CallFailed, Reply, estimate_tokens, strip_thoughts
+from slackdlm.evaluation.judges import (
+    CUT_OFF,
+    UNFINISHED,
+    Call,
+    CallFailed,
+    Reply,
+    estimate_tokens,
+)
+from slackdlm.evaluation.thoughts import strip_thoughts
 
 OPENAI_URL = "https://api.openai.com/v1"
 LONGEST_WAIT = 900.0
@@ -34,6 +43,12 @@ CONNECT_SECONDS = 10.0
 """Within which a connection must come about."""
 _NOT_REACHED = ("ConnectError", "ConnectTimeout", "ProxyError")
 """Errors of httpx or httpx2, whichever the client is built on, that mean that no server was met."""
+
+_FINISHED = (
+    "stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "tool_calls", "function_call",
+)  # fmt: skip
+"""What servers say of a reply that the model ended itself."""
+_AT_THE_LIMIT = ("length", "max_tokens", "max_output_tokens", "model_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +68,8 @@ class EndpointConfig:
     seed: int | None = None
     """``None``: not sent."""
     max_tokens: int = 16_000
-    """Longest reply, thoughts included (Arena-Hard's for its default judge)."""
+    """Longest reply, thoughts included (Arena-Hard's for its default judge); not part of a judgment's identity, as only
+    replies that end before it count."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Name of that limit; newer OpenAI models want the second."""
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -120,8 +136,8 @@ class EndpointJudge:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that is sent beside the messages."""
-        sent = ("temperature", "top_p", "seed", "max_tokens", "extra_body")
+        """All that is sent beside the messages and decides a finished reply."""
+        sent = ("temperature", "top_p", "seed", "extra_body")
         return {"kind": "endpoint"} | {k: v for k, v in asdict(self.config).items() if k in sent}
 
     def close(self) -> None:
@@ -213,16 +229,18 @@ class EndpointJudge:
             raise DataError(f"{where}: expected a choice, got none")
         choice = as_object(choices[0], where=where)
         message = get_object(choice, "message", where=where)
-        content = message.get("content")
-        # No content is what a refusal looks like: a reply without a verdict.
-        if content is not None and not isinstance(content, str):
-            raise DataError(f"{where}: expected a text in 'content', got {type(content).__name__}")
+        unfinished = _unfinished(choice)
         usage = row.get("usage")
         prompt, completion = (_count(usage, key) for key in ("prompt_tokens", "completion_tokens"))
-        text = self._first_token(choice) if first_token else strip_thoughts(content or "")
-        text = self._blank(text)
+        if first_token and unfinished in ("", CUT_OFF):  # one token is asked for
+            text, unfinished = self._first_token(choice), ""
+        else:
+            text = strip_thoughts(_said(message.get("content"), where=where))
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal and not text:
+            text, unfinished = refusal, f"{UNFINISHED}: the judge refuses"
         usd = None if prompt is None or completion is None else self._usd(prompt, completion)
-        return Reply(text, prompt, completion, usd)
+        return Reply(self._blank(text), prompt, completion, usd, self._blank(unfinished))
 
     def _first_token(self, choice: Row) -> str:
         """The first token of a choice and the likeliest ones; ConfigError if the endpoint does not tell them."""
@@ -269,6 +287,27 @@ class EndpointJudge:
 
     def _blank(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _said(content: object, *, where: str) -> str:
+    """The text of a message, of its parts those that are text: not its thoughts. None is what a refusal looks like."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise DataError(f"{where}: expected a text in 'content', got {type(content).__name__}")
+    parts = [as_object(part, where=where) for part in cast("list[object]", content)]
+    texts = [part for part in parts if part.get("type") in ("text", "output_text")]
+    return "".join(get_text(part, "text", where=where) for part in texts)
+
+
+def _unfinished(choice: Row) -> str:
+    """Why a choice was not finished; empty if it was, or the server does not say."""
+    reason = choice.get("finish_reason") or choice.get("stop_reason")
+    if not isinstance(reason, str) or reason.lower() in _FINISHED:
+        return ""
+    if reason.lower() in _AT_THE_LIMIT:
+        return CUT_OFF
+    return f"{UNFINISHED}: the endpoint says {show(reason)}"
 
 
 def _count(usage: object, key: str) -> int | None:

@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, cast
@@ -18,16 +18,16 @@ from slackdlm.errors import DataError
 
 Status = Literal["ok", "failed"]
 _APPLICATION_ID = 0x51ACD1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS identities (hash TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS items (
+_SCHEMA = (
+    "CREATE TABLE identities (hash TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE items (
     key TEXT PRIMARY KEY,
     identity TEXT NOT NULL REFERENCES identities (hash),
     status TEXT NOT NULL CHECK (status IN ('ok', 'failed')),
     payload TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS items_by_identity ON items (identity);
-"""
+) WITHOUT ROWID""",
+    "CREATE INDEX items_by_identity ON items (identity)",
+)
 _BUSY_SECONDS = 60.0
 
 
@@ -74,8 +74,6 @@ class Journal:
         self.path = path
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                _create(path)
             self._database = _connect(path)
             try:
                 self._check()
@@ -84,9 +82,13 @@ class Journal:
                 raise
 
     def _check(self) -> None:
-        found = self._database.execute("PRAGMA application_id").fetchone()[0]
-        if found != _APPLICATION_ID:
+        if self._application() == 0:
+            _create(self.path, self._database)
+        if self._application() != _APPLICATION_ID:
             raise DataError(f"{self.path}: no journal of this package; choose another file")
+
+    def _application(self) -> int:
+        return self._database.execute("PRAGMA application_id").fetchone()[0]
 
     def __enter__(self) -> "Journal":
         return self
@@ -177,29 +179,60 @@ class Journal:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        return _open(str(path))
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname not in ("SQLITE_IOERR_RDLOCK", "SQLITE_IOERR_LOCK"):
+            raise
+        # No locks on this file system, as on some of clusters: a folder JOURNAL.lock is one.
+        return _open(f"{path.absolute().as_uri()}?vfs=unix-dotfile", uri=True)
+
+
+def _open(address: str, *, uri: bool = False) -> sqlite3.Connection:
+    """An open database that can be read, by its path or address."""
     # Autocommit: every statement is a transaction of its own. FULL: a commit survives a power cut too.
-    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-    database.execute("PRAGMA synchronous = FULL")
+    database = sqlite3.connect(address, timeout=_BUSY_SECONDS, isolation_level=None, uri=uri)
+    try:
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA application_id").fetchone()
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
-def _create(path: Path) -> None:
-    """Make an empty journal under a name of our own, then link it: nobody ever sees half of one."""
+def _create(path: Path, database: sqlite3.Connection) -> None:
+    """Make a journal of an empty database, whole or not at all, unless another process has just done it."""
+    database.execute("BEGIN EXCLUSIVE")
+    try:
+        if not database.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            for statement in _SCHEMA:
+                database.execute(statement)
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+    # Write-ahead logging: readers never wait, and a commit is one append. The file stays in this mode; it goes without
+    # where another process is at it.
+    if _can_log_ahead(path):
+        with suppress(sqlite3.OperationalError):
+            database.execute("PRAGMA journal_mode = WAL")
+
+
+def _can_log_ahead(path: Path) -> bool:
+    """Whether processes can share memory there, tried on a file beside it: network drives have none."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    draft.unlink(missing_ok=True)
-    database = _connect(draft)
     try:
-        # Write-ahead logging: readers never wait, and a commit is one append. The file stays in this mode.
-        database.execute("PRAGMA journal_mode = WAL")
-        database.executescript(f"PRAGMA application_id = {_APPLICATION_ID}; {_SCHEMA}")
+        with closing(sqlite3.connect(draft)) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError:
+        return False
     finally:
-        database.close()
-    try:
-        # Another process may have been first; then its journal is the one.
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{draft}{suffix}").unlink(missing_ok=True)
+    return True
 
 
 def _entry(path: Path, row: tuple[str, str, str]) -> Entry:
@@ -214,6 +247,11 @@ def _explained(path: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        lock = path.with_name(f"{path.name}.lock")
+        if lock.exists():
+            raise DataError(
+                f"{path}: another process has it, or one that was killed left {lock} behind; wait, or delete it"
+            ) from error
         raise DataError(
             f"{path}: not a readable and writable journal ({error}); choose another file. If this one held paid "
             f"replies keep it: 'sqlite3 {path} .recover' shows what can still be read"

@@ -1,5 +1,6 @@
 """Answer files in, ``judgments.jsonl`` out: what ``slackdlm judge`` does between its flags and its table."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from slackdlm.evaluation.benchmarks.items import Answer, Question
 from slackdlm.evaluation.budget import Budget
 from slackdlm.evaluation.judges import Judge
 from slackdlm.evaluation.judging import Judged, judge_answers
-from slackdlm.evaluation.judging_plan import DryRun, dry_run, plan_judgments
+from slackdlm.evaluation.judging_plan import DryRun, dry_run, plan_judgments, without_partner
 from slackdlm.evaluation.judgments import Game, Grade, write_judgments
 from slackdlm.evaluation.protocols import JudgingProtocol, judging_protocol
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +58,12 @@ class _Read(NamedTuple):
 
 def _read(files: JudgingFiles) -> _Read:
     protocol = judging_protocol(files.benchmark, judge_prompt=files.judge_prompt)
-    return _Read(
-        protocol,
-        protocol.read_questions(files.questions, files.references),
-        [answer for file in files.answers for answer in read_answer_file(file)],
-        None if files.baseline is None else read_answer_file(files.baseline),
-    )
+    questions = protocol.read_questions(files.questions, files.references)
+    answers = [answer for file in files.answers for answer in read_answer_file(file)]
+    baseline = None if files.baseline is None else read_answer_file(files.baseline)
+    for line in without_partner(questions, [*answers, *(baseline or [])]):
+        _LOG.warning(line)
+    return _Read(protocol, questions, answers, baseline)
 
 
 def count_calls(files: JudgingFiles, judge: Judge) -> DryRun:

@@ -3,14 +3,19 @@
 Judged texts are untrusted: they reach a judge inside its prompt and are never parsed for a verdict themselves.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.evaluation.benchmarks.items import Question
 from slackdlm.evaluation.journal import content_hash
 from slackdlm.evaluation.judgments import Game, Grade, Messages
+from slackdlm.evaluation.thoughts import strip_thoughts
+
+CUT_OFF: Final = "cut off: the reply reached the judge's limit of tokens; raise --max-tokens"
+"""Why a reply has no verdict that was not finished for want of tokens: what was still to come might revise it."""
+UNFINISHED: Final = "not finished"
+"""How the reason begins where it was something else."""
 
 
 class Call(NamedTuple):
@@ -36,6 +41,8 @@ class Reply(NamedTuple):
     """Thoughts included, as they are paid for."""
     usd: float | None = None
     """Cost; ``None`` if no price is known."""
+    unfinished: str = ""
+    """Why the judge stopped before its end, such as `CUT_OFF`; such a reply has no verdict, whatever it holds."""
 
 
 class CallFailed(Exception):  # noqa: N818 - an outcome, recorded and reported, not an error of the user's
@@ -84,18 +91,15 @@ class Judge(Protocol):
         ...
 
 
-def strip_thoughts(text: str) -> str:
-    """A reply without its ``<think>`` part; empty if the judge was still thinking when it was cut off.
-
-    A reply may begin inside the thoughts, as the opening tag is part of some models' prompts.
-    """
-    text = re.split(r"</think>", text, flags=re.IGNORECASE)[-1]
-    return re.split(r"<think>", text, flags=re.IGNORECASE)[0].strip()
-
-
 def estimate_tokens(messages: Messages) -> int:
     """A guess at the tokens of a prompt: a quarter of its UTF-8 bytes."""
     return -(-sum(len(turn["content"].encode("utf-8", "replace")) for turn in messages) // 4)
+
+
+def why_unfinished(judgment: Game | Grade) -> str:
+    """Why a judgment's reply was not finished; empty if it was, or nobody said."""
+    error = str(judgment.extra.get("error", ""))
+    return error if error.startswith((CUT_OFF, UNFINISHED)) else ""
 
 
 class FreeJudge:
@@ -154,6 +158,7 @@ class ReplayJudge(FreeJudge):
     def __init__(self, name: str, judgments: Sequence[Game | Grade]) -> None:
         self.name = name
         self._replies: dict[str, str] = {}
+        self._unfinished: dict[str, str] = {}
         for judgment in judgments:
             if not judgment.prompt or judgment.reply is None or judgment.status == "failed":
                 continue
@@ -164,17 +169,20 @@ class ReplayJudge(FreeJudge):
                     f"replay: two replies to question {judgment.question_id!a} are recorded for the same words; "
                     "replay the judgments of one judge at a time"
                 )
+            if unfinished := why_unfinished(judgment):
+                self._unfinished[key] = unfinished
         self.settings: dict[str, Any] = {
             "kind": "replay",
-            "recorded_sha256": content_hash(self._replies),
+            "recorded_sha256": content_hash([self._replies, self._unfinished]),
         }
 
     def reply(self, call: Call) -> Reply:
         """The recorded reply; a call never recorded fails."""
-        text = self._replies.get(_replay_key(call.messages, call.order))
+        key = _replay_key(call.messages, call.order)
+        text = self._replies.get(key)
         if text is None:
             raise CallFailed("no reply is recorded for these words", again=False)
-        return Reply(strip_thoughts(text), 0, 0, 0.0)
+        return Reply(strip_thoughts(text), 0, 0, 0.0, self._unfinished.get(key, ""))
 
 
 def _replay_key(messages: Messages, order: int) -> str:

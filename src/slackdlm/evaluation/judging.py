@@ -4,6 +4,7 @@ A call that fails and a reply without a verdict are tried again a few times at o
 what is scored is never asked again. Judgments are read back from the journal alone.
 """
 
+import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,12 @@ from slackdlm.evaluation.benchmarks.items import Answer, Question
 from slackdlm.evaluation.budget import Budget, Spent
 from slackdlm.evaluation.journal import Entry, Journal
 from slackdlm.evaluation.jsonl import Row
-from slackdlm.evaluation.judges import Call, CallFailed, Judge
+from slackdlm.evaluation.judges import CUT_OFF, Call, CallFailed, Judge, why_unfinished
 from slackdlm.evaluation.judging_plan import Planned, plan_judgments
 from slackdlm.evaluation.judgments import Game, Grade, GradeStatus, Tally, tally
 from slackdlm.evaluation.protocols import JudgingProtocol
 
+_LOG = logging.getLogger(__name__)
 TRIES = 4
 """Calls for one judgment in one run, until a reply holds a verdict."""
 
@@ -79,7 +81,11 @@ def judge_answers(
     with Journal(journal) as opened:
         run = _Run(protocol, judge, opened, budget or Budget(), on_judged)
         stopped = run.ask(planned)
-        return run.collect(planned, stopped=stopped)
+        judged = run.collect(planned, stopped=stopped)
+    num_cut = sum(why_unfinished(one) == CUT_OFF for one in judged.judgments)
+    if num_cut:
+        _LOG.warning("%d of %d judgments have no verdict: %s", num_cut, len(planned), CUT_OFF)
+    return judged
 
 
 class _Run:
@@ -170,8 +176,9 @@ class _Run:
                 self.budget.end(worst, usd)
             tokens = (reply.prompt_tokens or 0, reply.completion_tokens or 0)
             spent = spent.plus(Spent(1, *tokens, usd))
-            text, error = reply.text, ""
-            if self.protocol.parse(text) is not None:
+            text, error = reply.text, reply.unfinished
+            # The same limit would most likely cut the same reply short again.
+            if error or self.protocol.parse(text) is not None:
                 break
             error = "the reply holds no verdict"
         return {"reply": text, "error": error, "spent": spent._asdict()}
@@ -236,7 +243,7 @@ def _judgment(protocol: JudgingProtocol, item: Planned, entry: Entry | None) -> 
         error = ""
     elif entry is not None:
         reply, error = entry.payload["reply"], entry.payload["error"]
-        verdict = None if reply is None else protocol.parse(reply)
+        verdict = None if reply is None or error else protocol.parse(reply)
     score = None if verdict is None else protocol.score(verdict, item.order)
     status: GradeStatus = "ok"
     if score is None:

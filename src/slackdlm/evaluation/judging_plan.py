@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from slackdlm.errors import DataError
-from slackdlm.evaluation.benchmarks.items import Answer, Question
+from slackdlm.evaluation.benchmarks.items import Answer, Question, check_asked
 from slackdlm.evaluation.journal import Journal, content_hash, item_key
 from slackdlm.evaluation.jsonl import Row
 from slackdlm.evaluation.judges import Call, Judge, estimate_tokens
 from slackdlm.evaluation.protocols import JudgingProtocol
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Of how calls are made and replies read here; part of every judgment's identity."""
 
 
@@ -67,7 +67,7 @@ def plan_judgments(
 
     Raises:
         DataError: If the baseline is missing, of several systems, or one of those compared to it; if answers are to
-            questions that are not asked.
+            other questions than those asked.
     """
     by_system = _by_system(answers, questions, what="the answers")
     base = _baseline(protocol, by_system, baseline, questions)
@@ -89,6 +89,29 @@ def plan_judgments(
         for turn in range(1, 1 + protocol.num_turns(question))
         for order in orders
     ]
+
+
+def without_partner(questions: Sequence[Question], answers: Sequence[Answer]) -> list[str]:
+    """What belongs to nothing on the other side, a line for each system and side."""
+    lines: list[str] = []
+    systems = {answer.system: answer.source or "the answers" for answer in answers}
+    for system, where in systems.items():
+        answered = {answer.question_id for answer in answers if answer.system == system}
+        asked = {question.id for question in questions}
+        for ids, what in (
+            (
+                [one for one in answered if one not in asked],
+                "answers to questions that are not asked",
+            ),
+            (
+                [one.id for one in questions if one.id not in answered],
+                "questions without an answer",
+            ),
+        ):
+            if ids:
+                first = ", ".join(map(ascii, sorted(ids)[:3])) + (", …" if len(ids) > 3 else "")
+                lines.append(f"{where}: {system!a}: {len(ids)} {what}: {first}")
+    return lines
 
 
 class DryRun(NamedTuple):
@@ -134,14 +157,16 @@ def dry_run(judge: Judge, planned: Sequence[Planned], *, journal: Path | None = 
 def _by_system(
     answers: Sequence[Answer], questions: Sequence[Question], *, what: str
 ) -> dict[str, dict[str, Answer]]:
-    asked = {question.id for question in questions}
+    asked = {question.id: question for question in questions}
     found: dict[str, dict[str, Answer]] = {}
     for answer in answers:
         if answer.question_id in asked:
+            check_asked(answer, asked[answer.question_id], what=what)
             answered = found.setdefault(answer.system, {})
             if answer.question_id in answered:
                 raise DataError(
-                    f"{what}: {answer.system!a} answers question {answer.question_id!a} twice; keep one"
+                    f"{answer.source or what}: {answer.system!a} answers question {answer.question_id!a} twice; "
+                    "keep one"
                 )
             answered[answer.question_id] = answer
     if not found:

@@ -15,9 +15,10 @@ from transformers import (
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.evaluation.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
 from slackdlm.evaluation.journal import content_hash
-from slackdlm.evaluation.judges import Call, CallFailed, FreeJudge, Reply, strip_thoughts
+from slackdlm.evaluation.judges import CUT_OFF, Call, CallFailed, FreeJudge, Reply
 from slackdlm.evaluation.judgments import Messages
 from slackdlm.evaluation.model_identity import weights_sha256
+from slackdlm.evaluation.thoughts import strip_thoughts
 from slackdlm.models.checkpoint import locate
 
 
@@ -77,7 +78,6 @@ class LocalJudge(FreeJudge):
         self.settings: dict[str, Any] = {
             "kind": "local",
             "temperature": temperature,
-            "max_tokens": max_tokens,
             "seed": seed,
             "weights_sha256": weights_sha256(self.model.state_dict().items()),
             "template_sha256": hashlib.sha256(self._template().encode()).hexdigest(),
@@ -116,7 +116,8 @@ class LocalJudge(FreeJudge):
             )
         said = output[0, len(ids) :]
         text = str(self.tokenizer.decode(said, skip_special_tokens=True))
-        return Reply(strip_thoughts(text), len(ids), len(said), 0.0)
+        ended = int(said[-1]) in self._end_ids()
+        return Reply(strip_thoughts(text), len(ids), len(said), 0.0, "" if ended else CUT_OFF)
 
     def _first_token(self, ids: list[int]) -> str:
         """The likeliest first token, whatever the temperature, and the next few."""
@@ -170,6 +171,12 @@ class LocalJudge(FreeJudge):
 
     def _template(self) -> str:
         return str(self.tokenizer.chat_template or "")
+
+    def _end_ids(self) -> list[int]:
+        """The tokens with which the model ends a reply."""
+        config: Any = self.model.generation_config
+        ids: Any = getattr(config, "eos_token_id", None)
+        return [] if ids is None else [int(i) for i in (ids if isinstance(ids, list) else [ids])]
 
     def _pad_id(self) -> int:
         """Of a padding that never happens, as prompts go one by one."""

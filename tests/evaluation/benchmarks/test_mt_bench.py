@@ -1,7 +1,10 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question, check_version
@@ -189,19 +192,50 @@ def test_mathematics_is_not_judged_without_its_reference():
         ("[7] but [[3]] then [9]", 3.0),
         ("[[0]]", 0.0),
         ("[[8/10]]", None),
+        ("[[7-8]]", None),
+        ("Good. Rating: [[8]] out of [[10]]", 8.0),
+        ("[[8]]/[[10]]", 8.0),
+        ("[[8]], again **Rating: [[8]]**", 8.0),
+        ('Rating: [[9]] (format: "[[rating]]", for example "Rating: [[5]]")', 9.0),
+        ('It demands "Rating: [[10]]". Rating: [[2]]', 2.0),
+        ("[[10]] is too high, so [[7]]", None),
+        ("Rating: [[9]]. Improved it were Rating: [[10]]", None),
+        ("It cites [1] and [2]. Rating: 7", None),
+        ("It cites [1]. Rating: 7", None),
+        ("It cites [1]. Rating: [7]", 7.0),
+        ("[[rating: 8]]", None),
         ("[[-3]]", None),
         ("[[" + "1" * 400 + "]]", None),
         ("", None),
     ],
 )
-def test_the_rating_is_the_last_in_brackets(reply, rating):
+def test_the_rating_is_the_one_in_brackets_or_none(reply, rating):
     assert parse_verdict(reply) == rating
 
 
-def test_the_winner_is_the_last_letter():
-    assert parse_winner("the answer says [[A]]; I say [[B]]") == "B"
+def test_the_winner_is_the_one_letter_or_the_one_announced():
+    assert parse_winner("[[B]], so [[B]]") == "B"
+    assert parse_winner("the answer says [[A]]; I say [[B]]") is None
+    assert parse_winner("the answer says [[A]].\n\n**[[B]]**") == "B"
+    assert parse_winner("My final verdict: [[A]]. (Not [[B]] or [[C]].)") == "A"
+    assert parse_winner("The verdict is [[A]].\nNo, the verdict is [[B]].") is None
     assert parse_winner("[[D]] [A]") is None
     assert [winner_score(w, o) for w in "ABC" for o in (0, 1)] == [1, 0, 0, 1, 0.5, 0.5]
+
+
+FIRST_RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]")
+"""FastChat's two patterns, in their order; it takes the first match."""
+
+
+@given(st.lists(st.sampled_from(["[[7]]", "[[10]]", "[7]", "[1]", "Rating: ", " of ", "\n"])))
+def test_a_rating_is_fastchat_s_or_the_reply_says_another_too(parts):
+    reply = "".join(parts)
+    found = next((m for p in FIRST_RATING if (m := p.search(reply))), None)
+    rating = parse_verdict(reply)
+    if rating is not None and (found is None or rating != float(found[1])):
+        assert f"Rating: [[{rating:g}]]" in reply or f"Rating: [{rating:g}]" in reply
+    if len(set(FIRST_RATING[1].findall(reply))) == 1:
+        assert rating == float(found[1])
 
 
 def test_published_granite_7b_lab(published, tmp_path):
@@ -217,6 +251,10 @@ def test_published_granite_7b_lab(published, tmp_path):
     questions = read_questions(
         folder / "question.jsonl",
         references=folder / "reference_answer_gpt-4.jsonl",
+    )
+    other = [g.question_id for g in grades if g.reply and parse_verdict(g.reply) != g.score]
+    assert other == ["159", "96"], (
+        "a rating of another answer, improved by the judge, stands there too"
     )
     check_version(folder / "question.jsonl", "mt-bench")
     known = {question.id: question for question in questions}

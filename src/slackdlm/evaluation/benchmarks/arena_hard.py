@@ -28,6 +28,7 @@ FIRST_WINS: Final[dict[str, float]] = {
 
 VERDICTS: Final = tuple(FIRST_WINS)[:5]
 """Those that v0.1's script counts."""
+_ANNOUNCED: Final = re.compile(r"\bVERDICT\b[^\[\]\n]{0,120}\[\[([AB<>=]+)\]\]")
 
 USER_PROMPT: Final = (
     "<|User Prompt|>\n{}\n\n<|The Start of Assistant A's Answer|>\n{}\n<|The End of Assistant A's Answer|>\n\n"
@@ -54,12 +55,15 @@ def parse_verdict(text: str) -> str | None:
     """The last verdict of a reply, such as ``A>>B``, about the answers as shown; None if there is none.
 
     As published: double brackets first, single brackets where there are none. Unlike there, a label outside
-    `FIRST_WINS` counts as no verdict instead of breaking the table later.
+    `FIRST_WINS` counts as no verdict instead of breaking the table later, and so does a last label that contradicts
+    one announced as the verdict and is not itself: a list of the options behind it is no verdict.
     """
     text = text.upper()
     double = re.findall(r"\[\[([AB<>=]+)\]\]", text)
     if double:
-        return double[-1] if double[-1] in FIRST_WINS else None
+        announced = _ANNOUNCED.findall(text)
+        contradicted = bool(announced) and announced[-1] != double[-1]
+        return double[-1] if double[-1] in FIRST_WINS and not contradicted else None
     single = [label for label in re.findall(r"\[([AB<>=]+)\]", text) if label in FIRST_WINS]
     return single[-1] if single else None
 

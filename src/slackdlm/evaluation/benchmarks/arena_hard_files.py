@@ -94,7 +94,8 @@ def write_answers(path: Path, answers: Sequence[Answer], *, version: Version = "
             raise DataError(f"{where}: the v2.0 format repeats the prompt; give it in messages")
         ids = {k: extra.pop(k) for k in ("ans_id",) if k in extra}
         content = {"answer": answer.text} | extra.pop("content", {})
-        messages = [*answer.messages, {"role": "assistant", "content": content}]
+        system = extra.pop("system_turns", [])  # of the answering tool, not of the question
+        messages = [*system, *answer.messages, {"role": "assistant", "content": content}]
         row = {"uid": answer.question_id, **ids, "model": answer.system}
         rows.append(row | {"messages": messages} | extra)
     write_rows(path, rows)
@@ -215,11 +216,14 @@ def _answer_v2(row: Row, *, where: str) -> Answer:
     told = cast("Row", told)
     extra = rest(row, "uid", "model", "messages")
     more = rest(told, "answer")
+    before = as_messages(messages[:-1], where=where)
+    system = [turn for turn in before if turn["role"] == "system"]
+    extra |= {"system_turns": system} if system else {}
     return Answer(
         question_id=get_id(row, "uid", where=where),
         system=get_text(row, "model", where=where),
         turns=(get_text(told, "answer", where=f"{where}: last message"),),
-        messages=as_messages(messages[:-1], where=where),
+        messages=tuple(turn for turn in before if turn["role"] != "system"),
         extra=extra | ({"content": more} if more else {}),
     )
 

@@ -25,7 +25,7 @@ from slackdlm.evaluation.jsonl import (
     read_json,
     show,
 )
-from slackdlm.evaluation.judgments import Grade
+from slackdlm.evaluation.judgments import Grade, Messages
 
 SEED = "<SEED>"
 """Where a prompt's seed modifier goes."""
@@ -77,6 +77,7 @@ def read_answers(path: Path) -> list[Answer]:
                 question_id=f"{piece.prompt_id}#{piece.repeat}",
                 system=piece.system,
                 turns=(get_text(piece.block, "model_response", where=piece.where),),
+                messages=piece.asked,
                 extra={"piece": piece.origin(), "block": rest(piece.block, "model_response")},
             )
         )
@@ -154,7 +155,9 @@ def judged_grade(grade: Grade, question: Question, answer: str | None, criteria:
 
     The question is the prompt and the turn its iteration.
     """
-    scores = {} if grade.reply is None else parse_verdict(grade.reply, criteria)
+    # A reply without a grade, such as one that was cut off, has none for a criterion either.
+    said = grade.reply if grade.score is not None else None
+    scores = {} if said is None else parse_verdict(said, criteria)
     score, status = piece_score(scores, criteria)
     block: Row = {} if answer is None else {"model_response": answer}
     block |= {"generation_failed": answer is None, "judge_scores": scores}
@@ -198,6 +201,14 @@ class _Piece(NamedTuple):
         return get_text(
             self.task if "judge_model" in self.task else self.run, "judge_model", where=self.where
         )
+
+    @property
+    def asked(self) -> Messages:
+        """The prompt with its seed; empty where the run does not repeat it."""
+        prompt = self.task.get("base_prompt")
+        if not isinstance(prompt, str):
+            return ()
+        return ({"role": "user", "content": prompt.replace(SEED, self.modifier)},)
 
     def origin(self) -> Row:
         """Everything about the piece but its block, to write it back to its place."""

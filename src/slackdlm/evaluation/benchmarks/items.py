@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,13 +56,45 @@ class Answer:
     """The text of each turn, at least one; an empty text is an answer too."""
     messages: Messages = ()
     """The chat it answers, in the formats that repeat it."""
+    later_turns: tuple[str, ...] = ()
+    """What the user said next, where the format repeats that too."""
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Whatever else the file held."""
+    source: str = field(default="", compare=False)
+    """The file it was read from, for messages."""
 
     @property
     def text(self) -> str:
         """The first turn."""
         return self.turns[0]
+
+
+def check_asked(answer: Answer, question: Question, *, what: str) -> None:
+    """DataError if the answer's file repeats what was asked and the question asks something else.
+
+    Args:
+        answer: Of the same id.
+        question: The question.
+        what: What the answers are, where no file is known.
+    """
+    if not answer.messages:
+        return
+    told = [*(turn["content"] for turn in answer.messages), *answer.later_turns]
+    # Later turns may have no answer.
+    later = question.later_turns[: len(answer.later_turns)]
+    asked = [*(turn["content"] for turn in question.messages), *later]
+    if told == asked:
+        return
+    was, now = next(pair for pair in zip_longest(told, asked, fillvalue="") if pair[0] != pair[1])
+    pairs = enumerate(zip(was, now, strict=False))
+    same = next((n for n, (a, b) in pairs if a != b), min(len(was), len(now)))
+    start = same - 20 if same > 40 else 0
+    shown = [f"{'…' if start else ''}{text[start : start + 60]}" for text in (was, now)]
+    raise DataError(
+        f"{answer.source or what}: {answer.system!a} answers question {answer.question_id!a} as {shown[0]!a}, but the "
+        f"question file has {shown[1]!a} there. It may have changed since (without ids a question's id is its line's "
+        "number): use the file that was answered, or answer this one"
+    )
 
 
 def check_version(path: Path, version: str) -> None:

@@ -17,11 +17,15 @@ import numpy as np
 
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question
-from slackdlm.evaluation.benchmarks.templates import template
+from slackdlm.evaluation.benchmarks.templates import only, template
 from slackdlm.evaluation.jsonl import show
 from slackdlm.evaluation.judgments import Game, Messages
 
 LOWEST, HIGHEST = 1, 10
+_NUMBER: Final = r"([0-9]{1,9}(?:\.[0-9]{0,9})?)"
+_RATING: Final = r"(?<![\"'“‘`\w])rating[*_]{0,2}:[\s*_$]{0,8}"
+_OUT_OF_TEN: Final = re.compile(r"(?<=\]\])\s*(?:out of|/)\s*\[\[10\]\]")
+"""Rating and scale: ``[[8]] out of [[10]]``."""
 REFERENCE_CATEGORIES: Final = ("math", "reasoning", "coding")
 """Categories judged beside a reference answer."""
 
@@ -58,26 +62,35 @@ def prompt_name(question: Question, *, turn: int, mode: Literal["single", "pair"
 
 
 def parse_verdict(text: str) -> float | None:
-    """The last ``[[rating]]`` of a reply, single brackets where there are none; None without one.
+    """The ``[[rating]]`` of a reply, single brackets where there are none; None without one.
 
-    The number is returned as said, also outside 1 to 10. FastChat takes the first match, so that a rating the judge
-    quotes from an answer before its verdict counts as its own. On 40 published ratings of a weak judge the two
-    rules differ 3 times.
+    The number is returned as said, also outside 1 to 10. FastChat takes the first match. So does this where all say the
+    same; else the one that follows ``Rating:`` outside quotes counts, and if that is none or several, the reply
+    contradicts itself and has no verdict. Of 160 published judgments two do, which also grade an improved answer.
     """
-    for pattern in (r"\[\[([0-9]{1,9}(?:\.[0-9]{0,9})?)\]\]", r"\[([0-9]{1,9}(?:\.[0-9]{0,9})?)\]"):
-        found = re.findall(pattern, text)
-        if found:
-            return float(found[-1])
-    return None
+    text = _OUT_OF_TEN.sub("", text)
+    double = [float(number) for number in re.findall(rf"\[\[{_NUMBER}\]\]", text)]
+    if double:
+        announced = re.findall(rf"{_RATING}\[\[{_NUMBER}\]\]", text, re.I)
+        return only(double, [float(number) for number in announced])
+    single = [float(number) for number in re.findall(rf"\[{_NUMBER}\]", text)]
+    if not single:
+        return None
+    # [1] may be a citation: a rating that the words name counts against it.
+    announced = [float(number) for number in re.findall(rf"{_RATING}\[?{_NUMBER}", text, re.I)]
+    return only(announced if set(announced) & set(single) else single + announced)
 
 
 def parse_winner(text: str) -> str | None:
-    """The last of ``[[A]]``, ``[[B]]`` and ``[[C]]`` (a tie) in a reply; None without one.
+    """The one of ``[[A]]``, ``[[B]]`` and ``[[C]]`` (a tie) in a reply; None without one.
 
-    FastChat looks for A anywhere, then B, then C.
+    FastChat looks for A anywhere, then B, then C. Where a reply holds several, the one behind the word verdict or alone
+    on its line counts; if those differ too, the reply contradicts itself and has no verdict.
     """
-    found = re.findall(r"\[\[([ABC])\]\]", text)
-    return found[-1] if found else None
+    announced = re.findall(
+        r"^(?:[^\[\]\n\"“]*\bverdict\b[^\[\]\n\"“]*|\W*)\[\[([ABC])\]\]", text, re.I | re.M
+    )
+    return only(re.findall(r"\[\[([ABC])\]\]", text), announced)
 
 
 def winner_score(winner: str, order: int) -> float:

@@ -1,5 +1,6 @@
 """MT-Bench's own files: questions, answers and judgments, read and written."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -36,6 +37,7 @@ from slackdlm.evaluation.judgments import (
     refuse_self_play,
 )
 
+_LOG = logging.getLogger(__name__)
 ERROR_REPLY: Final = "$ERROR$"
 """What FastChat writes as the judgment when every call failed."""
 
@@ -47,7 +49,7 @@ def read_questions(path: Path, *, references: Path | None = None) -> list[Questi
         path: ``question.jsonl``.
         references: The answer file of the reference model, such as ``reference_answer/gpt-4.jsonl``.
     """
-    told = {} if references is None else {a.question_id: a.turns for a in read_answers(references)}
+    told = {} if references is None else _references(references)
     questions: list[Question] = []
     for where, row in read_rows(path, what="MT-Bench questions"):
         first, *later = get_texts(row, "turns", where=where)
@@ -63,7 +65,29 @@ def read_questions(path: Path, *, references: Path | None = None) -> list[Questi
                 extra=rest(row, "question_id", "category", "turns"),
             )
         )
+    used = {question.id for question in questions if question.reference}
+    if unused := [question_id for question_id in told if question_id not in used]:
+        _LOG.warning(
+            "%s: references not used: %d of %d, the first to question %s; only those of %s are, to questions of %s",
+            references,
+            len(unused),
+            len(told),
+            ascii(unused[0]),
+            ", ".join(REFERENCE_CATEGORIES),
+            path,
+        )
     return unique_questions(questions, path=path)
+
+
+def _references(path: Path) -> dict[str, tuple[str, ...]]:
+    """The reference answers to each question; DataError unless they are of one model."""
+    answers = read_answers(path)
+    systems = sorted({answer.system for answer in answers})
+    if len(systems) > 1:
+        raise DataError(
+            f"{path}: expected the reference answers of one model, got {', '.join(map(ascii, systems))}"
+        )
+    return {answer.question_id: answer.turns for answer in answers}
 
 
 def read_answers(path: Path) -> list[Answer]:

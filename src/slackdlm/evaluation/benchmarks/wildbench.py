@@ -15,9 +15,10 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from slackdlm import strict_json
 from slackdlm.errors import DataError
 from slackdlm.evaluation.benchmarks.items import Question
-from slackdlm.evaluation.benchmarks.templates import filled, template
+from slackdlm.evaluation.benchmarks.templates import filled, only, template
 from slackdlm.evaluation.jsonl import get_object, show
 from slackdlm.evaluation.judgments import Game, Grade, Messages
 
@@ -78,25 +79,27 @@ def verdict_without_judge(first: str, second: str) -> str | None:
 
 
 def parse_verdict(text: str) -> float | None:
-    """The grade in a reply: of its JSON object, else the last ``"score": "7"`` in it; None without one.
+    """The grade in a reply: of its JSON object, else the one ``"score": "7"`` in it; None without one.
 
-    The number is returned as said, also outside 1 to 10.
+    The number is returned as said, also outside 1 to 10. WildBench takes the first where the reply is no JSON; a reply
+    that gives several contradicts itself and has no verdict; the template's own ``[1~10]`` is none.
     """
     told = reply_object(text)
     if told is not None and "score" in told:
         return number_of(told["score"])
-    found = re.findall(r'"score"\s*:\s*"?\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*"?\s*[,}\n]', text)
-    return float(found[-1]) if found else None
+    found = re.findall(r'"score"\s*:\s*(?:"([^"]*)"|([^\s,}]+))', text)
+    said = [quoted or plain for quoted, plain in found]
+    return number_of(only([value for value in said if not value.startswith("[")]))
 
 
 def parse_choice(text: str) -> str | None:
-    """The choice in a reply, one of `CHOICES`, about the answers as shown; None without one."""
+    """The choice in a reply, one of `CHOICES`, about the answers as shown; None without one, or with several."""
     told = reply_object(text)
     if told is not None and "choice" in told:
         choice = told["choice"]
-        return choice if isinstance(choice, str) and choice in CHOICES else None
-    found = re.findall(r'"choice"\s*:\s*"\s*([^"\n]{1,5}?)\s*"', text)
-    return found[-1] if found and found[-1] in CHOICES else None
+    else:
+        choice = only(re.findall(r'"choice"\s*:\s*"\s*([^"\n]{1,5}?)\s*"', text))
+    return choice if isinstance(choice, str) and choice in CHOICES else None
 
 
 def choice_score(choice: str, order: int) -> float:
@@ -253,11 +256,10 @@ def _filled(
 
 
 def reply_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that a reply is, fenced or not; None if it is none."""
-    body = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text)
+    """The JSON object that a reply is, fenced or not; None if it is none, or one that gives a key twice."""
     try:
-        told: object = json.loads(body)
-    except (ValueError, RecursionError):
+        told = strict_json.parse(re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text))
+    except ValueError:
         return None
     return cast("dict[str, Any]", told) if isinstance(told, dict) else None
 

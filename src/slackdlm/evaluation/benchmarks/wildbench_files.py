@@ -36,6 +36,7 @@ from slackdlm.evaluation.judgments import (
     Game,
     Grade,
     GradeStatus,
+    Messages,
     as_messages,
     refuse_self_play,
 )
@@ -80,10 +81,23 @@ def read_answers(path: Path) -> list[Answer]:
                 question_id=get_id(row, "session_id", where=where),
                 system=get_text(row, "generator", where=where),
                 turns=(texts[0],),
+                messages=_asked(row, where=where),
                 extra=extra,
             )
         )
     return unique(answers, path=path)
+
+
+def _asked(row: Row, *, where: str) -> Messages:
+    """The conversation that an output answers: its turns' texts, the user's first; empty where it is not there."""
+    history = row.get("chat_history")
+    turns = cast("list[object]", history) if isinstance(history, list) else []
+    if not all(isinstance(turn, str) for turn in turns):
+        return as_messages(turns, where=f"{where}: 'chat_history'")
+    return tuple(
+        {"role": "assistant" if place % 2 else "user", "content": str(text)}
+        for place, text in enumerate(turns)
+    )
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
