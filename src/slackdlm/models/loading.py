@@ -18,7 +18,7 @@ from slackdlm.models.adapter import apply_adapter
 from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.models.dream import DreamConfig, DreamModel
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
-from slackdlm.models.loaded import LoadedModel, head_weight
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK
 from slackdlm.models.training_record import read_record, write_record
 from slackdlm.models.vocabulary import (
@@ -32,7 +32,7 @@ from slackdlm.models.vocabulary import (
 )
 from slackdlm.models.weights import DeviceMap, Placement, read_weights
 
-__all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
+__all__ = ["LoadedModel", "load_model", "new_model", "save_model"]
 
 Config = TypeVar("Config")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -129,7 +129,7 @@ def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> Loade
 def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
     """Its record takes the place of the model's."""
     folder = locate(adapter)
-    model = apply_adapter(cast("PreTrainedModel", loaded.model), folder)
+    model = apply_adapter(cast("PreTrainedModel", loaded.model), folder, slack_id=loaded.slack_id)
     model.eval()
     record = read_record(folder) or loaded.record
     return replace(loaded, model=model, name=f"{loaded.name}+{adapter}", record=record)
@@ -204,6 +204,10 @@ def save_model(
     if getattr(model, "is_quantized", False):
         raise ConfigError("save_model: the model is quantised; save its adapter alone")
     state: dict[str, Any] = model.state_dict() if state_dict is None else state_dict
+    if not model.all_tied_weights_keys:
+        # Once the output layer is untied from the embedding, BERT's bias is still one under two names.
+        first = {v.data_ptr(): k for k, v in reversed(state.items())}
+        state = {k: v if first[v.data_ptr()] == k else v.clone() for k, v in state.items()}
     if target is not None:
         # Tied weights are one tensor, and stay one.
         cast = {v.data_ptr(): v.to(target) for v in state.values() if v.is_floating_point()}

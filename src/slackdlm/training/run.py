@@ -25,6 +25,7 @@ from slackdlm.models import encoder
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.loaded import has_plain_head
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.models.training_record import TrainingRecord, write_record
@@ -213,6 +214,7 @@ def train_samples(
         training,
         is_quantized=getattr(network, "is_quantized", False),
         is_tied=bool(network.all_tied_weights_keys),
+        has_plain_head=has_plain_head(loaded.model, slack_id=loaded.slack_id),
     )
     folder = Path(output)
     spec = canvas_spec(loaded, canvas_length=canvas_length, padding=padding, objective=objective)
@@ -296,7 +298,10 @@ def _save_weights(
     try:
         with checkpoints.saving(folder), quiet_transformers():
             if isinstance(loaded.model, PeftModel):
-                loaded.model.save_pretrained(str(draft), state_dict=state)
+                layers: bool = getattr(loaded.model, "brings_layers", False)
+                loaded.model.save_pretrained(
+                    str(draft), state_dict=state, save_embedding_layers=layers
+                )
                 # PEFT's card, empty but for a local path
                 (draft / "README.md").unlink(missing_ok=True)
                 _write_beside(loaded, draft)
