@@ -1,6 +1,7 @@
 """Whatever PEFT can put on a model is what decodes, rates and trains: its own logits say what is right."""
 
 import json
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,11 +25,14 @@ from peft import (
     TrainableTokensConfig,
     VeraConfig,
 )
+from safetensors.torch import save_file
 from torch import Tensor
 
 from slackdlm import masked_ce_loss, slack_ctc_loss
 from slackdlm.errors import CheckpointError
 from slackdlm.evaluation.harness.likelihood import Target, log_likelihood_bounds
+from slackdlm.models import adapter_base
+from slackdlm.models.adapter_base import base_sha256
 from slackdlm.models.chat import encode_prompt
 from slackdlm.models.loaded import LoadedModel, has_plain_head
 from slackdlm.models.loading import load_model, save_model
@@ -338,3 +342,53 @@ def test_an_activated_lora_is_refused(write_kind: Callable[[str], Path], tmp_pat
     file.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="an activated LoRA"):
         load_model(base, adapter=adapter)
+
+
+# --- the model that an adapter is for --------------------------------------------------------------
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    caplog.set_level(logging.WARNING)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_an_adapter_of_peft_s_says_that_its_base_is_not_known(
+    write_kind: Callable[[str], Path], tmp_path: Path, warned: Callable[[], list[str]]
+) -> None:
+    base = write_kind("llada")
+    adapter = write_adapter(base, KINDS["lora"](*names_of(base)), tmp_path / "adapter")
+    load_model(base, adapter=adapter, device="meta")
+    assert not warned()
+    load_model(base, adapter=adapter)
+    (line,) = warned()
+    assert "no record of its base's weights" in line
+    assert "names" not in line
+    file = adapter / "adapter_config.json"
+    content = json.loads(file.read_text()) | {"base_model_name_or_path": "GSAI-ML/LLaDA-8B-Base"}
+    file.write_text(json.dumps(content))
+    load_model(base, adapter=adapter)
+    assert warned()[1].endswith("; its configuration names GSAI-ML/LLaDA-8B-Base")
+
+
+def test_a_hash_reads_large_tensors_in_pieces_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_base, "_WHOLE", 64)
+    monkeypatch.setattr(adapter_base, "_PIECE", 8)
+    found: set[str] = set()
+    for changed in (None, 0, 998, 999):
+        values = torch.zeros(1000)
+        if changed is not None:
+            values[changed] = 1.0
+        save_file({"a": values, "b": torch.zeros(3)}, tmp_path / "model.safetensors")
+        found.add(base_sha256(tmp_path))
+    assert len(found) == 4
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    save_file({"a": values}, folder / "one.safetensors")
+    save_file({"b": torch.zeros(3)}, folder / "two.safetensors", metadata={"format": "pt"})
+    places = {"a": "one.safetensors", "b": "two.safetensors"}
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert base_sha256(folder) in found

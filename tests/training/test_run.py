@@ -26,6 +26,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from slackdlm.errors import CheckpointError, ConfigError, DataError, SlackDLMError
 from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.adapter import new_adapter
+from slackdlm.models.adapter_base import Base, base_sha256
 from slackdlm.models.loading import LoadedModel, load_model, save_model
 from slackdlm.models.training_record import TrainingRecord, find_record
 from slackdlm.training.checkpoints import checkpoint_step
@@ -519,6 +520,7 @@ def test_an_adapter_s_record_goes_before_its_model_s(lora_recipe: Path, tmp_path
         slack_region="canvas",
         padding="llada",
         canvas_length=12,
+        base=Base(name=str(base), sha256=base_sha256(base)),
     )
     assert find_record(base, adapter=adapter) == loaded.record
     assert find_record(base) == CE_RECORD
@@ -614,6 +616,31 @@ def test_a_saved_adapter_is_the_start_of_the_next_run(lora_recipe: Path, tmp_pat
     assert second.eval_ce == pytest.approx(first.eval_ce, rel=1e-5)
     third = train(steps(lora_recipe, 9), output=tmp_path / "third", progress=False)
     assert third.eval_ce != pytest.approx(first.eval_ce, rel=1e-3)
+
+
+def test_an_adapter_knows_its_base_wherever_that_lies(
+    lora_recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = steps(lora_recipe, 4, "training.save_every=2")
+    adapter = train(recipe, output=tmp_path / "run", progress=False).output / "model"
+    base = load_model(str(recipe.model.path))
+    caplog.clear()
+    save_model(base, tmp_path / "moved", max_shard_size="20KB")
+    load_model(tmp_path / "moved", adapter=adapter)
+    assert not caplog.messages
+    weights: Any = base.model.get_output_embeddings()
+    with torch.no_grad():
+        weights.weight[7, 5] += 0.01
+    save_model(base, tmp_path / "other")
+    load_model(tmp_path / "other", adapter=adapter)
+    (line,) = caplog.messages
+    assert f"trained on {recipe.model.path} (weights" in line
+    assert f"{tmp_path / 'other'} (weights" in line
+    # A run does not go on over another model either.
+    undo(tmp_path / "run", step=2)
+    shutil.copy(tmp_path / "other" / "model.safetensors", str(recipe.model.path))
+    with pytest.raises(ConfigError, match="was begun on other weights of"):
+        train(recipe, output=tmp_path / "run", resume=True, progress=False)
 
 
 @pytest.mark.parametrize("where", ["ff_out", "saved"])

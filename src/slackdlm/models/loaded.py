@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +39,8 @@ class LoadedModel:
     """Longest input in tokens, prompt and canvas together."""
     record: TrainingRecord | None = None
     """The canvases it was last trained on, where its folder says so."""
+    folder: Path | None = None
+    """Where the weights were read, an adapter's aside; None: nowhere."""
 
     @property
     def device(self) -> torch.device:

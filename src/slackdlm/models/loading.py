@@ -15,6 +15,7 @@ from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, counted, one_line
 from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
+from slackdlm.models.adapter_base import compare_base
 from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.models.dream import DreamConfig, DreamModel
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
@@ -123,7 +124,7 @@ def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> Loade
     embedding: Any = model.get_input_embeddings()
     check_room(tokenizer, num_rows=len(embedding.weight), where=where)
     loaded = assemble(model, tokenizer, names, name=name, max_length=max_length)
-    return replace(loaded, record=read_record(folder))
+    return replace(loaded, record=read_record(folder), folder=folder)
 
 
 def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
@@ -131,7 +132,12 @@ def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
     folder = locate(adapter)
     model = apply_adapter(cast("PreTrainedModel", loaded.model), folder, slack_id=loaded.slack_id)
     model.eval()
-    record = read_record(folder) or loaded.record
+    own = read_record(folder)
+    if loaded.folder is not None and loaded.device.type != "meta":
+        named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        recorded = None if own is None else own.base
+        compare_base(folder, recorded, named=named, name=loaded.name, folder=loaded.folder)
+    record = own or loaded.record
     return replace(loaded, model=model, name=f"{loaded.name}+{adapter}", record=record)
 
 
@@ -220,7 +226,7 @@ def save_model(
     write_json(path, config, sort_keys=True)
     loaded.tokenizer.save_pretrained(folder)
     if loaded.record is not None:
-        write_record(loaded.record, Path(folder))
+        write_record(replace(loaded.record, base=None), Path(folder))
     if isinstance(model, DreamModel):
         _save_dream_files(loaded, Path(folder), model.config)
 
