@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from dream_checkpoint import write_checkpoint as write_dream
+from encoder_checkpoints import write_encoder
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.utils import logging
+
+from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.loading import load_model, new_model, save_model
 
 logging.disable_progress_bar()
 
@@ -177,3 +182,26 @@ def write_checkpoint(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def published(write_checkpoint: Callable[..., Path]) -> Path:
     return write_checkpoint()
+
+
+@pytest.fixture
+def write_kind(write_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a model by its kind: LLaDA, LLaDA with one matrix at both ends, Dream or an encoder."""
+
+    def write(kind: str) -> Path:
+        if kind == "dream":
+            return write_dream(tmp_path / "dream")
+        if kind in ("bert", "modernbert"):
+            return write_encoder(tmp_path / kind, kind)
+        published = write_checkpoint()
+        if kind == "llada":
+            return published
+        tokenizer = load_model(published).tokenizer
+        shape = {"d_model": 16, "n_layers": 2, "n_heads": 2, "mlp_hidden_size": 24}
+        config = LLaDAConfig(
+            vocab_size=len(tokenizer), weight_tying=True, max_sequence_length=64, **shape
+        )
+        save_model(new_model(config, tokenizer, generator_seed=1), tmp_path / "tied")
+        return tmp_path / "tied"
+
+    return write

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
-from slackdlm.models.loaded import LoadedModel, head_weight, recompute_activations
+from slackdlm.models.loaded import LoadedModel, recompute_activations
 from slackdlm.models.loading import load_model
 
 WEIGHTS = "adapter_model.safetensors"
@@ -43,8 +43,7 @@ def train_a_step(loaded: LoadedModel) -> None:
     optimizer = torch.optim.SGD(trainable, lr=1.0)
     for _ in range(2):  # the first step moves B alone, since B starts at zero
         optimizer.zero_grad()
-        output = loaded.model(draw_ids(), logits=False).last_hidden_state
-        (output @ head_weight(loaded.model).T).logsumexp(-1).mean().backward()
+        loaded.model(draw_ids()).logits.logsumexp(-1).mean().backward()
         optimizer.step()
 
 

@@ -12,7 +12,7 @@ from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_dialogue, encode_prompt
 from slackdlm.models.dream import DreamConfig, DreamModel, align
 from slackdlm.models.loaded import recompute_activations
-from slackdlm.models.loading import head_weight, load_model, save_model
+from slackdlm.models.loading import load_model, save_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
 USER = {"role": "user", "content": "Hello, world!"}
@@ -42,7 +42,7 @@ def test_the_head_reads_the_hidden_state_of_the_position_before(dream: Path) -> 
     model, ids = load_model(dream).model, draw_ids()
     output = model(ids)
     torch.testing.assert_close(
-        output.last_hidden_state @ head_weight(model).T, output.logits, atol=1e-5, rtol=0
+        output.last_hidden_state @ model.lm_head.weight.T, output.logits, atol=1e-5, rtol=0
     )
     raw = model.model(
         input_ids=ids, attention_mask={"full_attention": None}, use_cache=False
@@ -181,7 +181,7 @@ def test_saving_and_loading_keeps_numbers_names_and_configuration(
 
 def test_a_model_without_a_spare_row_grows(tmp_path: Path) -> None:
     loaded = load_model(write_checkpoint(tmp_path / "full", spare_rows=0))
-    assert head_weight(loaded.model).shape[0] == loaded.slack_id + 1
+    assert len(loaded.model.lm_head.weight) == loaded.slack_id + 1
     assert loaded.model(draw_ids()).logits.shape[-1] == loaded.slack_id + 1
 
 

@@ -14,8 +14,8 @@ from slackdlm.models import encoder
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_dialogue, encode_prompt
 from slackdlm.models.llada import attention_bias
-from slackdlm.models.loaded import recompute_activations
-from slackdlm.models.loading import LoadedModel, head_weight, load_model, save_model
+from slackdlm.models.loaded import fused_inputs, recompute_activations
+from slackdlm.models.loading import LoadedModel, load_model, save_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.training.config import (
     DataConfig,
@@ -59,9 +59,9 @@ def test_the_logits_are_transformers_own(write: Write, family: str) -> None:
     width = expected.shape[-1]
     output = loaded.model(ids)
     torch.testing.assert_close(output.logits[..., :width], expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(
-        output.last_hidden_state @ head_weight(loaded.model).T, output.logits, atol=1e-5, rtol=0
-    )
+    layer = fused_inputs(loaded.model, output.last_hidden_state, slack_id=loaded.slack_id)
+    assert layer is not None
+    torch.testing.assert_close(layer.hidden @ layer.weight.T, output.logits, atol=1e-5, rtol=0)
     bare = loaded.model(ids, logits=False)
     assert bare.logits is None
     torch.testing.assert_close(bare.last_hidden_state, output.last_hidden_state, atol=0, rtol=0)
@@ -88,7 +88,9 @@ def test_every_gradient_is_that_of_transformers_logits(write: Write, family: str
     direct, fused = (load_model(loaded.name).model for _ in range(2))
     direct(ids).logits.logsumexp(-1).sum().backward()
     states = fused(ids, logits=False).last_hidden_state
-    (states @ head_weight(fused).T).logsumexp(-1).sum().backward()
+    layer = fused_inputs(fused, states, slack_id=loaded.slack_id)
+    assert layer is not None
+    (layer.hidden @ layer.weight.T).logsumexp(-1).sum().backward()
     for name, parameter in direct.named_parameters():
         other = fused.get_parameter(name).grad
         torch.testing.assert_close(other, parameter.grad, atol=2e-5, rtol=1e-4)
@@ -98,8 +100,10 @@ def test_every_gradient_is_that_of_transformers_logits(write: Write, family: str
 
 def test_a_head_without_a_bias_adds_no_feature(write: Write) -> None:
     loaded = load_model(write("modernbert", decoder_bias=False))
-    assert loaded.model(draw_ids(loaded)).last_hidden_state.shape[-1] == 32
-    assert head_weight(loaded.model).shape[1] == 32
+    states = loaded.model(draw_ids(loaded)).last_hidden_state
+    layer = fused_inputs(loaded.model, states, slack_id=loaded.slack_id)
+    assert layer is not None
+    assert layer.hidden.shape[-1] == layer.weight.shape[1] == 32
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -155,7 +159,7 @@ def test_the_special_ids_are_the_tokenizers(
 
 def test_a_vocabulary_without_a_spare_row_grows_head_bias_and_all(write: Write) -> None:
     loaded = load_model(write("roberta"))
-    rows = head_weight(loaded.model)
+    rows = loaded.model.get_output_embeddings().weight
     assert len(rows) == loaded.slack_id + 1 == loaded.model.config.vocab_size
     assert len(loaded.model.get_input_embeddings().weight) == len(rows)
     torch.testing.assert_close(rows[-1], rows[:-1].mean(0), atol=1e-6, rtol=0)
@@ -164,7 +168,7 @@ def test_a_vocabulary_without_a_spare_row_grows_head_bias_and_all(write: Write) 
 
 def test_a_spare_row_is_used_before_the_vocabulary_grows(write: Write) -> None:
     loaded = load_model(write("roberta", spare_rows=3))
-    assert len(head_weight(loaded.model)) == loaded.slack_id + 3
+    assert len(loaded.model.get_output_embeddings().weight) == loaded.slack_id + 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)

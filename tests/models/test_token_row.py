@@ -8,16 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from dream_checkpoint import write_checkpoint as write_dream
-from encoder_checkpoints import write_encoder
 from safetensors.torch import load_file
 from torch import nn
 
 from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.adapter import new_adapter
-from slackdlm.models.llada_config import LLaDAConfig
-from slackdlm.models.loaded import LoadedModel, head_weight, output_layer
-from slackdlm.models.loading import load_model, new_model, save_model
+from slackdlm.models.loaded import LoadedModel, fused_inputs
+from slackdlm.models.loading import load_model, save_model
 
 Write = Callable[..., Path]
 ROW = "trainable_tokens_delta"
@@ -45,22 +42,9 @@ def draw_rows(loaded: LoadedModel) -> None:
 
 
 @pytest.fixture(params=["llada", "tied", "dream", "bert", "modernbert"])
-def checkpoint(request: pytest.FixtureRequest, write_checkpoint: Write, tmp_path: Path) -> Path:
+def checkpoint(request: pytest.FixtureRequest, write_kind: Callable[[str], Path]) -> Path:
     """Models with a row each, with one for both, and with a bias in the output layer."""
-    if request.param == "dream":
-        return write_dream(tmp_path / "dream")
-    if request.param in ("bert", "modernbert"):
-        return write_encoder(tmp_path / request.param, request.param)
-    published = write_checkpoint()
-    if request.param == "tied":
-        tokenizer = load_model(published).tokenizer
-        shape = {"d_model": 16, "n_layers": 2, "n_heads": 2, "mlp_hidden_size": 24}
-        config = LLaDAConfig(
-            vocab_size=len(tokenizer), weight_tying=True, max_sequence_length=64, **shape
-        )
-        save_model(new_model(config, tokenizer, generator_seed=1), tmp_path / "tied")
-        return tmp_path / "tied"
-    return published
+    return write_kind(request.param)
 
 
 def test_the_rows_of_slack_are_trained_in_embedding_and_output_layer(checkpoint: Path) -> None:
@@ -90,14 +74,13 @@ def test_trained_rows_mean_the_model_with_those_rows(checkpoint: Path) -> None:
     ids = ids_with_slack(loaded)
     expected = plain.model(ids)
     torch.testing.assert_close(loaded.model(ids).logits, expected.logits, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(head_weight(loaded.model), head_weight(plain.model))
-    head = output_layer(loaded.model, slack_id=loaded.slack_id)
-    assert head.slack_row is not None
     hidden = loaded.model(ids, logits=False).last_hidden_state
-    of_slack = expected.logits[..., loaded.slack_id]
-    torch.testing.assert_close(hidden @ head.slack_row, of_slack, atol=1e-5, rtol=1e-5)
-    others = torch.arange(head.weight.shape[0]) != loaded.slack_id
-    torch.testing.assert_close(head.weight[others], head_weight(plain.model)[others])
+    head = fused_inputs(loaded.model, hidden, slack_id=loaded.slack_id)
+    assert head is not None
+    assert head.slack_row is not None
+    logits = head.hidden @ head.weight.T
+    logits[..., loaded.slack_id] = head.hidden @ head.slack_row
+    torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_survive_saving_loading_and_merging(checkpoint: Path, tmp_path: Path) -> None:
@@ -152,16 +135,17 @@ def test_a_bfloat16_model_trains_float32_rows(published: Path) -> None:
     assert loaded.model(ids_with_slack(loaded)).logits.dtype == torch.bfloat16
 
 
-def test_other_trained_tokens_are_joined_to_the_weight(published: Path) -> None:
-    """An adapter from elsewhere may train any rows: the loss then sees the whole matrix."""
+def test_other_trained_tokens_are_left_to_the_output_layer(published: Path) -> None:
+    """An adapter from elsewhere may train any rows: they are no weight that the fused loss takes."""
     loaded = adapt(published)
-    other = output_layer(loaded.model, slack_id=loaded.slack_id + 1)
-    assert other.slack_row is None
-    torch.testing.assert_close(other.weight, head_weight(loaded.model))
-    assert other.weight.requires_grad
+    hidden = loaded.model(ids_with_slack(loaded)).last_hidden_state
+    assert fused_inputs(loaded.model, hidden, slack_id=loaded.slack_id + 1) is None
 
 
 def test_it_can_be_left_out(published: Path) -> None:
     loaded = new_adapter(load_model(published), rank=2, alpha=4.0, dropout=0.0, train_slack=False)
     assert not trained_rows(loaded)
-    assert output_layer(loaded.model, slack_id=loaded.slack_id).slack_row is None
+    hidden = loaded.model(ids_with_slack(loaded)).last_hidden_state
+    layer = fused_inputs(loaded.model, hidden, slack_id=loaded.slack_id)
+    assert layer is not None
+    assert layer.slack_row is None

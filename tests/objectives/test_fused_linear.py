@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from slackdlm import fused_linear_slack_ctc_loss, masked_ce_loss, slack_ctc_loss
 from slackdlm.errors import ConfigError
 from slackdlm.objectives import fused_linear, vocabulary_pass
+from slackdlm.objectives.through_head import losses_of, read_through
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 HIDDEN_SIZE = 3
@@ -60,9 +62,14 @@ def plain_loss(
     ctc_weight=st.sampled_from([0.0, 0.3, 1.0]),
     own_ce_weights=st.booleans(),
     chunk_size=st.sampled_from([1, 2, 5, None]),
+    through_head=st.booleans(),
 )
 def test_it_equals_the_plain_pieces_in_value_and_every_gradient(
-    problem: Problem, ctc_weight: float, own_ce_weights: bool, chunk_size: int | None
+    problem: Problem,
+    ctc_weight: float,
+    own_ce_weights: bool,
+    chunk_size: int | None,
+    through_head: bool,
 ):
     hidden, head_weight, clean = draw_layer(problem)
     inside = torch.arange(problem.canvas.shape[1]) < problem.canvas_lengths[:, None]
@@ -71,17 +78,19 @@ def test_it_equals_the_plain_pieces_in_value_and_every_gradient(
         generator = torch.Generator().manual_seed(1)
         ce_weights = torch.rand(ce_weights.shape, generator=generator).round(decimals=1)
     sample_weights = torch.tensor([0.5, 2.0, 1.0])
-    loss = fused_linear_slack_ctc_loss(
-        hidden,
-        head_weight,
-        *problem[1:],
-        **IDS,
-        clean=clean,
-        ctc_weight=ctc_weight,
-        ce_weights=ce_weights if own_ce_weights else None,
-        sample_weights=sample_weights,
-        chunk_size=chunk_size,
-    )
+    options: dict[str, Any] = IDS | {
+        "clean": clean,
+        "ctc_weight": ctc_weight,
+        "ce_weights": ce_weights if own_ce_weights else None,
+        "sample_weights": sample_weights,
+        "chunk_size": chunk_size,
+    }
+    if through_head:
+        layer = partial(torch.matmul, other=head_weight.T)
+        reading = read_through(layer, hidden, *problem[1:], vocab_size=VOCAB_SIZE, **options)
+        loss = losses_of(reading)
+    else:
+        loss = fused_linear_slack_ctc_loss(hidden, head_weight, *problem[1:], **options)
     expected = sample_weights * plain_loss(
         hidden, head_weight, problem, clean, ctc_weight=ctc_weight, ce_weights=ce_weights
     )

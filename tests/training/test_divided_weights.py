@@ -100,7 +100,9 @@ def test_what_was_saved_is_whole_and_loads(divided: Done) -> None:
     assert full.record.objective == "slack_ctc"
     base = small_model()
     slack, start = base.slack_id, base.model.get_input_embeddings().weight.detach().clone()
-    adapted = apply_adapter(base.model, divided.folder / "adapter" / "model")
+    adapted = apply_adapter(
+        base.model, divided.folder / "adapter" / "model", slack_id=base.slack_id
+    )
     embedding, output = adapted.get_input_embeddings(), adapted.get_output_embeddings()
     for layer in (embedding, output):
         row = layer.token_adapter.trainable_tokens_delta["default"]

@@ -18,6 +18,7 @@ import torch
 import yaml
 from arms import CANVAS_LENGTH, CE, SLACK_CTC, short
 from killed_while_saving import finish
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -25,6 +26,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from slackdlm.errors import CheckpointError, ConfigError, DataError, SlackDLMError
 from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.adapter import new_adapter
+from slackdlm.models.adapter_base import Base, base_sha256
 from slackdlm.models.loading import LoadedModel, load_model, save_model
 from slackdlm.models.training_record import TrainingRecord, find_record
 from slackdlm.training.checkpoints import checkpoint_step
@@ -518,6 +520,7 @@ def test_an_adapter_s_record_goes_before_its_model_s(lora_recipe: Path, tmp_path
         slack_region="canvas",
         padding="llada",
         canvas_length=12,
+        base=Base(name=str(base), sha256=base_sha256(base)),
     )
     assert find_record(base, adapter=adapter) == loaded.record
     assert find_record(base) == CE_RECORD
@@ -613,6 +616,65 @@ def test_a_saved_adapter_is_the_start_of_the_next_run(lora_recipe: Path, tmp_pat
     assert second.eval_ce == pytest.approx(first.eval_ce, rel=1e-5)
     third = train(steps(lora_recipe, 9), output=tmp_path / "third", progress=False)
     assert third.eval_ce != pytest.approx(first.eval_ce, rel=1e-3)
+
+
+def test_an_adapter_knows_its_base_wherever_that_lies(
+    lora_recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = steps(lora_recipe, 4, "training.save_every=2")
+    adapter = train(recipe, output=tmp_path / "run", progress=False).output / "model"
+    base = load_model(str(recipe.model.path))
+    caplog.clear()
+    save_model(base, tmp_path / "moved", max_shard_size="20KB")
+    load_model(tmp_path / "moved", adapter=adapter)
+    assert not caplog.messages
+    weights: Any = base.model.get_output_embeddings()
+    with torch.no_grad():
+        weights.weight[7, 5] += 0.01
+    save_model(base, tmp_path / "other")
+    load_model(tmp_path / "other", adapter=adapter)
+    (line,) = caplog.messages
+    assert f"trained on {recipe.model.path} (weights" in line
+    assert f"{tmp_path / 'other'} (weights" in line
+    # A run does not go on over another model either.
+    undo(tmp_path / "run", step=2)
+    shutil.copy(tmp_path / "other" / "model.safetensors", str(recipe.model.path))
+    with pytest.raises(ConfigError, match="was begun on other weights of"):
+        train(recipe, output=tmp_path / "run", resume=True, progress=False)
+
+
+@pytest.mark.parametrize("where", ["ff_out", "saved"])
+def test_an_adapter_on_the_output_layer_is_trained_further_and_keeps_the_layers_it_brings(
+    lora_recipe: Path, tmp_path: Path, where: str
+) -> None:
+    recipe = steps(lora_recipe, 2)
+    base = str(recipe.model.path)
+    network: Any = load_model(base).model
+    head = "model.transformer.ff_out"
+    keys: dict[str, Any] = {"target_modules": ["ff_out"]}
+    if where == "saved":
+        keys = {"target_modules": ["q_proj"], "modules_to_save": [head]}
+    adapted = PeftModel(network, LoraConfig(r=2, **keys))
+    brings = where == "ff_out"
+    with torch.no_grad():
+        network.get_input_embeddings().weight += 0.1 * brings
+    adapted.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=brings)
+    blocks = yaml.safe_load(lora_recipe.read_text())
+    del blocks["model"]["lora"]
+    blocks["model"]["adapter"] = str(tmp_path / "adapter")
+    lora_recipe.write_text(yaml.safe_dump(blocks))
+    folder = train(steps(lora_recipe, 3), output=tmp_path / "run", progress=False).output / "model"
+    before = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    after = load_file(folder / "adapter_model.safetensors")
+    assert after.keys() == before.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("transformer.ff_out" in name for name in moved)
+    assert not any("wte" in name or "base_layer" in name for name in moved)
+    # What the bytes of the saved adapter say is what PEFT makes of them.
+    ids = torch.arange(5, 12)[None]
+    reference: Any = PeftModel.from_pretrained(load_model(base).model, str(folder))
+    ours = load_model(base, adapter=folder).model
+    torch.testing.assert_close(ours(ids).logits, reference.eval()(ids).logits)
 
 
 def test_bfloat16_weights_carry_a_float32_adapter(lora_recipe: Path, tmp_path: Path) -> None:

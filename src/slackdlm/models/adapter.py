@@ -14,35 +14,42 @@ from peft import (
     LoraConfig,
     PeftConfig,
     PeftModel,
+    PeftType,
+    PromptLearningConfig,
     get_peft_model_state_dict,
     load_peft_weights,
     set_peft_model_state_dict,
 )
 from peft.tuners.lora import LoraLayer
+from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from slackdlm.errors import CheckpointError, ConfigError, one_line
-from slackdlm.models.checkpoint import read_headers, read_json
-from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.checkpoint import TensorInfo, read_headers, read_json
+from slackdlm.models.loaded import LoadedModel, plain_head
 from slackdlm.models.token_row import use_token_rows
 from slackdlm.models.weights import head_name
 
 _WEIGHTS = "adapter_model.safetensors"
 # Written by versions of PEFT and of no effect on what is loaded.
 _DROPPED = {"auto_mapping", "peft_version", "peft_type"}
+# Their forward pass takes more than a sequence, or is another model's.
+_NOT_SUPPORTED = {"ADAPTION_PROMPT", "POLY", "SHADOW", "XLORA"}
 
 
-def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+def apply_adapter(model: PreTrainedModel, folder: Path, *, slack_id: int) -> PeftModel:
     """The model with an adapter on it, frozen and not merged.
 
     Args:
         model: The model the adapter was trained on; changed in place. On the meta device the adapter
             is too, and only the headers of its weights are read.
         folder: Holds ``adapter_config.json`` and ``adapter_model.safetensors``.
+        slack_id: The token whose row :func:`new_adapter` trains.
 
     Raises:
-        CheckpointError: If a file is missing or torn, or the weights do not fit the model.
+        CheckpointError: If a file is missing or torn, the weights do not fit the model, or the adapter
+            is of a kind that changes more than the model's weights.
     """
     given = read_json(folder / "adapter_config.json")
     if not (folder / _WEIGHTS).is_file():
@@ -56,22 +63,14 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder / 'adapter_config.json'}: expected a peft_type such as LORA, got"
             f" {one_line(repr(kind))}; copy the file again"
         )
+    _refuse_other_models(folder, str(kind), given)
     infos = read_headers(folder / _WEIGHTS)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unknown keys, which are refused below
-            config = PeftConfig.from_pretrained(str(folder))
-        # What is None or False asks for nothing; other versions of PEFT write more such keys.
-        asking = {key for key, value in given.items() if value is not None and value is not False}
-        unknown = sorted(asking - vars(config).keys() - _DROPPED)
-        if unknown:
-            raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
-        config.inference_mode = True
-        if model.device.type == "meta":
-            weights = {k: torch.empty(info.shape, device="meta") for k, info in infos.items()}
-        else:
-            weights = load_peft_weights(str(folder), device="cpu")
-        adapted, wrong = _fitted(model, config, weights)
+            warnings.simplefilter("ignore")  # of unknown keys and names, which are refused below
+            adapted, wrong = _read(model, folder, given, infos, slack_id=slack_id)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:  # a wrong value makes PEFT raise whatever it leads to
         raise CheckpointError(
             f"{folder}: the adapter does not fit the model ({type(error).__name__}: "
@@ -86,16 +85,55 @@ def apply_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     return adapted
 
 
+def _read(
+    model: PreTrainedModel,
+    folder: Path,
+    given: dict[str, Any],
+    infos: dict[str, TensorInfo],
+    *,
+    slack_id: int,
+) -> tuple[PeftModel, list[str]]:
+    config = PeftConfig.from_pretrained(str(folder))
+    # What is None or False asks for nothing; other versions of PEFT write more such keys.
+    asking = {key for key, value in given.items() if value is not None and value is not False}
+    unknown = sorted(asking - vars(config).keys() - _DROPPED)
+    if unknown:
+        raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
+    config.inference_mode = True
+    if model.device.type == "meta":
+        weights = {k: torch.empty(info.shape, device="meta") for k, info in infos.items()}
+    else:
+        weights = load_peft_weights(str(folder), device="cpu")
+    return _fitted(model, config, weights, slack_id=slack_id)
+
+
+def _refuse_other_models(folder: Path, kind: str, given: dict[str, Any]) -> None:
+    """What is kept are adapters of the weights, which are the same at each loading."""
+    if issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], PromptLearningConfig):
+        what = f"{kind} puts virtual tokens in front of the input (prompt learning)"
+    elif kind in _NOT_SUPPORTED:
+        what = f"{kind} is more than an adapter of weights"
+    elif given.get("alora_invocation_tokens"):
+        what = "it is an activated LoRA (alora_invocation_tokens), which works from a token on"
+    elif str(given.get("init_lora_weights")).startswith("pissa_niter"):
+        what = "init_lora_weights of pissa_niter draws the base's weights anew at each loading"
+    elif given.get("layer_replication"):
+        what = "layer_replication makes another network of the model"
+    else:
+        return
+    raise CheckpointError(
+        f"{folder}: {what}, which is not supported; use an adapter of the weights, such as LORA"
+    )
+
+
 def _fitted(
-    model: PreTrainedModel, config: PeftConfig, weights: dict[str, Tensor]
+    model: PreTrainedModel, config: PeftConfig, weights: dict[str, Tensor], *, slack_id: int
 ) -> tuple[PeftModel, list[str]]:
     """The model with these weights on it, and what does not fit: they are only put on if all does."""
     with (
         torch.random.fork_rng(devices=[]),
         torch.device("meta" if model.device.type == "meta" else "cpu"),
-        warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # of names that are not there, which are refused too
         # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
         adapted = PeftModel(model, config)
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -104,11 +142,30 @@ def _fitted(
         for name, value in sorted(expected.items())
         if name in weights and weights[name].shape != value.shape
     ]
-    use_token_rows(adapted)
+    use_token_rows(adapted, slack_id=slack_id)
+    _untie(adapted)
+    # Whole layers beside the adapter, which PEFT puts into the base and may not save again by itself.
+    vars(adapted)["brings_layers"] = bool(weights.keys() - expected.keys())
     if not wrong:
         result = set_peft_model_state_dict(adapted, weights)
         wrong = [f"{name} is unexpected" for name in sorted(result.unexpected_keys)]
     return adapted, wrong
+
+
+def _untie(model: PeftModel) -> None:
+    """An adapter on one of two tied layers makes them two: merged into the one weight, it would change both."""
+    network: Any = model.get_base_model()
+    ends: list[Any] = [network.get_input_embeddings(), network.get_output_embeddings()]
+    head = plain_head(ends[1])
+    if isinstance(ends[0], nn.Embedding | TrainableTokensWrapper) and (
+        head is ends[1] or isinstance(ends[1], TrainableTokensWrapper)
+    ):
+        return
+    embedding = next(m for m in ends[0].modules() if isinstance(m, nn.Embedding))
+    if head.weight is embedding.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        network.config.tie_word_embeddings = False
+        network.all_tied_weights_keys = {}
 
 
 def new_adapter(
@@ -178,7 +235,7 @@ def new_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         adapted = PeftModel(model, config)
-    use_token_rows(adapted)
+    use_token_rows(adapted, slack_id=loaded.slack_id)
     adapted.eval()
     return replace(loaded, model=adapted, name=f"{loaded.name}+lora")
 

@@ -1,9 +1,8 @@
 """Any encoder with a masked-LM head as a diffusion model: BERT, RoBERTa, ModernBERT and their kin.
 
 The network is transformers' own class; what is added is the protocol that loss and sampler share:
-``model(input_ids, attention_mask, logits=False).last_hidden_state @ head_weight(model).T`` are the
-logits. Hidden states are therefore taken behind the head's transform, and where the output layer
-has a bias they get one more feature, the constant 1, and the weight one more column, the bias.
+the output layer applied to ``model(input_ids, attention_mask, logits=False).last_hidden_state`` gives
+the logits. Hidden states are therefore taken behind the head's transform.
 
 References:
     Devlin et al., 2019 (BERT). Liu et al., 2019 (RoBERTa). Warner et al., 2024 (ModernBERT).
@@ -21,7 +20,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, PreTrained
 
 from slackdlm.errors import CheckpointError, ConfigError, one_line
 from slackdlm.models.llada import LLaDAOutput, RecomputedBlocks, attention_bias, check_length
-from slackdlm.models.loaded import forward_replaced, head_weight
+from slackdlm.models.loaded import forward_replaced, logits_of
 
 # What published checkpoints hold beside the masked language model, and a buffer of old versions.
 _UNUSED = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|\.position_ids$")
@@ -50,7 +49,7 @@ class EncoderProtocol(RecomputedBlocks):
             store: Not for encoders.
 
         Returns:
-            The logits (or None), and what the head reads, with a constant 1 if it has a bias.
+            The logits (or None), and what the output layer reads.
 
         Raises:
             ConfigError: If the input is longer than the position table, or there is a ``store``.
@@ -68,8 +67,6 @@ class EncoderProtocol(RecomputedBlocks):
         with forward_replaced(head, _itself):  # the logits are not computed
             hidden: Tensor = super().forward(input_ids=input_ids, **settings).logits  # pyright: ignore
         scores = head(hidden) if logits else None
-        if getattr(head, "original_module", head).bias is not None:  # PEFT's wrapper hides it
-            hidden = torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1)
         return LLaDAOutput(last_hidden_state=hidden, logits=scores)
 
 
@@ -167,7 +164,7 @@ def check_protocol(model: PreTrainedModel) -> None:
                 logits=False,
             ).last_hidden_state[:, 3:],
         ]
-        errors = [float((state @ head_weight(model).T - expected).abs().max()) for state in states]
+        errors = [float((logits_of(model, state[0]) - expected[0]).abs().max()) for state in states]
     except RuntimeError as error:  # of shapes that do not fit
         raise ConfigError(
             f"{type(model).__name__}: not supported, since its head is not one matrix"

@@ -1,14 +1,16 @@
 """What is a loaded model? The network, its tokenizer, the ids that have a meaning, and the head."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from peft import PeftModel
-from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -37,6 +39,8 @@ class LoadedModel:
     """Longest input in tokens, prompt and canvas together."""
     record: TrainingRecord | None = None
     """The canvases it was last trained on, where its folder says so."""
+    folder: Path | None = None
+    """Where the weights were read, an adapter's aside; None: nowhere."""
 
     @property
     def device(self) -> torch.device:
@@ -44,39 +48,67 @@ class LoadedModel:
         return next(self.model.parameters()).device
 
 
-class OutputLayer(NamedTuple):
-    """The output layer's weight, and what of it is trained on its own."""
+class FusedInputs(NamedTuple):
+    """A plain linear output layer and what it reads: the logits are ``hidden @ weight.T``."""
 
-    weight: Float[Tensor, "V D"]
-    """As :func:`head_weight`, but for the row of ``<slack>`` if there is a ``slack_row``."""
-    slack_row: Float[Tensor, " D"] | None
-    """The row of ``<slack>`` where an adapter trains it under a frozen layer; else None."""
-
-
-def head_weight(model: PreTrainedModel | PeftModel) -> Float[Tensor, "V D"]:
-    """The output layer's weight: ``hidden @ weight.T`` are the logits.
-
-    A bias (encoders have one) is its last column, and the last feature of ``hidden`` is then 1; the
-    gradient of the column is the gradient of the bias.
-    """
-    head: Any = model.get_output_embeddings()
-    return _with_bias(head, head.weight)
-
-
-def output_layer(model: PreTrainedModel | PeftModel, *, slack_id: int) -> OutputLayer:
-    """:func:`head_weight` for the loss: a trained row of ``<slack>`` comes on its own.
+    hidden: Float[Tensor, "B L D1"]
+    """A bias (encoders have one) is the weight's last column, and the last feature here is then 1."""
+    weight: Float[Tensor, "V D1"]
+    """As in the output layer, but for the row of ``<slack>`` if there is a ``slack_row``."""
+    slack_row: Float[Tensor, " D1"] | None
+    """The row of ``<slack>`` where an adapter trains it under a frozen layer; else None.
 
     Joined to the weight it would cost a copy of the whole layer, and a gradient of that size.
     """
+
+
+def logits_of(
+    model: PreTrainedModel | PeftModel, hidden: Float[Tensor, "M D"]
+) -> Float[Tensor, "M V"]:
+    """The output layer itself, with whatever an adapter has put on it, applied to hidden states."""
     head: Any = model.get_output_embeddings()
-    layers: list[Any] = [m for m in head.modules() if isinstance(m, TrainableTokensLayer)]
-    for layer in layers:  # one or none
-        adapters = [] if layer.merged or layer.disable_adapters else layer.active_adapters
-        if [list(layer.token_indices[adapter]) for adapter in adapters] == [[slack_id]]:
-            base, rows = layer.base_layer, layer.trainable_tokens_delta[adapters[0]]
-            row = _with_bias(base, rows, rows=[slack_id])[0]
-            return OutputLayer(_with_bias(base, base.weight), row)
-    return OutputLayer(head_weight(model), None)
+    return head(hidden[None])[0]  # some adapters want a batch of sequences
+
+
+def plain_head(head: Any) -> nn.Linear:
+    """The linear layer that an output layer is, or that lies under an adapter."""
+    return next(m for m in head.modules() if isinstance(m, nn.Linear))
+
+
+def fused_inputs(
+    model: PreTrainedModel | PeftModel, hidden: Float[Tensor, "B L D"], *, slack_id: int
+) -> FusedInputs | None:
+    """What the fused loss takes; None where an adapter makes the output layer more than a matrix."""
+    plain = _plain_layer(model.get_output_embeddings(), slack_id)
+    if plain is None:
+        return None
+    head, row = plain
+    weight, bias = head.weight, head.bias
+    if bias is None:  # pyright: ignore[reportUnnecessaryComparison] - it may be
+        return FusedInputs(hidden, weight, row)
+    hidden = torch.cat([hidden, torch.ones_like(hidden[..., :1])], dim=-1)
+    if row is not None:
+        row = torch.cat([row, bias[[slack_id]].to(row.dtype)])
+    return FusedInputs(hidden, torch.cat([weight, bias[:, None]], dim=1), row)
+
+
+def has_plain_head(model: PreTrainedModel | PeftModel, *, slack_id: int) -> bool:
+    """Whether the output layer is a matrix, the row of ``<slack>`` aside: see :func:`fused_inputs`."""
+    return _plain_layer(model.get_output_embeddings(), slack_id) is not None
+
+
+def _plain_layer(head: Any, slack_id: int) -> tuple[nn.Linear, Tensor | None] | None:
+    """The linear layer and the row that an adapter trains of it, if there is no more to it."""
+    row: Tensor | None = None
+    if isinstance(head, TrainableTokensWrapper):
+        layer: Any = head.token_adapter
+        head, on = layer.base_layer, not (layer.merged or layer.disable_adapters)
+        for adapter in layer.active_adapters if on else []:
+            if row is not None or list(layer.token_indices[adapter]) != [slack_id]:
+                return None
+            row = layer.trainable_tokens_delta[adapter][0]
+    is_plain = isinstance(head, nn.Linear) and not isinstance(head, BaseTunerLayer)
+    return (head, row) if is_plain else None
 
 
 def recompute_activations(model: PreTrainedModel | PeftModel) -> None:
@@ -102,14 +134,3 @@ def forward_replaced(module: nn.Module, function: Callable[..., Any]) -> Generat
             del instance["forward"]
         else:
             instance["forward"] = before
-
-
-def _with_bias(
-    head: Any, weight: Float[Tensor, "R D"], *, rows: Sequence[int] | None = None
-) -> Float[Tensor, "R D1"]:
-    original: Any = getattr(head, "original_module", head)  # PEFT's wrapper hides the bias
-    bias: Tensor | None = getattr(original, "bias", None)
-    if bias is None:
-        return weight
-    bias = bias if rows is None else bias[list(rows)]
-    return torch.cat([weight, bias[:, None].to(weight.dtype)], dim=1)

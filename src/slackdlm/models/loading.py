@@ -17,10 +17,11 @@ from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, counted, one_line
 from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
+from slackdlm.models.adapter_base import compare_base
 from slackdlm.models.checkpoint import locate, read_json, replaced
 from slackdlm.models.dream import DreamConfig, DreamModel
 from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
-from slackdlm.models.loaded import LoadedModel, head_weight
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK, load_tokenizer
 from slackdlm.models.training_record import read_record, write_record
 from slackdlm.models.vocabulary import (
@@ -35,7 +36,7 @@ from slackdlm.models.vocabulary import (
 )
 from slackdlm.models.weights import DeviceMap, Placement, read_weights
 
-__all__ = ["LoadedModel", "head_weight", "load_model", "new_model", "save_model"]
+__all__ = ["LoadedModel", "load_model", "new_model", "save_model"]
 
 _LOG = logging.getLogger(__name__)
 Config = TypeVar("Config")
@@ -150,7 +151,7 @@ def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> Loade
     embedding: Any = model.get_input_embeddings()
     check_room(tokenizer, num_rows=len(embedding.weight), where=where)
     loaded = assemble(model, tokenizer, names, name=name, max_length=max_length, ends=ends)
-    return replace(loaded, record=read_record(folder))
+    return replace(loaded, record=read_record(folder), folder=folder)
 
 
 def _ends(config: Any, folder: Path, listed: Callable[..., tuple[int, ...]]) -> tuple[int, ...]:
@@ -171,9 +172,14 @@ def _ends(config: Any, folder: Path, listed: Callable[..., tuple[int, ...]]) -> 
 def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
     """Its record takes the place of the model's."""
     folder = locate(adapter)
-    model = apply_adapter(cast("PreTrainedModel", loaded.model), folder)
+    model = apply_adapter(cast("PreTrainedModel", loaded.model), folder, slack_id=loaded.slack_id)
     model.eval()
-    record = read_record(folder) or loaded.record
+    own = read_record(folder)
+    if loaded.folder is not None and loaded.device.type != "meta":
+        named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        recorded = None if own is None else own.base
+        compare_base(folder, recorded, named=named, name=loaded.name, folder=loaded.folder)
+    record = own or loaded.record
     return replace(loaded, model=model, name=f"{loaded.name}+{adapter}", record=record)
 
 
@@ -250,6 +256,10 @@ def save_model(
     if (folder / "adapter_config.json").exists():
         raise ConfigError(f"save_model: {folder} holds an adapter; choose another folder")
     state: dict[str, Any] = model.state_dict() if state_dict is None else state_dict
+    if not model.all_tied_weights_keys:
+        # Once the output layer is untied from the embedding, BERT's bias is still one under two names.
+        first = {v.data_ptr(): k for k, v in reversed(state.items())}
+        state = {k: v if first[v.data_ptr()] == k else v.clone() for k, v in state.items()}
     if target is not None:
         # Tied weights are one tensor, and stay one.
         cast = {v.data_ptr(): v.to(target) for v in state.values() if v.is_floating_point()}
@@ -263,7 +273,7 @@ def save_model(
         write_json(path, config, sort_keys=True)
         loaded.tokenizer.save_pretrained(draft)
         if loaded.record is not None:
-            write_record(loaded.record, draft)
+            write_record(replace(loaded.record, base=None), draft)
         if isinstance(model, DreamModel):
             _save_dream_files(loaded, draft, model.config)
 

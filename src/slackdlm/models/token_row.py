@@ -16,6 +16,9 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 
+from slackdlm.errors import CheckpointError
+from slackdlm.models.loaded import plain_head
+
 
 class TokenRows(TrainableTokensLayer):
     """PEFT's layer with the same results, but for a bias of the output layer, which PEFT drops."""
@@ -40,8 +43,20 @@ class TokenRows(TrainableTokensLayer):
         return output
 
 
-def use_token_rows(model: PeftModel) -> None:
-    """Make the trainable tokens of a new adapter :class:`TokenRows`, trained in float32."""
+def use_token_rows(model: PeftModel, *, slack_id: int) -> None:
+    """Make the trainable tokens of an adapter :class:`TokenRows`, trained in float32.
+
+    Raises:
+        CheckpointError: If they are others than ``<slack>`` and PEFT makes two models of them, one as it is
+            and another once it is merged: the first leaves out the output layer's bias, or its tie.
+    """
+    wrappers = [m for m in model.modules() if isinstance(m, TrainableTokensWrapper)]
+    others = [m for m in wrappers if _token_ids(m) != [slack_id]]
+    if others and (_is_tied(model) or any(_has_bias(wrapper) for wrapper in others)):
+        raise CheckpointError(
+            "trainable_token_indices beside an output layer with a bias, or tied to the embedding, is not"
+            " supported: PEFT's own logits change when it is merged; merge it and load the whole model"
+        )
     _follow_tie(model)
     for module in model.modules():
         if isinstance(module, TrainableTokensLayer):
@@ -49,6 +64,27 @@ def use_token_rows(model: PeftModel) -> None:
             for name, row in module.trainable_tokens_delta.items():
                 own = nn.Parameter(row.detach().float(), requires_grad=row.requires_grad)
                 module.trainable_tokens_delta[name] = own
+
+
+def _token_ids(wrapper: Any) -> list[int]:
+    layer = wrapper.token_adapter
+    return [token_id for name in layer.active_adapters for token_id in layer.token_indices[name]]
+
+
+def _has_bias(wrapper: Any) -> bool:
+    return getattr(wrapper.token_adapter.get_base_layer(), "bias", None) is not None
+
+
+def _is_tied(model: PeftModel) -> bool:
+    """Whether the output layer has the embedding's weight, but not the rows trained of it."""
+    network: Any = model.get_base_model()
+    embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
+    if not isinstance(embedding, TrainableTokensWrapper) or isinstance(
+        output, TrainableTokensWrapper
+    ):
+        return False
+    layer: Any = embedding.token_adapter
+    return plain_head(output).weight is layer.base_layer.weight
 
 
 def _follow_tie(model: PeftModel) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 from slackdlm.atomic import write_json
 from slackdlm.config import Count, NonNegative, Share, build, settings
 from slackdlm.errors import CheckpointError, ConfigError
+from slackdlm.models.adapter_base import Base
 from slackdlm.models.checkpoint import locate, read_json
 
 FILE = "slackdlm.json"
@@ -28,6 +29,8 @@ class TrainingRecord:
     """What stood behind a response: see ``data.padding``."""
     canvas_length: Count
     """Canvas positions with ``padding: fixed``, otherwise the most."""
+    base: Base | None = None
+    """Of an adapter: the model that it was trained on."""
 
     def __post_init__(self) -> None:
         low, high = self.slack_ratio
@@ -44,7 +47,8 @@ class TrainingRecord:
 
 def write_record(record: TrainingRecord, folder: Path) -> None:
     """Write it beside the weights or the adapter."""
-    write_json(folder / FILE, asdict(record))
+    content = {key: value for key, value in asdict(record).items() if value is not None}
+    write_json(folder / FILE, content)
 
 
 def read_record(folder: Path) -> TrainingRecord | None:

@@ -72,7 +72,7 @@ def fused_linear_slack_ctc_loss(
         _check_layer(where, hidden, slack_row, name="slack_row", axes="D")
     if chunk_size is not None and chunk_size < 1:
         raise ConfigError(f"{where}: chunk_size must be at least 1, got {chunk_size}")
-    problem = _checked(
+    problem = checked_problem(
         where,
         (canvas, targets, canvas_lengths, target_lengths),
         shape=(hidden.shape[0], hidden.shape[1], head_weight.shape[0]),
@@ -108,7 +108,7 @@ def fused_linear_slack_ctc_loss(
         )  # pyright: ignore[reportReturnType]
 
 
-class _Problem(NamedTuple):
+class Problem(NamedTuple):
     """A batch that may be a loss, its defaults filled in."""
 
     canvas: Int[Tensor, "B L"]
@@ -135,7 +135,7 @@ def _check_layer(where: str, hidden: Tensor, layer: Tensor, *, name: str, axes: 
         )
 
 
-def _checked(
+def checked_problem(
     where: str,
     batch: tuple[Tensor, Tensor, Tensor, Tensor],
     *,
@@ -146,7 +146,7 @@ def _checked(
     ctc_weight: float,
     ce_weights: Tensor | None,
     sample_weights: Tensor | None,
-) -> _Problem:
+) -> Problem:
     """The batch of ``(B, L, V)``, if nothing is wrong with it."""
     num_samples, num_positions, vocab_size = shape
     if not 0 <= ctc_weight <= 1:
@@ -174,7 +174,7 @@ def _checked(
         checks.check_integers(where, clean, shape[:2], name="clean")
         faults |= checks.clean_faults(clean, supervised, mask_id=mask_id, vocab_size=vocab_size)
     budget = checks.largest_budget(canvas_lengths, target_lengths)
-    return _Problem(
+    return Problem(
         *batch,
         mask_id=mask_id,
         slack_id=slack_id,
@@ -195,7 +195,7 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def _supervise(
-    problem: _Problem,
+    problem: Problem,
     hidden: Float[Tensor, "B L D"],
     head_weight: Float[Tensor, "V D"],
     slack_row: Float[Tensor, " D"],

@@ -8,16 +8,17 @@ Axis letters: ``B`` rows, ``R`` rows that still decode, ``L`` canvas positions, 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64
-from torch import Tensor
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from slackdlm.models.llada import attention_bias
-from slackdlm.models.loading import LoadedModel, head_weight
+from slackdlm.models.loaded import LoadedModel, logits_of, plain_head
 from slackdlm.sampling.cache import KeyValueCache
 from slackdlm.sampling.captured import CapturedPass, can_be_captured
 from slackdlm.sampling.config import Block, SamplerConfig, schedule
@@ -64,8 +65,6 @@ class Predictor:
         self.config = config
         self.noise = noise
         self.device = loaded.device
-        # Once: a bias or an adapter's row of the output layer is joined to it in a copy.
-        self.head = head_weight(loaded.model).detach()
         ends = loaded.eos_ids if config.delay_end else ()
         slack = (loaded.slack_id,) if config.delay_slack else ()
         delayed = () if STRATEGIES[config.remasking].score is None else (*ends, *slack)
@@ -101,14 +100,15 @@ class Predictor:
             at: Their rows and positions on the device.
         """
         hidden, unprompted = self._hidden(canvas, cells, at)
-        config, head = self.config, self.head
+        config, model = self.config, self.loaded.model
+        num_rows = plain_head(model.get_output_embeddings()).out_features
         strategy = STRATEGIES[config.remasking]
         tokens: list[Tensor] = []
         scores: list[Tensor] = []
-        for part in _chunks(len(cells.rows), head.shape[0], head.device):
-            logits = _logits(hidden[part], head)
+        for part in _chunks(len(cells.rows), num_rows, self.device):
+            logits = _logits(model, hidden[part])
             if unprompted is not None:
-                without = _logits(unprompted[part], head)
+                without = _logits(model, unprompted[part])
                 logits = logits.sub_(without).mul_(config.guidance + 1).add_(without)
             if config.forbid_end_of_text:
                 logits[:, self.loaded.pad_id] = -torch.inf
@@ -210,12 +210,16 @@ class Predictor:
         return output.last_hidden_state
 
 
-def _logits(hidden: Float[Tensor, "M D"], head: Float[Tensor, "V D"]) -> Float[Tensor, "M V"]:
+def _logits(
+    model: PreTrainedModel | PeftModel, hidden: Float[Tensor, "M D"]
+) -> Float[Tensor, "M V"]:
     """The output layer in float32."""
-    few = len(hidden) <= _FEW_CELLS and head.numel() >= _LARGE_HEAD
-    if few and head.device.type == "cpu":
-        return (head @ hidden.T).T.float().contiguous()
-    return F.linear(hidden, head).float()
+    head: Any = model.get_output_embeddings()
+    few = len(hidden) <= _FEW_CELLS and hidden.device.type == "cpu"
+    if few and type(head) is nn.Linear and head.weight.numel() >= _LARGE_HEAD:
+        logits = (head.weight @ hidden.T).T.float().contiguous()
+        return logits if head.bias is None else logits.add_(head.bias)  # pyright: ignore[reportUnnecessaryComparison]
+    return logits_of(model, hidden).float()
 
 
 def _chunks(num_cells: int, vocab_size: int, device: torch.device) -> Iterator[slice]:

@@ -28,13 +28,20 @@ def engine() -> Engine | None:
     return "DEEPSPEED" if _is_set("ACCELERATE_USE_DEEPSPEED") else None
 
 
-def check_engine(training: TrainingConfig, *, is_quantized: bool, is_tied: bool = False) -> None:
+def check_engine(
+    training: TrainingConfig,
+    *,
+    is_quantized: bool,
+    is_tied: bool = False,
+    has_plain_head: bool = True,
+) -> None:
     """Raise unless the launcher's settings train what the recipe says.
 
     Args:
         training: The recipe's block.
         is_quantized: Whether the weights have 4 bits.
         is_tied: Whether embedding and output layer are one weight.
+        has_plain_head: Whether the output layer is without an adapter, the row of ``<slack>`` aside.
 
     Raises:
         ConfigError: If they do not; says which setting to change.
@@ -52,6 +59,10 @@ def check_engine(training: TrainingConfig, *, is_quantized: bool, is_tied: bool 
     if is_quantized:
         raise ConfigError(
             f"model.quantization: 4-bit weights cannot be divided over processes; {_DDP}"
+        )
+    if not has_plain_head:
+        raise ConfigError(
+            f"model.adapter: an adapter on the output layer cannot be trained on divided weights; {_DDP}"
         )
     if divided_by == "FSDP":
         _check_fsdp(is_tied=is_tied)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
+from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -21,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from slackdlm.errors import ConfigError
 from slackdlm.models.adapter import casts_by_autocast
+from slackdlm.models.loaded import plain_head
 from slackdlm.objectives.vocabulary_pass import default_chunk_size
 from slackdlm.training.config import Recipe
 from slackdlm.training.plan_network import Network, dequantised, empty_network, weight_bytes
@@ -286,9 +288,9 @@ def _activations(recipe: Recipe, network: Network, *, num_samples: int, sharded:
 
 
 def _loss_buffers(network: Network, recipe: Recipe, *, num_samples: int) -> int:
-    """Of :func:`slackdlm.objectives.fused_linear.fused_linear_slack_ctc_loss`, all masked."""
-    head: Any = network.get_output_embeddings()
-    weight: Tensor = getattr(head, "original_module", head).weight  # under PEFT's wrapper
+    """Of the loss as :mod:`slackdlm.training.step_loss` computes it, all masked."""
+    layer: Any = network.get_output_embeddings()
+    weight = plain_head(layer).weight
     vocab_size, hidden_size = weight.shape
     length = recipe.data.canvas_length
     rows = num_samples * length
@@ -296,9 +298,12 @@ def _loss_buffers(network: Network, recipe: Recipe, *, num_samples: int) -> int:
     element = 2 if half else 4
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chunk = min(rows, default_chunk_size(vocab_size, device))
-    logits = chunk * vocab_size * (8 if half else 4)
+    is_plain = isinstance(layer, nn.Linear | TrainableTokensWrapper)
+    # Through an adapter: the logits, their exponentials and two gradients, all computed again.
+    logits = chunk * vocab_size * ((8 if half else 4) if is_plain else (20 if half else 16))
     states = rows * hidden_size * (2 * element + 4)
-    head = weight.numel() * 4 if weight.requires_grad else 0
+    trained = any(p.requires_grad and p.shape == weight.shape for p in layer.parameters())
+    head = weight.numel() * 4 if trained else 0
     copies = weight.numel() * 2 if half and weight.dtype == torch.float32 else 0
     if recipe.objective.weight == 0:
         return logits + states + head + copies

@@ -45,7 +45,9 @@ def empty_network(recipe: Recipe) -> Network:
         if model.quantization is not None:
             _quantise(cast("PreTrainedModel", network))
         if model.adapter is not None:
-            adapted = apply_adapter(cast("PreTrainedModel", network), locate(model.adapter))
+            adapted = apply_adapter(
+                cast("PreTrainedModel", network), locate(model.adapter), slack_id=loaded.slack_id
+            )
             adapted.set_adapter("default")  # It comes frozen; this makes it trainable.
             return adapted
         if model.lora is not None:

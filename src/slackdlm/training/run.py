@@ -23,12 +23,14 @@ from slackdlm.atomic import write_json
 from slackdlm.errors import ConfigError, DataError, counted
 from slackdlm.models import encoder
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
+from slackdlm.models.adapter_base import Base, base_sha256
 from slackdlm.models.chat import written_fields
 from slackdlm.models.checkpoint import locate, read_json
 from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.loaded import has_plain_head
 from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.models.training_record import TrainingRecord, write_record
+from slackdlm.models.training_record import TrainingRecord, read_record, write_record
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import FromScratchConfig, ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import (
@@ -228,6 +230,7 @@ def train_samples(
         training,
         is_quantized=getattr(network, "is_quantized", False),
         is_tied=bool(network.all_tied_weights_keys),
+        has_plain_head=has_plain_head(loaded.model, slack_id=loaded.slack_id),
     )
     folder = Path(output)
     spec = canvas_spec(loaded, canvas_length=canvas_length, padding=padding, objective=objective)
@@ -245,7 +248,8 @@ def train_samples(
     if start.result is not None:
         recorded: dict[str, Any] = {**start.result, "output": folder}
         return TrainResult(**recorded)
-    loaded = replace(loaded, record=_training_record(objective, spec))
+    written = replace(_training_record(objective, spec), base=_base(loaded, start.checkpoint))
+    loaded = replace(loaded, record=written)
     is_new = start.checkpoint is None
     arguments.eval_on_start = is_new and streams is not None and training.eval_every > 0
     started = time.perf_counter()
@@ -276,6 +280,24 @@ def train_samples(
         write_json(folder / "run.json", run)
         shared = [result]
     return broadcast_object_list(shared)[0]
+
+
+def _base(loaded: LoadedModel, checkpoint: Path | None) -> Base | None:
+    """What an adapter is trained on, where that lies in a folder.
+
+    Raises:
+        ConfigError: If the run was begun on other weights.
+    """
+    if not isinstance(loaded.model, PeftModel) or loaded.folder is None:
+        return None
+    base = Base(name=loaded.name.partition("+")[0], sha256=base_sha256(loaded.folder))
+    record = None if checkpoint is None else read_record(checkpoint)
+    if record is not None and record.base is not None and record.base.sha256 != base.sha256:
+        raise ConfigError(
+            f"{checkpoint}: the run was begun on other weights of {record.base.name} than {loaded.folder} holds"
+            " now; resume it with those, or begin a new run"
+        )
+    return base
 
 
 def _described(samples: Sequence[Sample], eval_samples: Sequence[Sample]) -> dict[str, Any]:
@@ -311,7 +333,10 @@ def _save_weights(
     try:
         with checkpoints.saving(folder), quiet_transformers():
             if isinstance(loaded.model, PeftModel):
-                loaded.model.save_pretrained(str(draft), state_dict=state)
+                layers: bool = getattr(loaded.model, "brings_layers", False)
+                loaded.model.save_pretrained(
+                    str(draft), state_dict=state, save_embedding_layers=layers
+                )
                 # PEFT's card, empty but for a local path
                 (draft / "README.md").unlink(missing_ok=True)
                 _write_beside(loaded, draft)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from slackdlm.models.loaded import OutputLayer, forward_replaced, output_layer
+from slackdlm.models.loaded import forward_replaced, fused_inputs, plain_head
 from slackdlm.objectives.alignment import Alignment, alignment_of
 from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
+from slackdlm.objectives.through_head import Head, Reading, losses_of, read_through
 from slackdlm.training.stream import CanvasSpec
 
 
@@ -43,8 +45,13 @@ def sample_losses(
         One loss per sample.
     """
 
-    def loss_of(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, " B"]:
-        return _losses(hidden, output_layer(network, slack_id=spec.slack_id), batch, spec)
+    def loss_of(head: Head, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, " B"]:
+        inputs = fused_inputs(network, hidden, slack_id=spec.slack_id)
+        if inputs is None:
+            return losses_of(_read(head, hidden, network, batch, spec))
+        layer = inputs.hidden, inputs.weight
+        terms = _terms(batch, spec)
+        return fused_linear_slack_ctc_loss(*layer, **terms, slack_row=inputs.slack_row)
 
     with _in_output_layer(network, loss_of, batch, bf16=bf16):
         return model(batch["input_ids"], batch["attention_mask"], logits=False)
@@ -60,63 +67,59 @@ def evaluated_samples(
 ) -> tuple[Float[Tensor, " B"], Alignment]:
     """:func:`sample_losses`, and what the model makes of the slack, in one forward pass."""
 
-    def both(hidden: Float[Tensor, "B L D"]) -> tuple[Float[Tensor, " B"], Alignment]:
-        head = output_layer(network, slack_id=spec.slack_id)
-        alignment = alignment_of(
-            hidden,
-            head.weight.to(hidden.dtype),
-            batch["noisy"],
-            batch["targets"],
-            batch["ctc_lengths"],
-            batch["target_lengths"],
-            mask_id=spec.mask_id,
-            slack_id=spec.slack_id,
-            slack_row=None if head.slack_row is None else head.slack_row.to(hidden.dtype),
-        )
-        return _losses(hidden, head, batch, spec), alignment
+    def both(head: Head, hidden: Float[Tensor, "B L D"]) -> tuple[Float[Tensor, " B"], Alignment]:
+        reading = _read(head, hidden, network, batch, spec)
+        return losses_of(reading), alignment_of(reading)
 
     with _in_output_layer(network, both, batch, bf16=bf16):
         return network(batch["input_ids"], batch["attention_mask"], logits=False)
 
 
-def _losses(
+def _read(
+    head: Head,
     hidden: Float[Tensor, "B L D"],
-    head: OutputLayer,
+    network: PreTrainedModel | PeftModel,
     batch: dict[str, Tensor],
     spec: CanvasSpec,
-) -> Float[Tensor, " B"]:
-    return fused_linear_slack_ctc_loss(
-        hidden,
-        head.weight,
-        batch["noisy"],
-        batch["targets"],
-        batch["ctc_lengths"],
-        batch["target_lengths"],
-        mask_id=spec.mask_id,
-        slack_id=spec.slack_id,
-        clean=batch["clean"],
-        ctc_weight=spec.ctc_weight,
-        ce_weights=batch["ce_weights"],
-        sample_weights=batch["loss_weights"],
-        slack_row=head.slack_row,
-    )
+) -> Reading:
+    vocab_size = plain_head(network.get_output_embeddings()).out_features
+    return read_through(head, hidden, vocab_size=vocab_size, **_terms(batch, spec))
+
+
+def _terms(batch: dict[str, Tensor], spec: CanvasSpec) -> dict[str, Any]:
+    """The batch as the losses call its parts."""
+    return {
+        "canvas": batch["noisy"],
+        "targets": batch["targets"],
+        "canvas_lengths": batch["ctc_lengths"],
+        "target_lengths": batch["target_lengths"],
+        "mask_id": spec.mask_id,
+        "slack_id": spec.slack_id,
+        "clean": batch["clean"],
+        "ctc_weight": spec.ctc_weight,
+        "ce_weights": batch["ce_weights"],
+        "sample_weights": batch["loss_weights"],
+    }
 
 
 @contextmanager
 def _in_output_layer(
     network: nn.Module,
-    function: Callable[[Float[Tensor, "B L D"]], Any],
+    function: Callable[[Head, Float[Tensor, "B L D"]], Any],
     batch: dict[str, Tensor],
     *,
     bf16: bool,
 ) -> Generator[None]:
-    """While it lasts, the network returns ``function`` of the canvas' hidden states, autocast if ``bf16``."""
+    """While it lasts, the network returns ``function`` of its output layer and the canvas' hidden states.
+
+    All of it is autocast if ``bf16``.
+    """
     parts: Any = network
     head: nn.Module = parts.get_output_embeddings()
 
     def through_head(*call: Any) -> Any:
         hidden: Tensor = call[-1].last_hidden_state[:, -batch["noisy"].shape[1] :]
-        with forward_replaced(head, function):
+        with forward_replaced(head, partial(function, head.forward)):
             return head(hidden.to(torch.bfloat16) if bf16 else hidden)
 
     handle = network.register_forward_hook(through_head, prepend=True)

@@ -25,13 +25,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from slackdlm.errors import DataError
 from slackdlm.models.llada import attention_bias
-from slackdlm.models.loading import LoadedModel, head_weight
+from slackdlm.models.loaded import LoadedModel, logits_of, plain_head
 
 _CHUNK_ELEMENTS = 2**23
 """Logits held at a time."""
@@ -252,15 +251,15 @@ def _cell_log_probs(
     guidance: float,
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"], Tensor]:
     """Log-probability of the wanted tokens, of the likeliest, and which that is; float32, a few cells at a time."""
-    head = head_weight(loaded.model)
     forbidden = [loaded.mask_id, loaded.slack_id]
-    size = max(1, _CHUNK_ELEMENTS // head.shape[0])
+    head = plain_head(loaded.model.get_output_embeddings())
+    size = max(1, _CHUNK_ELEMENTS // head.out_features)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
-        logits = F.linear(hidden[part], head).float()
+        logits = logits_of(loaded.model, hidden[part]).float()
         if without is not None:
-            base = F.linear(without[part], head).float()
+            base = logits_of(loaded.model, without[part]).float()
             logits = base + (guidance + 1) * (logits - base)
         logits[:, forbidden] = -torch.inf
         log_probs = logits.log_softmax(dim=-1)
