@@ -1,5 +1,6 @@
 """Published layouts at the door of ``slackdlm compare``: what a file says is used, named or refused."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,13 @@ def test_a_folder_is_a_leaderboard_and_names_what_it_does_not_use(
     rows = [row for row in shown.splitlines() if row.startswith("org/m")]
     assert [row.split()[0] for row in rows] == [line["system"] for line in lines]
     assert {"interval", "SE", "n"} <= set(" ".join(shown.split()).split())
+
+
+def test_a_compressed_file_is_refused_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "m.json.gz"
+    file.write_bytes(gzip.compress(b"[]"))
+    with pytest.raises(DataError, match="compressed with gzip; unpack it"):
+        compared(file)
 
 
 def test_differences_of_many_systems_come_when_asked_for(tmp_path: Path) -> None:

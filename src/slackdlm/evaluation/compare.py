@@ -239,8 +239,8 @@ def _ranked(lines: Sequence[Line]) -> list[Line]:
     standing = [line for line in lines if line.kind != "difference"]
     if len(standing) <= FEW:
         return [*lines]
-    standing.sort(key=lambda line: -np.inf if line.estimate.value is None else line.estimate.value)
-    return [*reversed(standing), *(line for line in lines if line.kind == "difference")]
+    standing.sort(key=lambda line: np.inf if line.estimate.value is None else -line.estimate.value)
+    return [*standing, *(line for line in lines if line.kind == "difference")]
 
 
 def _difference(

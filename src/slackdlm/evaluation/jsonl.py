@@ -63,7 +63,10 @@ def read_text(path: Path, *, what: str) -> str:
     """A UTF-8 file without its byte-order mark; DataError if it is missing or something else."""
     _check_file(path, what=what)
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        held = path.read_bytes()
+        if held.startswith(b"\x1f\x8b"):
+            raise DataError(f"{path}: compressed with gzip; unpack it, {what} are read as text")
+        return held.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: not UTF-8 text (byte {error.start}); expected {what}, so save it as UTF-8"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from markupsafe import Markup
+from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
@@ -363,37 +364,45 @@ def _is_leaderboard(lines: Sequence[Line]) -> bool:
 
 
 def _leaderboard(title: str, lines: Sequence[Line], *, width: int) -> Group:
-    """One row a system, with the benchmark's own figures as columns."""
+    """One row a system, with as many of the further figures as columns as leave it one."""
     rivals = {line.against for line in lines}
     one_rival = len(rivals) == 1 and None not in rivals
-    published = list(dict.fromkeys(name for line in lines for name in line.published))
-    ours = list(dict.fromkeys(name for line in lines for name in line.ours))
-    rows: list[list[str]] = []
-    for line in lines:
-        digits = _digits(line)
-        shown = [
-            drawable(line.system) if one_rival else cells(line).what,
-            number(line.estimate.value, digits),
-        ]
-        shown += [_interval(line.estimate, digits), number(line.standard_error, 2)]
-        shown.append(f"{line.estimate.num_scored}/{line.estimate.num_total}")
-        shown += [_figure(line.published.get(name)) for name in published]
-        shown += [
-            number(line.ours[name].value, digits) if name in line.ours else MISSING for name in ours
-        ]
-        rows.append(shown)
-    unit = "win rate" if lines[0].kind == "win rate" else "mean"
-    head = [
-        "system",
-        unit,
-        "interval",
-        "SE",
-        "n",
-        *(f"published {name}" for name in published),
-        *ours,
-    ]
+    digits = _digits(lines[0])
+    columns: dict[str, list[str]] = {
+        "system": [drawable(line.system) if one_rival else cells(line).what for line in lines],
+        lines[0].kind: [number(line.estimate.value, digits) for line in lines],
+        "interval": [_interval(line.estimate, digits) for line in lines],
+        "SE": [number(line.standard_error, 2) for line in lines],
+        "n": [_scored(line.estimate) for line in lines],
+    }
+    for name in dict.fromkeys(name for line in lines for name in line.published):
+        columns[f"published {name}"] = [_figure(line.published.get(name)) for line in lines]
+    for name in dict.fromkeys(name for line in lines for name in line.ours):
+        found = [line.ours[name].value if name in line.ours else None for line in lines]
+        # WB-Score and WB-Reward are what the benchmark has too.
+        theirs = [[line.published.get(other) for line in lines] for other in lines[0].published]
+        if [_figure(value) for value in found] not in [[*map(_figure, told)] for told in theirs]:
+            columns[name] = [number(value, digits) for value in found]
+    left_out: list[str] = []
+    while len(columns) > 5 and _width(columns) > width:
+        left_out.insert(0, columns.popitem()[0])
     over = f", over {drawable(lines[0].against or '')}" if one_rival else ""
-    return table(title + over, head, rows, words=("system",), width=width)
+    rows = list(zip(*columns.values(), strict=True))
+    shown = table(title + over, list(columns), rows, words=("system",), width=width)
+    if not left_out:
+        return shown
+    return Group(shown, Text(f"• a wider terminal, or --output, also has: {'; '.join(left_out)}"))
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    """Of a table whose cells stay on one line each, headings aside."""
+    words = [max(map(cell_len, [*cells, *name.split()])) for name, cells in columns.items()]
+    return sum(words) + 2 * len(words)
+
+
+def _scored(estimate: Estimate) -> str:
+    whole = estimate.num_scored == estimate.num_total
+    return count(estimate.num_scored) if whole else f"{estimate.num_scored}/{estimate.num_total}"
 
 
 def _place(line: Line) -> tuple[float, float, float] | None:
