@@ -4,9 +4,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from slackdlm.config import Text, settings
 from slackdlm.models.checkpoint import read_tensor_infos
 
 _LOG = logging.getLogger(__name__)
@@ -16,13 +16,13 @@ _PIECE = 2**16
 """Bytes of each of the pieces that are read of a larger one, as many as come to ``_WHOLE``."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class Base:
     """The model that an adapter was trained on."""
 
-    name: str
+    name: Text
     """Where it came from; says nothing where the model has moved."""
-    sha256: str
+    sha256: Text
     """From :func:`base_sha256`."""
 
 
