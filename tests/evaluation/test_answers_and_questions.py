@@ -105,10 +105,10 @@ def test_what_has_no_partner_is_named(
     assert judge([*TEXTS, "One more?"]) == 0
     told = caplog.text
     for system in ("ours", "base"):
-        assert f"{system}.jsonl: '{system}': 1 questions without an answer: '3'" in told
+        assert f"{system}.jsonl: questions without an answer: 1 of '{system}' ('3')" in told
     caplog.clear()
     assert judge(TEXTS[:1]) == 0
-    assert "'ours': 2 answers to questions that are not asked: '1', '2'" in caplog.text
+    assert "answers to questions that are not asked: 2 of 'ours' ('1', '2')" in caplog.text
     caplog.clear()
     assert judge(TEXTS) == 0
     assert not caplog.text

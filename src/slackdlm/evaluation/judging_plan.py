@@ -110,7 +110,7 @@ def without_partner(questions: Sequence[Question], answers: Sequence[Answer]) ->
         ):
             if ids:
                 first = ", ".join(map(ascii, sorted(ids)[:3])) + (", …" if len(ids) > 3 else "")
-                lines.append(f"{where}: {system!a}: {len(ids)} {what}: {first}")
+                lines.append(f"{where}: {what}: {len(ids)} of {system!a} ({first})")
     return lines
 
 
