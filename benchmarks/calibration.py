@@ -19,9 +19,9 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
-from slackdlm.evaluation.benchmarks.arena_hard import weight_of
-from slackdlm.evaluation.benchmarks.arena_hard_files import read_judgments
-from slackdlm.evaluation.statistics import (
+from slackdlm.benchmarks.arena_hard import weight_of
+from slackdlm.benchmarks.arena_hard_files import read_judgments
+from slackdlm.statistics import (
     dose_trend,
     exact_mcnemar,
     mean_interval,
@@ -30,7 +30,7 @@ from slackdlm.evaluation.statistics import (
     sign_flip_test,
     standard_error,
 )
-from slackdlm.evaluation.statistics.style_control import fit_logistic
+from slackdlm.statistics.style_control import fit_logistic
 
 HERE = Path(__file__).parent
 SIZES = (32, 80, 175, 500)

@@ -20,16 +20,16 @@ import torch
 from measurement import hardware, write_csv
 from rich.console import Console
 
-from slackdlm.evaluation.statistics import average_over_seeds, mean_interval, over_training_runs
 from slackdlm.models.loading import load_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
-from slackdlm.studies.demo import Run, train_run
-from slackdlm.studies.demo_plan import BASE, DemoPlan
-from slackdlm.studies.objective_comparison import paper_arms
-from slackdlm.studies.shift_sensitivity import Condition, answer_row
-from slackdlm.studies.toy_judge import judge
-from slackdlm.studies.toy_language import NOUNS, Task, write_story
-from slackdlm.studies.workers import Job, num_lines, run_jobs
+from slackdlm.statistics import average_over_seeds, mean_interval, over_training_runs
+from slackdlm.study.demo import Run, train_run
+from slackdlm.study.demo_plan import BASE, DemoPlan
+from slackdlm.study.objective_comparison import paper_arms
+from slackdlm.study.shift_sensitivity import Condition, answer_row
+from slackdlm.study.toy_judge import judge
+from slackdlm.study.toy_language import NOUNS, Task, write_story
+from slackdlm.study.workers import Job, num_lines, run_jobs
 from slackdlm.training.config import TrainingConfig
 
 CONFIG = TrainingConfig(

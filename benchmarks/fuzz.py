@@ -23,13 +23,13 @@ from hostile_kinds import CRITERIA, all_kinds  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from slackdlm.evaluation.benchmarks import (  # noqa: E402
+from slackdlm.benchmarks import (  # noqa: E402
     arena_hard,
     creative_writing,
     mt_bench,
     wildbench,
 )
-from slackdlm.evaluation.judges import strip_thoughts  # noqa: E402
+from slackdlm.judging.judges import strip_thoughts  # noqa: E402
 
 SEED = 20261124
 NUM_PER_KIND = {20: 150, 6: 40}

@@ -34,10 +34,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
 
-from slackdlm.evaluation.statistics import benjamini_hochberg, mean_interval, sign_flip_test
 from slackdlm.models.loading import LoadedModel
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK, SLACK, special_id, train_tokenizer
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
+from slackdlm.statistics import benjamini_hochberg, mean_interval, sign_flip_test
 
 OPENINGS = {"unequal": ("a", "b c", "d e f"), "equal": ("a b", "c d", "e f")}
 MIDDLES = ("g h", "i j", "k l", "m n")

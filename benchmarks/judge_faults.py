@@ -14,12 +14,12 @@ sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
 
 from judge_server import FAULTS, VERDICTS, JudgeServer, serving  # noqa: E402
 
-from slackdlm.evaluation.benchmarks import arena_hard, mt_bench  # noqa: E402
-from slackdlm.evaluation.benchmarks.items import Answer, Question  # noqa: E402
-from slackdlm.evaluation.endpoint import EndpointConfig, EndpointJudge  # noqa: E402
-from slackdlm.evaluation.judges import strip_thoughts  # noqa: E402
-from slackdlm.evaluation.judging import Judged, judge_answers  # noqa: E402
-from slackdlm.evaluation.protocols import judging_protocol  # noqa: E402
+from slackdlm.benchmarks import arena_hard, mt_bench  # noqa: E402
+from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge  # noqa: E402
+from slackdlm.judging.judges import strip_thoughts  # noqa: E402
+from slackdlm.judging.protocols import judging_protocol  # noqa: E402
+from slackdlm.judging.run import Judged, judge_answers  # noqa: E402
+from slackdlm.records import Answer, Question  # noqa: E402
 
 NUM_QUESTIONS = 10
 MEANING = {

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from measurement import write_csv
 
-from slackdlm.evaluation.statistics import Estimate, mean_interval
 from slackdlm.models.loading import LoadedModel, load_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
-from slackdlm.studies.toy_judge import judge
+from slackdlm.statistics import Estimate, mean_interval
+from slackdlm.study.toy_judge import judge
 
 ARMS = {"ce": "CE, matched", "slack_ctc": "slack-CTC"}
 STEPS = (6, 12, 24, 48)

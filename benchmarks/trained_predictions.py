@@ -42,11 +42,11 @@ from jaxtyping import Float, Int
 from measurement import hardware, write_csv
 
 from slackdlm.atomic import write_json
-from slackdlm.evaluation.statistics import mean_interval, sign_flip_test
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK
-from slackdlm.studies.toy_language import P_ADJECTIVE, P_ADVERB, P_TRANSITIVE
+from slackdlm.statistics import mean_interval, sign_flip_test
+from slackdlm.study.toy_language import P_ADJECTIVE, P_ADVERB, P_TRANSITIVE
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.run import train_samples

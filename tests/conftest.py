@@ -1,5 +1,6 @@
 """What every test shares: hypothesis without deadlines, a switch for the shape checks."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def toy():
     from toy_models import random_llada
 
     from slackdlm.models.tokenizer import train_tokenizer
-    from slackdlm.studies.toy_language import vocabulary
+    from slackdlm.study.toy_language import vocabulary
 
     tokenizer = train_tokenizer([" ".join(vocabulary())], vocab_size=256, kind="word")
     return random_llada(
@@ -41,3 +42,35 @@ def toy_folder(toy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("toy") / "model"
     save_model(toy, folder)
     return folder
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def excerpts() -> Path:
+    """Unchanged lines of published files; see the NOTICE beside them."""
+    return ROOT / "tests" / "data"
+
+
+@pytest.fixture
+def published() -> Path:
+    """Whole published files, from the folder SLACKDLM_DATA; the test is skipped without them."""
+    folder = os.environ.get("SLACKDLM_DATA")
+    if folder is None:
+        pytest.skip("SLACKDLM_DATA names no folder of published files")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def rubric(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge prompt in Creative-Writing-Bench's layout with criteria beside it; ours, as its own have no licence."""
+    folder = tmp_path_factory.mktemp("rubric")
+    (folder / "creative_writing_criteria.txt").write_text("Clear\nVivid\nDull")
+    (folder / "negative_criteria.txt").write_text("Dull")
+    prompt = folder / "creative_writing_judging_prompt.txt"
+    prompt.write_text(
+        "Grade it.\n{lower_is_better_criteria}\n[P]\n{writing_prompt}\n[R]\n{test_model_response}\n[C]\n"
+        "{creative_writing_criteria}"
+    )
+    return prompt

@@ -16,17 +16,18 @@ import yaml
 from hostile_inputs import Kind, Syntax
 from safetensors.torch import load_file, save_file
 
-from slackdlm.config import flatten
-from slackdlm.evaluation import answers, judgments
-from slackdlm.evaluation.answer_files import read_answer_file
-from slackdlm.evaluation.benchmarks import (
+from slackdlm import judgments
+from slackdlm.benchmarks import (
+    answers,
     arena_hard_files,
     creative_writing_files,
     mt_bench_files,
     wildbench_files,
 )
-from slackdlm.evaluation.benchmarks.creative_writing import Criteria
-from slackdlm.evaluation.judgment_files import read_judgment_file
+from slackdlm.benchmarks.answer_files import read_answer_file
+from slackdlm.benchmarks.creative_writing import Criteria
+from slackdlm.benchmarks.judgment_files import read_judgment_file
+from slackdlm.config import flatten
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_prompt
 from slackdlm.models.llada_config import LLaDAConfig

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from slackdlm.benchmarks.answers import read_questions
 from slackdlm.errors import SlackDLMError
-from slackdlm.evaluation.answers import read_questions
 from slackdlm.models.chat import written_fields
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.training.data import encode_samples, read_dialogues

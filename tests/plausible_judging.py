@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import strategies as st
 from plausible_inputs import Addition, Door, Result, listening, tokenizer, write_rows
 
+from slackdlm.benchmarks.answers import read_answers, read_questions
 from slackdlm.errors import SlackDLMError
-from slackdlm.evaluation.answers import read_answers, read_questions
-from slackdlm.evaluation.judges import ExactJudge
-from slackdlm.evaluation.judging_plan import plan_judgments
-from slackdlm.evaluation.protocols import judging_protocol
+from slackdlm.judging.judges import ExactJudge
+from slackdlm.judging.plan import plan_judgments
+from slackdlm.judging.protocols import judging_protocol
 from slackdlm.models.chat import encode_prompt
 
 NUM = 5

@@ -21,8 +21,8 @@ WRITES = re.compile(
 ELSEWHERE = {
     # They grow line by line over a run; what reads them drops an unfinished last line.
     ("training/journal.py", 'open("a"'),
-    ("studies/shift_sensitivity.py", 'open("a"'),
-    ("studies/shift_sensitivity.py", 'open("r+b"'),
+    ("study/shift_sensitivity.py", 'open("a"'),
+    ("study/shift_sensitivity.py", 'open("r+b"'),
     # /proc/self/clear_refs
     ("measurement.py", ".write_text("),
 }

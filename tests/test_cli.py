@@ -88,7 +88,7 @@ def test_a_quick_demo_leaves_what_means_nothing_to_its_report(
         (output / "results.json").write_text(json.dumps(results))
         return output / "report.html"
 
-    monkeypatch.setattr("slackdlm.studies.demo.run_demo", run_demo)
+    monkeypatch.setattr("slackdlm.study.demo.run_demo", run_demo)
     assert run("demo", *flags, "--output", tmp_path) == 0
     shown = capsys.readouterr().out
     assert "mind this" in shown
@@ -426,7 +426,7 @@ def test_model_text_cannot_drive_the_terminal() -> None:
 
 
 def test_a_line_separator_inside_a_question_does_not_split_it(tmp_path: Path) -> None:
-    from slackdlm.evaluation.answers import read_questions
+    from slackdlm.benchmarks.answers import read_questions
 
     file = tmp_path / "questions.jsonl"
     text = "one\u2028two\u0085three"
@@ -469,7 +469,7 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
 def test_power_of_a_pilot_without_spread_is_said_to_be_unknown(
     scores: list[float | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from slackdlm.evaluation.judgments import Game, write_judgments
+    from slackdlm.judgments import Game, write_judgments
 
     file = tmp_path / "j.jsonl"
     write_judgments(
@@ -493,7 +493,7 @@ def test_report_of_another_command_s_results_says_whose_they_are_not(
 def test_compare_of_judgments_without_any_score_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from slackdlm.evaluation.judgments import Game, write_judgments
+    from slackdlm.judgments import Game, write_judgments
 
     file = tmp_path / "j.jsonl"
     game = Game("q", "a", "b", 0, None, None, "failed", None, {"judge": "m"})

@@ -7,46 +7,45 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "slackdlm"
 # What each part may import of ours. The order is the data flow of the design.
+GROUND = {"errors", "atomic", "strict_json", "config", "jsonl", "journal", "judgments", "records"}
 ALLOWED = {
     "errors": set(),
     "atomic": set(),
     "strict_json": {"errors"},
     "config": {"errors"},
     "terminal": set(),
+    "jsonl": {"errors", "atomic", "strict_json"},
+    "journal": {"errors"},
+    "judgments": {"errors", "jsonl"},
+    "records": {"errors", "jsonl", "judgments"},
     "collapse": {"errors"},
     "canvas": {"errors"},
     "lattice": {"errors"},
     "models": {"atomic", "config", "errors", "strict_json"},
     "objectives": {"errors", "canvas", "collapse", "lattice"},
     "training": {"atomic", "config", "errors", "strict_json", "canvas", "models", "objectives"},
-    "sampling": {"atomic", "config", "errors", "collapse", "models"},
-    "evaluation": {"atomic", "errors", "collapse", "models", "sampling", "strict_json"},
-    "report": {"atomic", "errors", "evaluation", "terminal"},
-    "chat": {"errors", "models", "sampling", "terminal"},
-    "cli": {
+    "sampling": GROUND | {"collapse", "models"},
+    "benchmarks": GROUND | {"models", "statistics"},
+    "statistics": {"errors", "jsonl", "judgments", "benchmarks"},  # to become {"errors"}: arrays in
+    "judging": GROUND | {"models", "benchmarks"},
+    "harness": GROUND | {"models", "sampling"},
+    "report": {
         "atomic",
-        "chat",
         "errors",
+        "jsonl",
         "terminal",
-        "models",
-        "objectives",
-        "training",
-        "sampling",
-        "evaluation",
-        "report",
-        "studies",
+        "study",
+        "statistics",
+        "judgments",
+        "benchmarks",
     },
-    "studies": {
-        "atomic",
-        "errors",
-        "canvas",
-        "collapse",
-        "models",
-        "training",
-        "sampling",
-        "evaluation",
-        "report",
-    },
+    "chat": {"errors", "models", "sampling", "terminal"},
+    "study": GROUND
+    | {"canvas", "collapse", "models", "training", "sampling"}
+    | {"benchmarks", "judging", "statistics", "report"},
+    "cli": GROUND
+    | {"chat", "terminal", "models", "objectives", "training", "sampling"}
+    | {"benchmarks", "judging", "statistics", "harness", "report", "study"},
 }
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from slackdlm.cli import main
-from slackdlm.studies.toy_language import write_tasks
+from slackdlm.study.toy_language import write_tasks
 
 
 @pytest.fixture

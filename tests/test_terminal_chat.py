@@ -16,7 +16,7 @@ from slackdlm.chat import (
 from slackdlm.errors import ConfigError
 from slackdlm.sampling.recipe import DecodingRecipe, InterventionConfig
 from slackdlm.sampling.sampler import SamplerConfig
-from slackdlm.studies.toy_language import write_tasks
+from slackdlm.study.toy_language import write_tasks
 
 SETTINGS = ChatSettings(SamplerConfig(canvas_length=8, steps=4))
 PROMPTS = [task.prompt for task in write_tasks(2, seed=5)]

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from slackdlm import masked_ce_loss, slack_ctc_loss
 from slackdlm.errors import CheckpointError
-from slackdlm.evaluation.harness.likelihood import Target, log_likelihood_bounds
+from slackdlm.harness.likelihood import Target, log_likelihood_bounds
 from slackdlm.models import adapter_base
 from slackdlm.models.adapter_base import base_sha256
 from slackdlm.models.chat import encode_prompt

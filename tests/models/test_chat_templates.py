@@ -15,7 +15,6 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.chat import (
     decode_answer,
     encode_dialogue,
@@ -25,6 +24,7 @@ from slackdlm.models.chat import (
     written_fields,
 )
 from slackdlm.models.chat_format import chat_format
+from slackdlm.models.identity import model_identity
 from slackdlm.models.loading import load_model
 
 SPECIALS = [

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.adapter import new_adapter
+from slackdlm.models.identity import model_identity
 from slackdlm.models.loaded import LoadedModel, fused_inputs
 from slackdlm.models.loading import load_model, save_model
 

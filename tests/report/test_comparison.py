@@ -6,9 +6,7 @@ import pytest
 from rich.console import Console, Group
 from rich.text import Text
 
-from slackdlm.evaluation.compare import compare
-from slackdlm.evaluation.comparison import Settings
-from slackdlm.evaluation.judgments import Game, Grade
+from slackdlm.judgments import Game, Grade
 from slackdlm.report.comparison import (
     cells,
     judge_sentences,
@@ -17,6 +15,8 @@ from slackdlm.report.comparison import (
     rich_tables,
     write_comparison,
 )
+from slackdlm.study.compare import compare
+from slackdlm.study.comparison import Settings
 
 EVIL = "m\x1b[31m<script>alert(1)</script>|`x` $y$_{2}\\%&~^\ud800"
 

@@ -30,7 +30,7 @@ def toy_model(seed: int, sharpness: float):
     from slackdlm.models.llada_config import LLaDAConfig
     from slackdlm.models.loading import new_model
     from slackdlm.models.tokenizer import train_tokenizer
-    from slackdlm.studies.toy_language import vocabulary
+    from slackdlm.study.toy_language import vocabulary
 
     tokenizer = train_tokenizer([" ".join(vocabulary())], vocab_size=256, kind="word")
     config = LLaDAConfig(

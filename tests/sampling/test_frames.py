@@ -5,7 +5,7 @@ from slackdlm.sampling.decoding import Commit
 from slackdlm.sampling.frames import frames
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
-from slackdlm.studies.toy_language import write_tasks
+from slackdlm.study.toy_language import write_tasks
 
 PROMPTS = [task.prompt for task in write_tasks(2, seed=5)]
 

@@ -24,9 +24,9 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError, SlackDLMError
-from slackdlm.evaluation.model_identity import model_identity
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.adapter_base import Base, base_sha256
+from slackdlm.models.identity import model_identity
 from slackdlm.models.loading import LoadedModel, load_model, save_model
 from slackdlm.models.training_record import TrainingRecord, find_record
 from slackdlm.training.checkpoints import checkpoint_step

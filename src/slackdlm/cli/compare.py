@@ -15,9 +15,9 @@ from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
-    from slackdlm.evaluation.comparison import Comparison, Settings
-    from slackdlm.evaluation.judgments import Game, Grade
-    from slackdlm.evaluation.statistics.length_control import Gamed
+    from slackdlm.judgments import Game, Grade
+    from slackdlm.statistics.length_control import Gamed
+    from slackdlm.study.comparison import Comparison, Settings
 
 
 def add_compare(commands: Commands) -> None:
@@ -115,11 +115,11 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _compared(arguments: argparse.Namespace) -> "Comparison":
     """What the files say."""
-    from slackdlm.evaluation.answer_files import check_judged, read_answer_file, style_of
-    from slackdlm.evaluation.benchmarks.creative_writing import read_criteria
-    from slackdlm.evaluation.compare import compare
-    from slackdlm.evaluation.judgment_files import read_judgment_files
-    from slackdlm.evaluation.published import Extras
+    from slackdlm.benchmarks.answer_files import check_judged, read_answer_file, style_of
+    from slackdlm.benchmarks.creative_writing import read_criteria
+    from slackdlm.benchmarks.judgment_files import read_judgment_files
+    from slackdlm.study.compare import compare
+    from slackdlm.study.published import Extras
 
     settings = _settings(arguments)
     answers = [answer for file in arguments.answers for answer in read_answer_file(file)]
@@ -143,7 +143,7 @@ def _compared(arguments: argparse.Namespace) -> "Comparison":
 
 def _unused(arguments: argparse.Namespace, judgments: "Sequence[Game | Grade]") -> list[str]:
     """Files that no judgment asks for."""
-    from slackdlm.evaluation.judgment_files import benchmark_of
+    from slackdlm.benchmarks.judgment_files import benchmark_of
 
     there = {benchmark_of(one) for one in judgments}
     given = {"gamed": "alpaca-eval", "tasks": "wildbench", "criteria": "creative-writing"}
@@ -156,8 +156,8 @@ def _unused(arguments: argparse.Namespace, judgments: "Sequence[Game | Grade]") 
 
 
 def _settings(arguments: argparse.Namespace) -> "Settings":
-    from slackdlm.evaluation.comparison import Settings
-    from slackdlm.evaluation.statistics.style_control import COVARIATES, check_covariates
+    from slackdlm.statistics.style_control import COVARIATES, check_covariates
+    from slackdlm.study.comparison import Settings
 
     wanted = arguments.style_control
     check_covariates(wanted or ())
@@ -176,17 +176,17 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
 
 
 def _task_groups(tasks: str) -> dict[str, tuple[str, ...]]:
-    from slackdlm.evaluation.benchmarks.wildbench import task_groups
-    from slackdlm.evaluation.benchmarks.wildbench_files import read_questions
-    from slackdlm.evaluation.question_source import question_file
+    from slackdlm.benchmarks.question_source import question_file
+    from slackdlm.benchmarks.wildbench import task_groups
+    from slackdlm.benchmarks.wildbench_files import read_questions
 
     return task_groups(read_questions(question_file(tasks)))
 
 
 def _gamed(table: str, questions: str) -> "Gamed":
-    from slackdlm.evaluation.benchmarks.alpaca_eval import read_questions
-    from slackdlm.evaluation.question_source import question_file
-    from slackdlm.evaluation.statistics.length_control import read_gamed
+    from slackdlm.benchmarks.alpaca_eval import read_questions
+    from slackdlm.benchmarks.question_source import question_file
+    from slackdlm.statistics.length_control import read_gamed
 
     ids = [question.id for question in read_questions(question_file(questions))]
     return read_gamed(Path(table), question_ids=ids)

@@ -31,8 +31,8 @@ def add_demo(commands: Commands) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from slackdlm.studies.demo import run_demo
-    from slackdlm.studies.demo_plan import QUICK, DemoPlan
+    from slackdlm.study.demo import run_demo
+    from slackdlm.study.demo_plan import QUICK, DemoPlan
 
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds: expected at least 1, got {arguments.seeds}")

@@ -25,10 +25,10 @@ from slackdlm.errors import ConfigError, DataError, counted
 from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
-    from slackdlm.evaluation.answering import Shard
-    from slackdlm.evaluation.answers import BenchmarkName
-    from slackdlm.evaluation.benchmarks.items import Question
+    from slackdlm.benchmarks.answers import BenchmarkName
     from slackdlm.models.loaded import LoadedModel
+    from slackdlm.records import Question
+    from slackdlm.sampling.answering import Shard
     from slackdlm.sampling.intervention import ShiftIntervention
     from slackdlm.sampling.recipe import DecodingRecipe
     from slackdlm.sampling.sampler import SamplerConfig
@@ -64,8 +64,8 @@ def add_generate(commands: Commands) -> None:
 def _generate(arguments: argparse.Namespace) -> None:
     check_model(arguments.model, arguments.adapter)
     check_recipe(arguments.recipe)
-    from slackdlm.evaluation.answers import check_first, read_questions
-    from slackdlm.evaluation.question_source import question_file
+    from slackdlm.benchmarks.answers import check_first, read_questions
+    from slackdlm.benchmarks.question_source import question_file
 
     file = None if arguments.input is None else question_file(arguments.input)
     check_files(file)
@@ -75,7 +75,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         refuse_beside(
             "without --input", ("--first", arguments.first), ("--column", arguments.column)
         )
-    from slackdlm.evaluation.answering import check_output
+    from slackdlm.sampling.answering import check_output
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
     config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
@@ -91,7 +91,7 @@ def _generate(arguments: argparse.Namespace) -> None:
             raise ConfigError(
                 "generate: no prompt; give --prompt TEXT, --input FILE or text on standard input"
             )
-        from slackdlm.evaluation.benchmarks.items import Question
+        from slackdlm.records import Question
 
         questions = [Question("0", None, ({"role": "user", "content": text},))]
     for flag, given, endings in (
@@ -126,7 +126,7 @@ def _print_answers(
     """Texts to standard output as they come, all else to standard error; then the pages asked for."""
     from rich.progress import track
 
-    from slackdlm.evaluation.jsonl import write_rows
+    from slackdlm.jsonl import write_rows
     from slackdlm.report.page import write_replay
     from slackdlm.sampling.config import recorded
     from slackdlm.sampling.frames import frames
@@ -199,12 +199,12 @@ def add_answer(commands: Commands) -> None:
 def _answer(arguments: argparse.Namespace) -> None:
     check_model(arguments.model, arguments.adapter)
     check_recipe(arguments.recipe)
-    from slackdlm.evaluation.question_source import question_file
+    from slackdlm.benchmarks.question_source import question_file
 
     file = question_file(arguments.questions)
     check_files(file)
-    from slackdlm.evaluation.answering import check_output, shard_from_environment
-    from slackdlm.evaluation.answers import check_first, read_benchmark_questions
+    from slackdlm.benchmarks.answers import check_first, read_benchmark_questions
+    from slackdlm.sampling.answering import check_output, shard_from_environment
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
     config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
@@ -249,8 +249,8 @@ def _write_answers(
     """Answer with a progress bar, then say what was written and what is missing."""
     from rich.progress import Progress
 
-    from slackdlm.evaluation.answering import ALONE, answer_questions
-    from slackdlm.evaluation.answers import read_answers, write_benchmark_answers
+    from slackdlm.benchmarks.answers import read_answers, write_benchmark_answers
+    from slackdlm.sampling.answering import ALONE, answer_questions
 
     shard = shard or ALONE
     share = questions[shard.rank :: shard.world_size]

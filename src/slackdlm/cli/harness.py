@@ -25,8 +25,8 @@ from slackdlm.errors import ConfigError
 from slackdlm.terminal import printable, progress, table
 
 if TYPE_CHECKING:
-    from slackdlm.evaluation.harness.run import HarnessResult, Score
-    from slackdlm.evaluation.harness.tasks import Tasks
+    from slackdlm.harness.run import HarnessResult, Score
+    from slackdlm.harness.tasks import Tasks
     from slackdlm.models.loaded import LoadedModel
     from slackdlm.sampling.recipe import DecodingRecipe
 
@@ -82,7 +82,7 @@ def _harness(arguments: argparse.Namespace) -> None:
     how = decoding(arguments, [(arguments.model, arguments.adapter)], gen_length=_GEN_LENGTH)
     if arguments.mc_samples < 1:
         raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")
-    from slackdlm.evaluation.harness.run import check_settings, write_results
+    from slackdlm.harness.run import check_settings, write_results
 
     names = ("num_fewshot", "limit", "chat", "system")
     settings = {name: getattr(arguments, name) for name in names}
@@ -119,7 +119,7 @@ def _quiet() -> None:
 
 
 def _tasks(arguments: argparse.Namespace) -> "Tasks":
-    from slackdlm.evaluation.harness.tasks import Tasks
+    from slackdlm.harness.tasks import Tasks
 
     errors = Console(stderr=True)
     names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
@@ -145,9 +145,9 @@ def _run(
     """Answer with a progress bar for each kind of request."""
     from contextlib import ExitStack
 
-    from slackdlm.evaluation.harness.adapter import HarnessLM
-    from slackdlm.evaluation.harness.run import run_harness
-    from slackdlm.evaluation.journal import Journal
+    from slackdlm.harness.adapter import HarnessLM
+    from slackdlm.harness.run import run_harness
+    from slackdlm.journal import Journal
 
     bars: dict[str, TaskID] = {}
     with ExitStack() as stack:

@@ -15,10 +15,10 @@ from slackdlm.errors import ConfigError
 from slackdlm.terminal import progress, table
 
 if TYPE_CHECKING:
-    from slackdlm.evaluation.budget import Budget
-    from slackdlm.evaluation.judge_files import JudgingFiles
-    from slackdlm.evaluation.judges import Judge
-    from slackdlm.evaluation.judging import Judged
+    from slackdlm.judging.budget import Budget
+    from slackdlm.judging.files import JudgingFiles
+    from slackdlm.judging.judges import Judge
+    from slackdlm.judging.run import Judged
 
 
 def add_judge(commands: Commands) -> None:
@@ -80,9 +80,9 @@ def add_judge_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _judge(arguments: argparse.Namespace) -> None:
-    from slackdlm.evaluation.budget import Budget
-    from slackdlm.evaluation.judge_files import JudgingFiles, check_missing, count_calls
-    from slackdlm.evaluation.question_source import question_file
+    from slackdlm.benchmarks.question_source import question_file
+    from slackdlm.judging.budget import Budget
+    from slackdlm.judging.files import JudgingFiles, check_missing, count_calls
 
     files = JudgingFiles(
         benchmark=arguments.benchmark,
@@ -132,7 +132,7 @@ def _judge(arguments: argparse.Namespace) -> None:
 
 def _judged(files: "JudgingFiles", judge: "Judge", budget: "Budget") -> "Judged":
     """Judge with a progress bar."""
-    from slackdlm.evaluation.judge_files import judge_files
+    from slackdlm.judging.files import judge_files
 
     bars = progress("cost")
     bar = bars.add_task("judgments", total=None, cost="")
@@ -165,13 +165,13 @@ def judge_of(arguments: argparse.Namespace) -> "Judge":
     if not 0 <= arguments.max_missing <= 1:
         raise ConfigError(f"--max-missing: expected a share, got {arguments.max_missing:g}")
     if arguments.judge == "toy":
-        from slackdlm.evaluation.judges import ExactJudge
-        from slackdlm.studies.toy_judge import compare
+        from slackdlm.judging.judges import ExactJudge
+        from slackdlm.study.toy_judge import compare
 
         return ExactJudge("toy-parser-1", compare)
     if arguments.judge == "replay":
-        from slackdlm.evaluation.judges import ReplayJudge
-        from slackdlm.evaluation.judgment_files import read_judgment_file
+        from slackdlm.benchmarks.judgment_files import read_judgment_file
+        from slackdlm.judging.judges import ReplayJudge
 
         if arguments.recorded is None:
             raise ConfigError("--judge replay: give the recorded judgments with --recorded FILE")
@@ -180,7 +180,7 @@ def judge_of(arguments: argparse.Namespace) -> "Judge":
     if arguments.judge_model is None:
         raise ConfigError(f"--judge {arguments.judge}: give the judge's name with --judge-model")
     if arguments.judge == "local":
-        from slackdlm.evaluation.local_judge import LocalJudge
+        from slackdlm.judging.local import LocalJudge
 
         return LocalJudge(
             arguments.judge_model,
@@ -188,7 +188,7 @@ def judge_of(arguments: argparse.Namespace) -> "Judge":
             max_tokens=arguments.max_tokens,
             seed=arguments.judge_seed or 0,
         )
-    from slackdlm.evaluation.endpoint import OPENAI_URL, EndpointConfig, EndpointJudge
+    from slackdlm.judging.endpoint import OPENAI_URL, EndpointConfig, EndpointJudge
 
     url = arguments.base_url or OPENAI_URL
     variable = arguments.key_variable or ("OPENAI_API_KEY" if url == OPENAI_URL else None)

@@ -26,14 +26,14 @@ from slackdlm.terminal import printable, progress, table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slackdlm.evaluation.benchmarks.items import Question
-    from slackdlm.evaluation.budget import Budget
-    from slackdlm.evaluation.judges import Judge
-    from slackdlm.evaluation.judging import Judged
-    from slackdlm.evaluation.judgments import Game
-    from slackdlm.evaluation.protocols import JudgingProtocol
+    from slackdlm.judging.budget import Budget
+    from slackdlm.judging.judges import Judge
+    from slackdlm.judging.protocols import JudgingProtocol
+    from slackdlm.judging.run import Judged
+    from slackdlm.judgments import Game
     from slackdlm.models.loaded import LoadedModel
-    from slackdlm.studies.probe_plan import Arm, ProbePlan
+    from slackdlm.records import Question
+    from slackdlm.study.probe_plan import Arm, ProbePlan
 
 
 def add_probe(commands: Commands) -> None:
@@ -99,7 +99,7 @@ def _probe(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         console.print(_dry_run(study))
         return
-    from slackdlm.evaluation.judgments import read_games
+    from slackdlm.judgments import read_games
     from slackdlm.report.probe import HEAD, cells, sentences, write_probe
 
     with closing(study.judge):
@@ -121,17 +121,17 @@ def _study(arguments: argparse.Namespace) -> _Study:
     """What the flags ask for; no model is loaded."""
     check_recipe(arguments.recipe)
     check_output_folder("--output", arguments.output)
-    from slackdlm.evaluation.question_source import question_file
+    from slackdlm.benchmarks.question_source import question_file
 
     file = question_file(arguments.questions)
     check_files(file, arguments.references)
     models = [_parts(text)[1:] for text in arguments.arm]
     for path, adapter in models:
         check_model(path, adapter)
-    from slackdlm.evaluation.answers import check_first
-    from slackdlm.evaluation.budget import Budget
-    from slackdlm.studies.probe import pair_protocol
-    from slackdlm.studies.probe_plan import ProbePlan, check_arms
+    from slackdlm.benchmarks.answers import check_first
+    from slackdlm.judging.budget import Budget
+    from slackdlm.study.probe import pair_protocol
+    from slackdlm.study.probe_plan import ProbePlan, check_arms
 
     protocol = pair_protocol(arguments.benchmark)
     check_first(arguments.first)
@@ -162,7 +162,7 @@ def _study(arguments: argparse.Namespace) -> _Study:
 
 
 def _dry_run(study: _Study) -> str:
-    from slackdlm.studies.probe import dry_run_probe, num_decodings
+    from slackdlm.study.probe import dry_run_probe, num_decodings
 
     num_arms, num_questions = len(study.arms), len(study.questions)
     most = dry_run_probe(study.protocol, study.judge, study.questions, num_arms, study.plan)
@@ -175,7 +175,7 @@ def _dry_run(study: _Study) -> str:
 
 def _answer_and_judge(study: _Study) -> "list[Judged]":
     """All of the probe that takes time, with progress bars."""
-    from slackdlm.studies import probe
+    from slackdlm.study import probe
 
     plan, output, asked = study.plan, study.output, (study.protocol, study.judge, study.questions)
     with progress() as shown:
@@ -202,8 +202,8 @@ def _answer_and_judge(study: _Study) -> "list[Judged]":
 
 def _result(study: _Study, games: "list[Game]") -> dict[str, Any]:
     """The dose-response as plain values, with the settings behind it."""
-    from slackdlm.studies.probe import read_doses
-    from slackdlm.studies.probe_result import probe_result
+    from slackdlm.study.probe import read_doses
+    from slackdlm.study.probe_result import probe_result
 
     doses = read_doses(study.names, study.plan, study.output)
     result = asdict(
@@ -233,7 +233,7 @@ def _check_missing(games: "list[Game]", *, max_missing: float) -> None:
 
 def _arm(text: str, *, device: str | None) -> "Arm":
     from slackdlm.models.loading import load_model
-    from slackdlm.studies.probe_plan import Arm
+    from slackdlm.study.probe_plan import Arm
 
     name, path, adapter = _parts(text)
 

@@ -12,10 +12,8 @@ from rich.console import Group
 from rich.text import Text
 
 from slackdlm.atomic import write_text
+from slackdlm.benchmarks.judgment_files import READING
 from slackdlm.errors import counted
-from slackdlm.evaluation.comparison import FEW, Comparison, JudgeReport, Line
-from slackdlm.evaluation.judgment_files import READING
-from slackdlm.evaluation.statistics import Estimate, minimum_detectable, questions_needed
 from slackdlm.report.page import environment, style_sheet
 from slackdlm.report.results import drawable
 from slackdlm.report.tables import (
@@ -27,6 +25,8 @@ from slackdlm.report.tables import (
     number,
     p_text,
 )
+from slackdlm.statistics import Estimate, minimum_detectable, questions_needed
+from slackdlm.study.comparison import FEW, Comparison, JudgeReport, Line
 from slackdlm.terminal import table
 
 HEAD = (

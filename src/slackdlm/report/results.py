@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from slackdlm.errors import DataError
-from slackdlm.evaluation.jsonl import as_object, read_json
+from slackdlm.jsonl import as_object, read_json
 from slackdlm.report.schema import SHAPE, check_shape
 
 Results = dict[str, Any]

@@ -1,1 +1,0 @@
-"""Benchmarks, answers, judges and statistics: what the texts are worth."""

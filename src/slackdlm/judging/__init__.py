@@ -1,0 +1,1 @@
+"""Judges, and what they are asked: protocols, calls, budgets."""

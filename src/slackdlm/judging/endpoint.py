@@ -1,0 +1,315 @@
+"""A judge behind an OpenAI-compatible endpoint: vLLM, SGLang or a hosted one, through the ``openai`` client.
+
+The key comes from a named environment variable and is written nowhere; replies and messages that repeat it are
+blanked.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+import openai
+
+from slackdlm.benchmarks.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
+from slackdlm.errors import ConfigError, DataError
+from slackdlm.jsonl import (
+    Row,
+    as_object,
+    get_list,
+    get_number,
+    get_object,
+    get_text,
+    parse,
+    show,
+)
+from slackdlm.judging.judges import (
+    CUT_OFF,
+    UNFINISHED,
+    Call,
+    CallFailed,
+    Reply,
+    estimate_tokens,
+)
+from slackdlm.judging.thoughts import strip_thoughts
+
+OPENAI_URL = "https://api.openai.com/v1"
+LONGEST_WAIT = 900.0
+"""Seconds of a Retry-After that are waited for."""
+CONNECT_SECONDS = 10.0
+"""Within which a connection must come about."""
+_NOT_REACHED = ("ConnectError", "ConnectTimeout", "ProxyError")
+"""Errors of httpx or httpx2, whichever the client is built on, that mean that no server was met."""
+
+_FINISHED = (
+    "stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "tool_calls", "function_call",
+)  # fmt: skip
+"""What servers say of a reply that the model ended itself."""
+_AT_THE_LIMIT = ("length", "max_tokens", "max_output_tokens", "model_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointConfig:
+    """Where a judge is, and what is asked of it."""
+
+    model: str
+    """As the endpoint calls it."""
+    base_url: str = OPENAI_URL
+    """Up to and with ``/v1``; not part of a judgment's identity."""
+    key_variable: str | None = None
+    """Environment variable of the key; ``None`` for an endpoint that wants none."""
+    temperature: float | None = 0.0
+    """``None``: not sent; some models refuse it."""
+    top_p: float | None = None
+    """``None``: not sent."""
+    seed: int | None = None
+    """``None``: not sent."""
+    max_tokens: int = 16_000
+    """Longest reply, thoughts included (Arena-Hard's for its default judge); not part of a judgment's identity, as only
+    replies that end before it count."""
+    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Name of that limit; newer OpenAI models want the second."""
+    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Further fields of the request, as the server documents them."""
+    usd_per_million: tuple[float, float] | None = None
+    """Price of prompt and completion tokens; ``None``: unknown."""
+    concurrency: int = 8
+    """Calls at a time."""
+    timeout: float = 600.0
+    """Seconds for one try."""
+    max_retries: int = 6
+    """Tries again after 408, 409, 429, 5xx, timeouts and broken connections."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError where a value cannot be used."""
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ConfigError(f"judge: expected an http(s) base_url, got {self.base_url!r}")
+        if url.username or url.password or url.query:
+            raise ConfigError("judge: base_url holds a key; give it in an environment variable")
+        if self.concurrency < 1 or self.max_tokens < 1 or not self.timeout > 0:
+            raise ConfigError("judge: concurrency, max_tokens and timeout must be positive")
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"judge: temperature must be at least 0, got {self.temperature}")
+        if self.usd_per_million is not None and not all(
+            0 <= price < float("inf") for price in self.usd_per_million
+        ):
+            raise ConfigError(f"judge: prices must be at least 0, got {self.usd_per_million}")
+
+
+class EndpointJudge:
+    """A language model behind an endpoint.
+
+    Args:
+        config: Where and how.
+        environment: Holds the key.
+
+    Raises:
+        ConfigError: If the environment variable is not set.
+    """
+
+    gives_up_after: int | None = 20
+
+    def __init__(self, config: EndpointConfig, environment: Mapping[str, str] = os.environ) -> None:
+        self.config = config
+        self.name = config.model
+        self.concurrency = config.concurrency
+        self._key = ""
+        if config.key_variable is not None:
+            self._key = environment.get(config.key_variable, "").strip()
+            if not self._key:
+                raise ConfigError(
+                    f"judge: the environment variable {config.key_variable} is not set; put the key there"
+                )
+        connect = min(CONNECT_SECONDS, config.timeout)
+        self._client = openai.OpenAI(
+            base_url=config.base_url,
+            api_key=self._key or "none",
+            timeout=openai.Timeout(config.timeout, connect=connect),
+            max_retries=config.max_retries,
+        )
+        self._contact_lock = threading.Lock()
+        self._contact: ConfigError | Literal["none", "made"] = "none"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that is sent beside the messages and decides a finished reply."""
+        sent = ("temperature", "top_p", "seed", "extra_body")
+        return {"kind": "endpoint"} | {k: v for k, v in asdict(self.config).items() if k in sent}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def worst_usd(self, call: Call) -> float | None:
+        """Twice the guessed prompt and the longest reply."""
+        return self._usd(2 * estimate_tokens(call.messages), self._max_tokens(call))
+
+    def reply(self, call: Call) -> Reply:
+        """One request, tried again by the client as the server asks.
+
+        The first call of all finds out, within seconds and without a retry, whether there is a server at all.
+        """
+        self._make_contact()
+        try:
+            answer = self._client.chat.completions.with_raw_response.create(**self._request(call))
+            return self._read(answer.http_response.text, first_token=call.first_token)
+        except (
+            openai.AuthenticationError,
+            openai.PermissionDeniedError,
+            openai.NotFoundError,
+        ) as error:
+            raise ConfigError(
+                f"judge: {self.config.base_url} refuses {self.name!a}: {self._safe(error)}; "
+                "check the model's name, the URL and the key"
+            ) from None
+        except openai.RateLimitError as error:
+            if error.code == "insufficient_quota":
+                raise ConfigError(f"judge: no credit left: {self._safe(error)}") from None
+            self._wait(error)
+            raise CallFailed(self._safe(error), again=True) from None
+        except openai.APIStatusError as error:
+            again = error.status_code >= 500 or error.status_code in (408, 409)
+            raise CallFailed(self._safe(error), again=again) from None
+        except openai.APIConnectionError as error:
+            raise CallFailed(f"{self._safe(error)} ({self.config.base_url})", again=True) from None
+        except (openai.OpenAIError, DataError, UnicodeError) as error:
+            raise CallFailed(self._safe(error), again=True) from None
+
+    def _make_contact(self) -> None:
+        """Ask once whether anything answers there, whatever it says; ConfigError, at once and for all calls, if not."""
+        with self._contact_lock:
+            if self._contact == "none":
+                client = self._client.with_options(max_retries=0, timeout=CONNECT_SECONDS)
+                self._contact = "made"
+                try:
+                    client.models.with_raw_response.list()
+                except openai.OpenAIError as error:
+                    if type(error.__cause__).__name__ in _NOT_REACHED:
+                        reason = self._blank(str(error.__cause__) or "no connection in time")[:200]
+                        self._contact = ConfigError(
+                            f"judge: nothing answers at {self.config.base_url} ({reason}); start the server, or check "
+                            "--base-url and the network. Nothing was asked"
+                        )
+            if isinstance(self._contact, ConfigError):
+                raise self._contact
+
+    def _request(self, call: Call) -> dict[str, Any]:
+        config = self.config
+        request: dict[str, Any] = {
+            "model": config.model,
+            # What is no valid Unicode cannot be sent; the judge sees a question mark for it.
+            "messages": [
+                {k: turn[k].encode("utf-8", "replace").decode() for k in ("role", "content")}
+                for turn in call.messages
+            ],
+            config.token_limit: self._max_tokens(call),
+        }
+        if call.first_token:
+            request |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
+        for name in ("temperature", "top_p", "seed"):
+            if getattr(config, name) is not None:
+                request[name] = getattr(config, name)
+        if config.extra_body:
+            request["extra_body"] = dict(config.extra_body)
+        return request
+
+    def _max_tokens(self, call: Call) -> int:
+        return 1 if call.first_token else self.config.max_tokens
+
+    def _read(self, body: str, *, first_token: bool) -> Reply:
+        """The reply in a response; DataError if it is not of that form."""
+        where = "the endpoint's response"
+        row = as_object(parse(body, where=where), where=where)
+        choices = get_list(row, "choices", where=where)
+        if not choices:
+            raise DataError(f"{where}: expected a choice, got none")
+        choice = as_object(choices[0], where=where)
+        message = get_object(choice, "message", where=where)
+        unfinished = _unfinished(choice)
+        usage = row.get("usage")
+        prompt, completion = (_count(usage, key) for key in ("prompt_tokens", "completion_tokens"))
+        if first_token and unfinished in ("", CUT_OFF):  # one token is asked for
+            text, unfinished = self._first_token(choice), ""
+        else:
+            text = strip_thoughts(_said(message.get("content"), where=where))
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal and not text:
+            text, unfinished = refusal, f"{UNFINISHED}: the judge refuses"
+        usd = None if prompt is None or completion is None else self._usd(prompt, completion)
+        return Reply(self._blank(text), prompt, completion, usd, self._blank(unfinished))
+
+    def _first_token(self, choice: Row) -> str:
+        """The first token of a choice and the likeliest ones; ConfigError if the endpoint does not tell them."""
+        where = "the endpoint's 'logprobs'"
+        if choice.get("logprobs") is None:
+            raise ConfigError(
+                f"judge: {self.config.base_url} gives no log-probabilities with {self.name!a}; use an endpoint that "
+                "does, or --benchmark alpaca-eval-unweighted"
+            )
+        told = get_list(get_object(choice, "logprobs", where=where), "content", where=where)
+        if not told:
+            raise DataError(f"{where}: expected a token, got none")
+        first = as_object(told[0], where=where)
+        likeliest = [
+            as_object(one, where=where) for one in get_list(first, "top_logprobs", where=where)
+        ]
+        return write_first_token(
+            FirstToken(
+                get_text(first, "token", where=where),
+                {
+                    get_text(one, "token", where=where): get_number(one, "logprob", where=where)
+                    for one in likeliest
+                },
+            )
+        )
+
+    def _usd(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        if self.config.usd_per_million is None:
+            return None
+        prompt, completion = self.config.usd_per_million
+        return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
+
+    def _wait(self, error: openai.RateLimitError) -> None:
+        """The client waits at most a minute for a Retry-After; wait for a longer one here."""
+        try:
+            seconds = float(error.response.headers.get("retry-after", "0"))
+        except ValueError:
+            return
+        if 60 < seconds <= LONGEST_WAIT:
+            time.sleep(seconds)
+
+    def _safe(self, error: Exception) -> str:
+        return self._blank(f"{type(error).__name__}: {error}")[:500]
+
+    def _blank(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
+
+
+def _said(content: object, *, where: str) -> str:
+    """The text of a message, of its parts those that are text: not its thoughts. None is what a refusal looks like."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise DataError(f"{where}: expected a text in 'content', got {type(content).__name__}")
+    parts = [as_object(part, where=where) for part in cast("list[object]", content)]
+    texts = [part for part in parts if part.get("type") in ("text", "output_text")]
+    return "".join(get_text(part, "text", where=where) for part in texts)
+
+
+def _unfinished(choice: Row) -> str:
+    """Why a choice was not finished; empty if it was, or the server does not say."""
+    reason = choice.get("finish_reason") or choice.get("stop_reason")
+    if not isinstance(reason, str) or reason.lower() in _FINISHED:
+        return ""
+    if reason.lower() in _AT_THE_LIMIT:
+        return CUT_OFF
+    return f"{UNFINISHED}: the endpoint says {show(reason)}"
+
+
+def _count(usage: object, key: str) -> int | None:
+    value: object = usage.get(key) if isinstance(usage, dict) else None  # pyright: ignore[reportUnknownVariableType]
+    return value if type(value) is int and value >= 0 else None

@@ -1,0 +1,155 @@
+"""Questions and answers of every benchmark, and which published file a question file is."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final
+
+from slackdlm.errors import DataError
+from slackdlm.jsonl import Row, add_once, show
+from slackdlm.judgments import Game, Messages
+
+KNOWN_VERSIONS: Final[dict[str, str]] = {
+    "a75cef6623db6b27aec810497b059f0659705d7ff48dcbccc5bd5b130728ac73": "arena-hard-v2.0",
+    "2650242d2883f22b2abd498f273b6a7e02253cce533f5c91a858e1d44aa3002f": "arena-hard-v0.1",
+    "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7": "mt-bench",
+}
+"""sha256 of a published question file -> its version."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing a benchmark asks."""
+
+    id: str
+    """The benchmark's own id, as text."""
+    category: str | None
+    """The benchmark's own category, where it has them."""
+    messages: Messages
+    """The chat up to where the answer begins; ends with a user's turn."""
+    later_turns: tuple[str, ...] = ()
+    """What the user says next, after each answer; MT-Bench has one such turn."""
+    reference: tuple[str, ...] = ()
+    """A reference answer per turn, where the benchmark's judge is shown one."""
+    checklist: tuple[str, ...] = ()
+    """What WildBench's judge is told to look at."""
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Whatever else the file held."""
+
+    @property
+    def prompt(self) -> str:
+        """The last user turn of `messages`."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One system's answer to one question."""
+
+    question_id: str
+    """Id of the question."""
+    system: str
+    """Whose answer it is."""
+    turns: tuple[str, ...]
+    """The text of each turn, at least one; an empty text is an answer too."""
+    messages: Messages = ()
+    """The chat it answers, in the formats that repeat it."""
+    later_turns: tuple[str, ...] = ()
+    """What the user said next, where the format repeats that too."""
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Whatever else the file held."""
+    source: str = field(default="", compare=False)
+    """The file it was read from, for messages."""
+
+    @property
+    def text(self) -> str:
+        """The first turn."""
+        return self.turns[0]
+
+
+def check_asked(answer: Answer, question: Question, *, what: str) -> None:
+    """DataError if the answer's file repeats what was asked and the question asks something else.
+
+    Args:
+        answer: Of the same id.
+        question: The question.
+        what: What the answers are, where no file is known.
+    """
+    if not answer.messages:
+        return
+    told = [*(turn["content"] for turn in answer.messages), *answer.later_turns]
+    # Later turns may have no answer.
+    later = question.later_turns[: len(answer.later_turns)]
+    asked = [*(turn["content"] for turn in question.messages), *later]
+    if told == asked:
+        return
+    was, now = next(pair for pair in zip_longest(told, asked, fillvalue="") if pair[0] != pair[1])
+    pairs = enumerate(zip(was, now, strict=False))
+    same = next((n for n, (a, b) in pairs if a != b), min(len(was), len(now)))
+    start = same - 20 if same > 40 else 0
+    shown = [f"{'…' if start else ''}{text[start : start + 60]}" for text in (was, now)]
+    raise DataError(
+        f"{answer.source or what}: {answer.system!a} answers question {answer.question_id!a} as {shown[0]!a}, but the "
+        f"question file has {shown[1]!a} there. It may have changed since (without ids a question's id is its line's "
+        "number): use the file that was answered, or answer this one"
+    )
+
+
+def check_version(path: Path, version: str) -> None:
+    """DataError unless the file is, byte for byte, the published version named."""
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = KNOWN_VERSIONS.get(sha256, "a file of no known version")
+    if found != version:
+        raise DataError(
+            f"{path}: expected the published file of {version}, got {found} (sha256 {sha256[:16]}…)"
+        )
+
+
+def rest(row: Row, *used: str) -> Row:
+    """The fields of a row that no attribute of ours holds."""
+    return {key: value for key, value in row.items() if key not in used}
+
+
+def judge_name(identity: Mapping[str, Any], *, where: str) -> str:
+    """The judge's name, which every format of others writes."""
+    name = identity.get("judge")
+    if not isinstance(name, str) or not name:
+        raise DataError(
+            f"{where}: expected the judge's name in judge_identity['judge'], got {show(name)}"
+        )
+    return name
+
+
+def both_orders(
+    games: Sequence[Game],
+) -> dict[tuple[str, str, str, int, str], dict[int, Game]]:
+    """The games of each question, pair of systems, turn and judge, by order; DataError if one is there twice."""
+    found: dict[tuple[str, str, str, int, str], dict[int, Game]] = {}
+    for game in games:
+        where = f"game {show(game.question_id)}"
+        judge = judge_name(game.judge_identity, where=where)
+        pair = found.setdefault((game.question_id, game.a, game.b, game.turn, judge), {})
+        if pair.setdefault(game.order, game) is not game:
+            raise DataError(f"{where}: two games in order {game.order}; keep one")
+    return found
+
+
+def unique(items: list[Answer], *, path: Path) -> list[Answer]:
+    """The answers; DataError if one system answers a question twice."""
+    seen: set[tuple[str, str]] = set()
+    for answer in items:
+        problem = (
+            f"{path}: {answer.system!a} answers question {answer.question_id!a} twice; keep one"
+        )
+        add_once(seen, (answer.question_id, answer.system), problem)
+    return items
+
+
+def unique_questions(questions: list[Question], *, path: Path) -> list[Question]:
+    """The questions; DataError if two have one id."""
+    seen: set[str] = set()
+    for question in questions:
+        add_once(seen, question.id, f"{path}: two questions have the id {question.id!a}; keep one")
+    return questions

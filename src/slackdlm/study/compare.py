@@ -1,0 +1,346 @@
+"""Which system is better, on which benchmark, and how sure is that? Judgments in, one line per question asked of them.
+
+Judgments of one benchmark and category by one judge form a group; groups are never merged. In a group, games give a
+win rate per pair of systems and a paired difference for two systems with the same rival; grades give a mean per system
+and a paired difference per two systems. All tested lines of a comparison are one family.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import cast
+
+import numpy as np
+from jaxtyping import Float
+
+from slackdlm.benchmarks.judgment_files import SCALES, Scale, benchmark_of
+from slackdlm.errors import DataError
+from slackdlm.judgments import Game, Grade, identity_text
+from slackdlm.statistics import (
+    Estimate,
+    NullBounds,
+    QuestionScores,
+    benjamini_hochberg,
+    exact_mcnemar,
+    game_scores,
+    grade_scores,
+    holm,
+    mean_interval,
+    minimum_detectable,
+    null_bounds,
+    paired_difference,
+    sign_flip_test,
+    standard_error,
+    win_rate,
+)
+from slackdlm.statistics.style_control import StyleMetadata
+from slackdlm.study.comparison import FEW, Comparison, JudgeReport, Kind, Line, Settings
+from slackdlm.study.coverage import in_common, size_warning, uneven_warning
+from slackdlm.study.judge_report import Group, judge_report, warnings_of
+from slackdlm.study.published import (
+    SIZES,
+    Extras,
+    Figures,
+    drawn,
+    family_of,
+    game_figures,
+    grade_figures,
+)
+
+ALL_OWN = "over all its own questions"
+POINTS = Scale(0.0, 1.0, 0.0, 100.0)
+"""Points of a game are shown in per cent."""
+
+
+def compare(
+    judgments: Sequence[Game | Grade],
+    *,
+    settings: Settings | None = None,
+    style: StyleMetadata | None = None,
+    lengths: Mapping[tuple[str, str], int] | None = None,
+    extras: Extras | None = None,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Every win rate and mean that the judgments allow, and every paired difference where systems are few.
+
+    Systems are compared on the questions and turns that all of them have.
+
+    Args:
+        judgments: Of any benchmarks, systems and judges.
+        settings: How; default `Settings`.
+        style: Of all answers, for ``settings.covariates``.
+        lengths: (question id, system) -> length of the answer, for the judge's length bias.
+        extras: What some benchmarks' own figures need.
+        notes: What was to be said of the files, to stand among the warnings.
+
+    Raises:
+        DataError: If there is no judgment, or a group holds a judgment twice.
+    """
+    settings, extras = settings or Settings(), extras or Extras()
+    if not judgments:
+        raise DataError("compare: there is no judgment to compare")
+    lines: list[Line] = []
+    reports: list[JudgeReport] = []
+    told: list[str] = [*notes]
+    for group in _groups(judgments):
+        if group.games:
+            lines += _game_lines(group, settings, extras, told)
+        else:
+            lines += _grade_lines(group, settings, extras, told)
+        reports.append(judge_report(group, settings, style=style, lengths=lengths))
+    adjust = benjamini_hochberg if settings.adjustment == "bh" else holm
+    adjusted = adjust([line.p_value for line in lines])
+    lines = [
+        replace(line, p_adjusted=p, verdict=_verdict(line, p, settings))
+        for line, p in zip(lines, adjusted, strict=True)
+    ]
+    return Comparison(
+        lines=tuple(lines),
+        judges=tuple(reports),
+        warnings=(*told, *warnings_of(reports, settings)),
+        adjustment=settings.adjustment,
+        alpha=settings.alpha,
+        confidence=settings.confidence,
+        seed=settings.seed,
+        num_resamples=settings.num_resamples,
+    )
+
+
+def _groups(judgments: Sequence[Game | Grade]) -> list[Group]:
+    found: dict[tuple[str, str, str, bool], list[Game | Grade]] = {}
+    for judgment in judgments:
+        base = benchmark_of(judgment)
+        # Only Arena-Hard keeps a leaderboard, and a baseline, per category.
+        category = judgment.category if base.startswith("arena-hard") else None
+        identity = identity_text(judgment)
+        key = (base, category or "", identity, isinstance(judgment, Game))
+        found.setdefault(key, []).append(judgment)
+    return [
+        _group(base, category, identity, members)
+        for (base, category, identity, _), members in found.items()
+    ]
+
+
+def _group(base: str, category: str, identity: str, members: Sequence[Game | Grade]) -> Group:
+    games = tuple(one for one in members if isinstance(one, Game))
+    grades = tuple(one for one in members if isinstance(one, Grade))
+    scale = POINTS if games else SCALES.get(base) or _observed(grades)
+    return Group(
+        benchmark=f"{base}: {category}" if category else base,
+        base=base,
+        judge=str(members[0].judge_identity.get("judge", "unknown")),
+        identity=identity,
+        games=games,
+        grades=grades,
+        scale=scale,
+        bounds=(scale.lowest, scale.highest) if games or base in SCALES else None,
+    )
+
+
+def _observed(grades: Sequence[Grade]) -> Scale:
+    """The scale of grades whose benchmark we do not know: 0 to 1 if all lie there, else what was seen."""
+    said = [grade.score for grade in grades if grade.score is not None]
+    if all(0 <= score <= 1 for score in said):
+        return Scale(0.0, 1.0, 0.0, 1.0)
+    return Scale(min(said), max(said), 0.0, 1.0)
+
+
+def _game_lines(group: Group, settings: Settings, extras: Extras, told: list[str]) -> list[Line]:
+    pairs: dict[tuple[str, str], list[Game]] = {}
+    for game in group.games:
+        pairs.setdefault((game.a, game.b), []).append(game)
+    for one, other in pairs:
+        if (other, one) in pairs:
+            raise DataError(
+                f"{group.benchmark}: games of {one!a} against {other!a} are there from both sides; "
+                "give each pair from one side"
+            )
+    lines: list[Line] = []
+    for rival in dict.fromkeys(rival for _, rival in pairs):
+        own = {system: games for (system, against), games in pairs.items() if against == rival}
+        told += _coverage(group, own)
+        shown = in_common(own)
+        for system, games in own.items():
+            scores = game_scores(shown[system])
+            rate = win_rate(scores.scores, **drawn(settings))
+            figures = game_figures(group.benchmark, games, extras=extras, settings=settings)
+            if len(shown[system]) < len(games):
+                all_own = win_rate(game_scores(games).scores, **drawn(settings))
+                figures.ours[ALL_OWN] = all_own.mapped(group.scale.shown)
+            lines.append(
+                _line(
+                    group, settings, "win rate", system, rival, scores.scores, rate,
+                    null_bounds(scores), test="sign flips", p_value=rate.p_value, figures=figures,
+                )
+            )  # fmt: skip
+        lines += _differences(group, settings, shown)
+    return _ranked(lines)
+
+
+def _grade_lines(group: Group, settings: Settings, extras: Extras, told: list[str]) -> list[Line]:
+    own: dict[str, list[Grade]] = {}
+    for grade in group.grades:
+        own.setdefault(grade.system, []).append(grade)
+    told += _coverage(group, own)
+    shown = in_common(own)
+
+    def mean_of(scores: QuestionScores) -> Estimate:
+        return mean_interval(scores.scores, bounds=group.bounds, **drawn(settings))
+
+    lines: list[Line] = []
+    for system, grades in own.items():
+        scores = _scores(group, shown[system])
+        figures = grade_figures(group.base, grades, extras=extras)
+        if len(shown[system]) < len(grades):
+            figures.ours[ALL_OWN] = mean_of(_scores(group, grades)).mapped(group.scale.shown)
+        lines.append(
+            _line(
+                group, settings, "mean", system, None, scores.scores, mean_of(scores),
+                null_bounds(scores), figures=figures,
+            )
+        )  # fmt: skip
+    return _ranked([*lines, *_differences(group, settings, shown)])
+
+
+def _coverage(group: Group, own: Mapping[str, Sequence[Game | Grade]]) -> list[str]:
+    """What is to be said of the questions that the systems have."""
+    size = SIZES.get(family_of(group.benchmark))
+    found = [
+        uneven_warning(group.benchmark, own),
+        None if size is None else size_warning(group.benchmark, size, own),
+    ]
+    return [text for text in found if text is not None]
+
+
+def _scores(group: Group, judgments: Sequence[Game | Grade]) -> QuestionScores:
+    if group.games:
+        return game_scores(cast("Sequence[Game]", judgments))
+    ends = (group.scale.lowest, group.scale.highest)
+    return grade_scores(cast("Sequence[Grade]", judgments), bounds=ends)
+
+
+def _differences(
+    group: Group, settings: Settings, shown: Mapping[str, Sequence[Game | Grade]]
+) -> list[Line]:
+    """Of every two systems, each over what both have; none where systems are many and nobody asked."""
+    if len(shown) > FEW and not settings.differences:
+        return []
+    lines: list[Line] = []
+    for system, other in combinations(shown, 2):
+        one, two = in_common({system: shown[system], other: shown[other]}).values()
+        told = (_scores(group, one), _scores(group, two))
+        if told[0].ids == told[1].ids:
+            lines.append(_difference(group, settings, system, other, told))
+    return lines
+
+
+def _ranked(lines: Sequence[Line]) -> list[Line]:
+    """Best first where systems are many, differences behind them."""
+    standing = [line for line in lines if line.kind != "difference"]
+    if len(standing) <= FEW:
+        return [*lines]
+    standing.sort(key=lambda line: np.inf if line.estimate.value is None else -line.estimate.value)
+    return [*standing, *(line for line in lines if line.kind == "difference")]
+
+
+def _difference(
+    group: Group,
+    settings: Settings,
+    system: str,
+    other: str,
+    told: tuple[QuestionScores, QuestionScores],
+) -> Line:
+    one, two = (scores.scores for scores in told)
+    differences = one - two
+    width = None if group.bounds is None else group.bounds[1] - group.bounds[0]
+    bounds = None if width is None else (-width, width)
+    estimate = paired_difference(one, two, bounds=bounds, **drawn(settings))
+    both = ~np.isnan(differences)
+    test = "sign flips"
+    if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and group.grades:
+        test, p_value = "exact McNemar", exact_mcnemar(one, two)
+    else:
+        p_value = sign_flip_test(
+            differences, rng=_rng(settings), num_resamples=settings.num_resamples
+        )
+    low, high = (
+        end.mean() for end in (told[0].lowest - told[1].highest, told[0].highest - told[1].lowest)
+    )
+    missing = NullBounds(float(low), float(high), int((~both).sum()))
+    return _line(
+        group, settings, "difference", system, other, differences, estimate, missing,
+        test=test, p_value=p_value,
+    )  # fmt: skip
+
+
+def _line(
+    group: Group,
+    settings: Settings,
+    kind: Kind,
+    system: str,
+    against: str | None,
+    scores: Float[np.ndarray, " Q"],
+    estimate: Estimate,
+    bounds: NullBounds,
+    *,
+    test: str | None = None,
+    p_value: float | None = None,
+    figures: Figures | None = None,
+) -> Line:
+    """A figure as its benchmark shows it; verdict and adjusted p come when all lines are there."""
+    scale = group.scale._replace(zero=0.0) if kind == "difference" else group.scale
+    error = standard_error(scores)
+    spread = detectable = None
+    # Questions that are all alike say nothing about the spread.
+    if error is not None and error > 1e-12 * scale.highest:
+        spread = error * float(np.sqrt(estimate.num_scored))
+        detectable = minimum_detectable(spread, estimate.num_scored, alpha=settings.alpha)
+
+    def shown(value: float | None) -> float | None:
+        return None if value is None else scale.shown(value)
+
+    return Line(
+        benchmark=group.benchmark,
+        judge=group.judge,
+        kind=kind,
+        system=system,
+        against=against,
+        unit="grade" if group.grades else "%" if kind == "win rate" else "points",
+        estimate=estimate.mapped(scale.shown),
+        standard_error=None if error is None else error * scale.factor,
+        spread=None if spread is None else spread * scale.factor,
+        bounds=NullBounds(shown(bounds.low), shown(bounds.high), bounds.num_missing),
+        test=test,
+        p_value=p_value,
+        p_adjusted=None,
+        detectable=None if detectable is None else detectable * scale.factor,
+        published={} if figures is None else figures.published,
+        ours={} if figures is None else figures.ours,
+        verdict="",
+    )  # fmt: skip
+
+
+def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
+    if line.kind == "mean":
+        return "" if line.estimate.value is not None else "nothing scored"
+    value, centre = line.estimate.value, 50.0 if line.kind == "win rate" else 0.0
+    if value is None or p_adjusted is None:
+        return "nothing scored in both"
+    if p_adjusted > settings.alpha:
+        if line.detectable is None:
+            num = line.estimate.num_scored
+            few = "one question" if num == 1 else f"{num} questions, all alike"
+            return f"no difference shown: {few}"
+        return f"no difference shown; one below {line.detectable:.2g} would often be missed"
+    direction = "better" if value > centre else "worse"
+    if value == centre:
+        return "no difference shown"
+    worst = line.bounds.low if value > centre else line.bounds.high
+    turned = worst is not None and (worst <= centre if value > centre else worst >= centre)
+    if line.bounds.num_missing and turned:
+        return f"{direction}, unless the {line.bounds.num_missing} missing questions say otherwise"
+    return direction
+
+
+def _rng(settings: Settings) -> np.random.Generator:
+    return np.random.default_rng(settings.seed)

@@ -1,0 +1,324 @@
+"""The paper in miniature: train matched arms on a toy language, probe them, judge exactly, report honestly.
+
+Every stage reads files and writes files below one folder; running the command again finishes what is missing.
+
+    tasks/ -> seed-N/{base, ce, ce_slack, slack_ctc} -> answers/ -> judgments.jsonl -> results.json -> report.html
+"""
+
+import json
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from slackdlm.atomic import write_json
+from slackdlm.errors import ConfigError
+from slackdlm.jsonl import write_rows
+from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.loading import LoadedModel, load_model, new_model
+from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.report.page import write_report
+from slackdlm.study import demo_results, shift_sensitivity
+from slackdlm.study.demo_curves import training_curves
+from slackdlm.study.demo_findings import findings, warnings
+from slackdlm.study.demo_plan import BASE, DemoPlan, variants
+from slackdlm.study.demo_replay import replays, samples_shown
+from slackdlm.study.objective_comparison import PROBED, Arm, paper_arms
+from slackdlm.study.shift_sensitivity import Condition
+from slackdlm.study.toy_language import Task, vocabulary, write_tasks
+from slackdlm.study.workers import Job, num_lines, run_jobs
+from slackdlm.training.data import encode_samples, read_dialogues
+from slackdlm.training.provenance import environment
+from slackdlm.training.run import train_samples
+
+
+class Run(NamedTuple):
+    """One arm under one training seed: what a worker trains or decodes."""
+
+    plan: DemoPlan
+    output: Path
+    arm: Arm
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its training run lives."""
+        return self.output / f"seed-{self.seed}" / self.arm.name
+
+    @property
+    def answers(self) -> Path:
+        """Where its answers go."""
+        return self.output / "answers" / f"seed-{self.seed}-{self.arm.name}.jsonl"
+
+    @property
+    def label(self) -> str:
+        """Name of its progress bar."""
+        return f"{self.arm.label}, seed {self.seed}"
+
+
+def run_demo(
+    plan: DemoPlan,
+    *,
+    output: Path,
+    num_seeds: int = 1,
+    with_variants: bool = False,
+    quick: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Run or finish the demo.
+
+    Args:
+        plan: Its sizes.
+        output: Folder for everything; an unfinished demo in it is continued.
+        num_seeds: Training seeds; each has its own base and arms.
+        with_variants: Also train and decode the variants of slack-CTC; their results and report go to
+            ``variants`` below ``output``.
+        quick: Whether the report must say that the figures mean nothing.
+        console: Where progress is shown; ``None``: nowhere.
+
+    Returns:
+        The path of the HTML report. ``results.json`` and the plots lie beside it.
+
+    Raises:
+        ConfigError: If ``output`` holds a demo of another plan.
+    """
+    console = console or Console(quiet=True)
+    results_folder = output / "variants" if with_variants else output
+    results_folder.mkdir(parents=True, exist_ok=True)
+    _same_plan(plan, output)
+    questions = _write_tasks(plan, output / "tasks")
+    arms = paper_arms(plan.slack_ratio, slack_region=plan.slack_region)
+    arms += variants(plan) if with_variants else []
+    bases = [Run(plan, output, BASE, seed) for seed in range(num_seeds)]
+    runs = [Run(plan, output, arm, seed) for seed in range(num_seeds) for arm in arms]
+    seconds = output / "seconds.json"
+    for name, function, jobs in (
+        ("train the base", train_run, _training_jobs(bases)),
+        ("train the arms", train_run, _training_jobs(runs)),
+        ("decode", decode_run, _decoding_jobs([*bases, *runs])),
+    ):
+        if jobs:
+            with _stage(name, seconds, console):
+                run_jobs(function, jobs, console=console)
+    with _stage("judge, statistics, report", seconds, console, is_redone=True):
+        judgments = results_folder / "judgments.jsonl"
+        demo_results.judge_answers([run.answers for run in [*bases, *runs]], judgments)
+        results = _results(plan, [*bases, *runs], questions, judgments, num_seeds=num_seeds)
+        results["warnings"] = warnings(num_seeds=num_seeds, quick=quick)
+    results["run"]["seconds"] = json.loads(seconds.read_text(encoding="utf-8"))
+    write_json(results_folder / "results.json", results)
+    return write_report(results, results_folder)
+
+
+@contextmanager
+def _stage(name: str, file: Path, console: Console, *, is_redone: bool = False) -> Generator[None]:
+    """Announce a stage and note its seconds, cut off or not: added to earlier ones unless it starts afresh."""
+    console.print(f"[bold]{name}[/bold]")
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - started
+        console.print(f"  {seconds:.0f} s", style="dim")
+        recorded: dict[str, float] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        earlier = 0.0 if is_redone else recorded.get(name, 0.0)
+        write_json(file, recorded | {name: round(earlier + seconds, 1)})
+
+
+def _same_plan(plan: DemoPlan, output: Path) -> None:
+    file = output / "plan.json"
+    wanted: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
+    if not file.exists():
+        write_json(file, wanted)
+    elif json.loads(file.read_text(encoding="utf-8")) != wanted:
+        raise ConfigError(
+            f"{output}: holds a demo of another plan; choose another --output or delete the folder"
+        )
+
+
+def _write_tasks(plan: DemoPlan, folder: Path) -> list[Task]:
+    """Training dialogues as a JSONL file, and questions whose prompts do not occur there."""
+    folder.mkdir(exist_ok=True)
+    train = write_tasks(plan.num_train, seed=1)
+    prompts = frozenset(task.prompt for task in train)
+    questions = write_tasks(plan.num_questions, seed=2, unlike=prompts)
+    for name, tasks in (("train", train), ("questions", questions)):
+        rows = ({"prompt": task.prompt, "response": task.story} for task in tasks)
+        write_rows(folder / f"{name}.jsonl", rows)
+    return questions
+
+
+def _training_jobs(runs: Sequence[Run]) -> list[Job[Run]]:
+    """The runs that are not finished."""
+    return [
+        Job(
+            run.label,
+            run,
+            (run.plan.base if run.arm is BASE else run.plan.arm).steps,
+            lambda run=run: num_lines(run.folder / "log.jsonl"),
+        )
+        for run in runs
+        if not _is_finished(run)
+    ]
+
+
+def _is_finished(run: Run) -> bool:
+    """Whether its record, which is written last, says so."""
+    record = run.folder / "run.json"
+    return record.exists() and json.loads(record.read_text("utf-8"))["status"] == "finished"
+
+
+def _decoding_jobs(runs: Sequence[Run]) -> list[Job[Run]]:
+    """The runs whose answers are not complete."""
+    return [
+        Job(
+            run.label,
+            run,
+            run.plan.num_questions
+            * shift_sensitivity.num_runs(_conditions(run), num_seeds=run.plan.num_decoding_seeds),
+            lambda run=run: num_lines(run.answers.with_suffix(".part")),
+        )
+        for run in runs
+        if not run.answers.exists()
+    ]
+
+
+def train_run(run: Run) -> None:
+    """Train the base from scratch, or an arm from the base; continues where it was cut off."""
+    is_base = run.arm.name == BASE.name
+    training = run.plan.base if is_base else run.plan.arm
+    # Another seed than the base's, so that no arm meets the base's masks again; the same one for every arm.
+    seed = 2 * run.seed + (not is_base)
+    start = (
+        _new_base(run.plan, seed=run.seed)
+        if is_base
+        else load_model(run.folder.with_name(BASE.name) / "model")
+    )
+    dialogues = read_dialogues(run.output / "tasks" / "train.jsonl")
+    samples = encode_samples(
+        dialogues,
+        start.tokenizer,
+        name="toy stories",
+        max_prompt_length=32,
+        canvas_length=run.plan.canvas_length,
+    )
+    train_samples(
+        start,
+        samples[training.eval_samples :],
+        samples[: training.eval_samples],
+        canvas_length=run.plan.canvas_length,
+        objective=run.arm.objective,
+        training=replace(training, seed=seed, data_seed=seed),
+        output=run.folder,
+        resume=(run.folder / "run.json").exists(),
+        progress=False,
+    )
+
+
+def decode_run(run: Run) -> None:
+    """Answer every question under every condition."""
+    lines = (run.output / "tasks" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    run.answers.parent.mkdir(exist_ok=True)
+    shift_sensitivity.answer_grid(
+        load_model(run.folder / "model"),
+        [json.loads(line)["prompt"] for line in lines],
+        _conditions(run),
+        run.answers,
+        identity={"arm": run.arm.name, "training_seed": run.seed},
+        canvas_length=run.plan.canvas_length,
+        delayed=run.plan.delayed,
+        num_seeds=run.plan.num_decoding_seeds,
+    )
+
+
+def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
+    tokenizer = train_tokenizer([" ".join(vocabulary())], vocab_size=256, kind="word")
+    config = LLaDAConfig(
+        vocab_size=len(tokenizer),
+        d_model=plan.d_model,
+        n_layers=plan.n_layers,
+        n_heads=plan.n_heads,
+        mlp_hidden_size=plan.mlp_hidden_size,
+        max_sequence_length=plan.canvas_length + 32,
+        weight_tying=True,
+    )
+    return new_model(config, tokenizer, generator_seed=seed)
+
+
+def _conditions(run: Run) -> list[Condition]:
+    """The grid of one arm; the base and the variants are not disturbed."""
+    plan = run.plan
+    return shift_sensitivity.grid(
+        temperatures=plan.temperatures,
+        steps=plan.steps,
+        rates=plan.rates,
+        kinds=("shift", "substitute"),
+        probed_steps=plan.probed_steps if run.arm.name in PROBED else (),
+    )
+
+
+def _results(
+    plan: DemoPlan,
+    runs: Sequence[Run],
+    questions: Sequence[Task],
+    judgments: Path,
+    *,
+    num_seeds: int,
+) -> dict[str, Any]:
+    """All sections of ``results.json`` but the warnings; samples and replays are those of the first training seed."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    scores = demo_results.Scores(judgments, num_questions=plan.num_questions)
+    quality = demo_results.quality_rows(scores, canvas_length=plan.canvas_length, rng=rng)
+    win_rates = demo_results.win_rate_rows(scores, rng=rng)
+    source = demo_results.source_row(questions, rng=rng)
+    first = [run for run in runs if run.seed == 0]
+    models = {run.arm.name: load_model(run.folder / "model") for run in first}
+    return {
+        "title": "slackdlm demo: positional supervision on a toy language",
+        "summary": findings(quality, win_rates, source, num_seeds=num_seeds),
+        "run": _provenance() | {"config": {"num_seeds": num_seeds, **asdict(plan)}},
+        "arms": [
+            {"name": r.arm.name, "label": r.arm.label, "description": r.arm.description}
+            for r in first
+        ],
+        "quality": quality,
+        "source": source,
+        "win_rates": win_rates,
+        "samples": samples_shown(
+            [run.answers for run in first],
+            models[BASE.name].tokenizer,
+            questions[:5],
+            steps=plan.probed_steps[0],
+        ),
+        "replays": replays(
+            models,
+            questions[:1],
+            plan.probed_steps[0],
+            canvas_length=plan.canvas_length,
+            delayed=plan.delayed,
+        ),
+        "training": [
+            training_curves(run.folder / "log.jsonl", arm=run.arm.name, seed=run.seed)
+            for run in runs
+        ],
+    }
+
+
+def _provenance() -> dict[str, Any]:
+    found = environment()
+    versions, hardware, git = found["versions"], found["hardware"], found["git"]
+    devices = ", ".join(hardware["gpus"]) or f"{hardware['cpus']} CPU cores, no GPU used"
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "slackdlm": versions["slackdlm"],
+        "python": versions["python"],
+        "torch": versions["torch"],
+        "hardware": f"{devices}, {hardware['platform']}",
+        "git": None if git is None else git["commit"] + (" (changed)" if git["dirty"] else ""),
+    }

@@ -1,0 +1,256 @@
+"""From judgments to ``results.json``: every figure of the demo, with the question as the unit.
+
+Intervals: with one training run they speak about new questions put to these models; with several, about new
+questions and new training runs (`over_training_runs`). p-values always speak about these models.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from slackdlm.jsonl import write_rows
+from slackdlm.statistics import (
+    Estimate,
+    average_over_seeds,
+    benjamini_hochberg,
+    mean_interval,
+    over_training_runs,
+    sign_flip_test,
+    win_points,
+)
+from slackdlm.study.toy_judge import judge
+from slackdlm.study.toy_language import Task
+
+PER_QUESTION = (
+    "quality",
+    "grammatical",
+    "coverage",
+    "right_count",
+    "words",
+    "too_long",
+    "adjectives",
+    "log_likelihood",
+    "slack_share",
+    "forwards",
+)
+"""Metrics with one value per answer; their meaning is in `toy_judge.Verdict` and ``answers.jsonl``."""
+
+BOUNDS = {
+    **dict.fromkeys(
+        (
+            "quality",
+            "grammatical",
+            "coverage",
+            "right_count",
+            "too_long",
+            "adjectives",
+            "slack_share",
+        ),
+        (0.0, 1.0),
+    ),
+    "log_likelihood": (-math.inf, 0.0),
+}
+"""Range of each metric, which no interval may leave; the others are counts."""
+
+
+class Cell(NamedTuple):
+    """One arm under one condition."""
+
+    arm: str
+    temperature: float
+    steps: int
+    kind: str
+    rate: float
+
+
+def judge_answers(answers: Iterable[Path], file: Path) -> None:
+    """Judge every answer exactly; one ``judgments.jsonl``, whole or not at all."""
+    keep = (
+        "arm",
+        "training_seed",
+        "decoding_seed",
+        "temperature",
+        "steps",
+        "kind",
+        "rate",
+        "question",
+    )
+    rows: list[dict[str, Any]] = []
+    for source in answers:
+        for line in source.read_text(encoding="utf-8").splitlines():
+            answer: dict[str, Any] = json.loads(line)
+            verdict = judge(answer["prompt"], answer["text"])
+            row = {key: answer[key] for key in keep}
+            row |= verdict._asdict()
+            rows.append(
+                row | {key: answer[key] for key in ("slack_share", "forwards", "dose", "text")}
+            )
+    write_rows(file, rows)
+
+
+class Scores:
+    """All judgments, as arrays ``[training run, decoding seed, question]`` per cell and metric."""
+
+    def __init__(self, judgments: Path, *, num_questions: int) -> None:
+        self.num_questions = num_questions
+        self.rows: dict[Cell, list[dict[str, Any]]] = {}
+        for line in judgments.read_text(encoding="utf-8").splitlines():
+            row: dict[str, Any] = json.loads(line)
+            cell = Cell(row["arm"], row["temperature"], row["steps"], row["kind"], row["rate"])
+            self.rows.setdefault(cell, []).append(row)
+
+    def array(self, cell: Cell, metric: str) -> Float[np.ndarray, "N R Q"]:
+        """One metric of one cell; NaN where there is no score."""
+        rows = self.rows[cell]
+        runs = sorted({row["training_seed"] for row in rows})
+        seeds = sorted({row["decoding_seed"] for row in rows})
+        scores = np.full((len(runs), len(seeds), self.num_questions), np.nan)
+        for row in rows:
+            place = (
+                runs.index(row["training_seed"]),
+                seeds.index(row["decoding_seed"]),
+                row["question"],
+            )
+            scores[place] = np.nan if row[metric] is None else row[metric]
+        return scores
+
+    def dose(self, cell: Cell) -> dict[str, int]:
+        """Summed counts of the intervention."""
+        keys = self.rows[cell][0]["dose"]
+        return {key: sum(row["dose"][key] for row in self.rows[cell]) for key in keys}
+
+    def distinct_bigrams(self, cell: Cell) -> list[float | None]:
+        """`distinct_bigrams` of each training run, on its first decoding seed."""
+        texts: dict[int, list[str]] = {}
+        for row in self.rows[cell]:
+            if row["decoding_seed"] == 0:
+                texts.setdefault(row["training_seed"], []).append(row["text"])
+        return [distinct_bigrams(texts[run]) for run in sorted(texts)]
+
+
+def distinct_bigrams(texts: Sequence[str]) -> float | None:
+    """Distinct word pairs among the first 1,000 words of a corpus; ``None`` if it has fewer.
+
+    The more words, the rarer a new pair: counted over whole corpora, shorter answers would look more diverse.
+    """
+    pairs: set[tuple[str, str]] = set()
+    num_left = 1000
+    for text in texts:
+        words = text.split()[:num_left]
+        num_left -= len(words)
+        pairs.update(pairwise(words))
+    return None if num_left else float(len(pairs))
+
+
+def _estimate(
+    scores: Float[np.ndarray, "N Q"],
+    rng: np.random.Generator,
+    bounds: tuple[float, float] | None,
+) -> dict[str, Any]:
+    runs = over_training_runs(scores, rng=rng, bounds=bounds)
+    chosen = runs.new_runs if len(scores) > 1 else runs.these_runs
+    return asdict(chosen) | {"per_training_seed": list(runs.per_run)}
+
+
+def _per_run_questions(scores: Float[np.ndarray, "N R Q"]) -> Float[np.ndarray, "N Q"]:
+    return np.stack([average_over_seeds(run) for run in scores])
+
+
+def quality_rows(
+    scores: Scores, *, canvas_length: int, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """One row per cell: every metric with its interval, and the realised dose."""
+    rows: list[dict[str, Any]] = []
+    for cell in scores.rows:
+        metrics: dict[str, Any] = {}
+        per_run: dict[str, Any] = {}
+        for metric in PER_QUESTION:
+            table = _per_run_questions(scores.array(cell, metric))
+            estimate = _estimate(table, rng, BOUNDS.get(metric, (0.0, math.inf)))
+            per_run[metric] = estimate.pop("per_training_seed")
+            metrics[metric] = estimate
+        bigrams = scores.distinct_bigrams(cell)
+        per_run["distinct_bigrams"] = bigrams
+        metrics["distinct_bigrams"] = _bare(_mean(bigrams), scores.num_questions)
+        rows.append(
+            cell._asdict()
+            | {
+                "tokens_per_step": canvas_length / cell.steps,
+                "metrics": metrics,
+                "per_training_seed": per_run,
+                "dose": scores.dose(cell),
+            }
+        )
+    return rows
+
+
+def _bare(value: float | None, num_questions: int) -> dict[str, Any]:
+    """A figure of a whole corpus, which has no interval."""
+    return asdict(Estimate(value, None, None, num_questions, num_questions))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, or None where any value is missing: half the training runs are not all of them."""
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present and len(present) == len(values) else None
+
+
+def source_row(tasks: Sequence[Task], *, rng: np.random.Generator) -> dict[str, Any]:
+    """The held-out source stories under the same judge: what length and diversity to expect."""
+    verdicts = [judge(task.prompt, task.story)._asdict() for task in tasks]
+    metrics: dict[str, Any] = {}
+    for metric in verdicts[0]:
+        column = [np.nan if verdict[metric] is None else verdict[metric] for verdict in verdicts]
+        bounds = BOUNDS.get(metric, (0.0, math.inf))
+        scored = np.array(column, dtype=np.float64)
+        metrics[metric] = asdict(mean_interval(scored, rng=rng, bounds=bounds))
+    bigrams = distinct_bigrams([task.story for task in tasks])
+    metrics["distinct_bigrams"] = _bare(bigrams, len(tasks))
+    return {"metrics": metrics}
+
+
+def win_rate_rows(scores: Scores, *, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Pairwise win rates on ``quality``: each arm against the base and ``ce``, each probe against its own plain run.
+
+    Benjamini-Hochberg runs over all of them as one family.
+    """
+    rows: list[dict[str, Any]] = []
+    for cell in scores.rows:
+        rivals: list[tuple[str, Cell]] = []
+        for rival in ("base", "ce"):
+            other = cell._replace(arm=rival)
+            if cell.arm not in ("base", rival) and other in scores.rows:
+                rivals.append((rival, other))
+        plain = cell._replace(kind="none", rate=0.0)
+        if cell != plain:
+            rivals.append(("self", plain))
+        for name, other in rivals:
+            points = _points(scores.array(cell, "quality"), scores.array(other, "quality"))
+            estimate = _estimate(points, rng, (0.0, 1.0))
+            p_value = sign_flip_test(average_over_seeds(points) - 0.5, rng=rng)
+            rows.append(cell._asdict() | {"against": name} | estimate | {"p_value": p_value})
+    adjusted = benjamini_hochberg([row["p_value"] for row in rows])
+    for row, p_adjusted in zip(rows, adjusted, strict=True):
+        row["p_adjusted"] = p_adjusted
+    return rows
+
+
+def _points(
+    a: Float[np.ndarray, "N R Q"], b: Float[np.ndarray, "N P Q"]
+) -> Float[np.ndarray, "N Q"]:
+    """Win points per training run and question, averaged over decoding seeds (paired; one seed serves all)."""
+    num_seeds = max(a.shape[1], b.shape[1])
+    a = np.broadcast_to(a, (a.shape[0], num_seeds, a.shape[2])) if a.shape[1] == 1 else a
+    b = np.broadcast_to(b, (b.shape[0], num_seeds, b.shape[2])) if b.shape[1] == 1 else b
+    points = [
+        [win_points(x, y) for x, y in zip(run_a, run_b, strict=True)]
+        for run_a, run_b in zip(a, b, strict=True)
+    ]
+    return np.stack([average_over_seeds(np.stack(run)) for run in points])

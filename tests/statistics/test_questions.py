@@ -1,0 +1,159 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from games import game, pairs
+
+from slackdlm.errors import DataError
+from slackdlm.judgments import Grade, Tally
+from slackdlm.statistics import (
+    common_ids,
+    exact_mcnemar,
+    game_scores,
+    grade_scores,
+    mean_interval,
+    null_bounds,
+    over_training_runs,
+    ratio_interval,
+    weighted_win_rate,
+)
+
+NAN = float("nan")
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def array(*values):
+    return np.array(values, dtype=np.float64)
+
+
+# From judgments to questions
+
+
+def test_a_question_is_the_mean_of_both_games():
+    found = game_scores(pairs(("A>B", "A>B"), ("A>>B", "B>A"), ("A=B", "A>B")))
+    assert found.ids == ("q0", "q1", "q2")
+    np.testing.assert_array_equal(found.scores, [0.5, 1.0, 0.25])
+
+
+def test_a_question_with_a_missing_game_is_missing_and_bounded():
+    games = pairs(("A>B", None), ("A>B", "B>A"), (None, None))
+    found = game_scores([*games, game("q3", 1, "B>A")])
+    np.testing.assert_array_equal(found.scores, [NAN, 1.0, NAN, NAN])
+    np.testing.assert_array_equal(found.lowest, [0.5, 1.0, 0.0, 0.5])
+    np.testing.assert_array_equal(found.highest, [1.0, 1.0, 1.0, 1.0])
+    assert found.tally == Tally(7, 4, 3, 0, 0)
+    bounds = null_bounds(found)
+    assert (bounds.low, bounds.high, bounds.num_missing) == (0.5, 1.0, 3)
+    np.testing.assert_array_equal(found.at(["q1", "new"]), [1.0, NAN])
+
+
+def test_one_order_alone_is_enough_where_no_question_has_two():
+    found = game_scores([game("q0", 0, "A>B"), game("q1", 0, "B>A")])
+    np.testing.assert_array_equal(found.scores, [1.0, 0.0])
+
+
+def test_every_turn_in_every_order_is_a_game():
+    verdicts = [(0, 1, "A>B"), (1, 1, "A>B"), (0, 2, "A>B"), (1, 2, "B>A")]
+    games = [game("q", order, verdict, turn=turn) for order, turn, verdict in verdicts]
+    assert game_scores(games).scores == pytest.approx([0.75])
+    lacking = [replace(one, question_id="r") for one in games[:3]]
+    np.testing.assert_array_equal(game_scores([*games, *lacking]).scores, [0.75, NAN])
+
+
+def test_what_may_not_be_merged_is_refused():
+    (one, two) = pairs(("A>B", "A>B"))
+    with pytest.raises(DataError, match="never merged"):
+        game_scores([one, replace(two, judge_identity={"judge": "other"})])
+    with pytest.raises(DataError, match="one pair of systems"):
+        game_scores([one, replace(two, a="other")])
+    with pytest.raises(DataError, match="two judgments of the same order"):
+        game_scores([one, two, one])
+
+
+def test_grades_are_averaged_over_turns_and_out_of_range_is_missing():
+    grade = Grade("1", "m", 1, 8.0, "ok", None, {})
+    grades = [
+        grade,
+        replace(grade, turn=2, score=6.0),
+        replace(grade, question_id="2", score=9.0),
+        replace(grade, question_id="2", turn=2, score=0.0, status="out_of_range"),
+        replace(grade, question_id="3", score=9.0),
+    ]
+    found = grade_scores(grades, bounds=(1, 10))
+    np.testing.assert_array_equal(found.scores, [7.0, NAN, NAN])
+    np.testing.assert_array_equal(found.lowest, [7.0, 5.0, 5.0])
+    np.testing.assert_array_equal(found.highest, [7.0, 9.5, 9.5])
+    with pytest.raises(DataError, match="one system"):
+        grade_scores([grade, replace(grade, system="x")], bounds=(1, 10))
+
+
+def test_nothing_judged_is_nothing():
+    found = game_scores([])
+    assert found.ids == ()
+    assert null_bounds(found).low is None
+    assert common_ids(found, game_scores(pairs(("A>B", "A>B")))) == ("q0",)
+
+
+# The weighted win rate
+
+
+def test_the_weighted_rate_is_the_published_mean_with_questions_resampled():
+    games = pairs(*[("A>>B", "A>B"), ("A=B", "B>A"), ("B>A", "A>B"), ("A>B", None)] * 20)
+    found = weighted_win_rate(games, rng=rng(), num_resamples=2000)
+    rows = 3 + 0 + 0.5 + 1 + 0 + 0
+    assert found.value == pytest.approx(rows / 8)
+    assert (found.num_scored, found.num_total) == (60, 80)
+    assert found.low < found.value < found.high
+
+
+def test_a_ratio_of_equal_weights_is_the_mean():
+    scores = rng(1).random(60)
+    mean = mean_interval(scores, rng=rng(2))
+    ratio = ratio_interval(2 * scores, np.full(60, 2.0), rng=rng(2))
+    assert ratio.value == pytest.approx(mean.value)
+    assert (ratio.low, ratio.high) == pytest.approx((mean.low, mean.high), abs=0.005)
+    assert ratio_interval(array(NAN), array(1), rng=rng()).value is None
+    assert ratio_interval(array(1, 0), array(2, 0), rng=rng()).low is None
+    assert ratio_interval(array(1, 2), array(2, 4), rng=rng()).low == 0.5
+    weightless = ratio_interval(array(1, 2, 0), array(2, 4, 0), rng=rng())
+    assert (weightless.value, weightless.num_scored, weightless.num_total) == (0.5, 2, 3)
+
+
+# McNemar
+
+
+def test_mcnemar_is_the_binomial_of_the_differing_questions():
+    a, b = array(1, 1, 1, 1, 0, 1, NAN), array(0, 0, 0, 1, 1, 0, 1)
+    assert exact_mcnemar(a, b) == pytest.approx(2 * (1 + 5) / 2**5)
+    assert exact_mcnemar(a, a) == 1.0
+    assert exact_mcnemar(array(NAN), array(1)) is None
+    with pytest.raises(DataError, match="0, 1 or NaN"):
+        exact_mcnemar(array(0.5), array(1))
+
+
+# Ranges
+
+
+def test_an_interval_over_runs_stays_within_the_range_of_the_score():
+    table = array(0.9, 1.0)[:, None] * np.ones((2, 3)) - array(0.0, 0.01, 0.02)
+    wide = over_training_runs(table, rng=rng(), num_resamples=200).new_runs
+    cut = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1)).new_runs
+    assert wide.high > 1
+    assert wide.low < 0.5
+    assert (cut.low, cut.high) == (max(wide.low, 0), 1.0)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])
+def test_runs_that_agree_are_not_certain_where_the_range_is_known(level):
+    table = np.full((3, 8), level)
+    found = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1))
+    assert found.new_runs == found.these_runs
+    assert found.new_runs.low == pytest.approx(level * 0.05 ** (1 / 8))
+
+
+def test_one_question_says_nothing_about_new_runs():
+    found = over_training_runs(array(0.25, 0.75)[:, None], rng=rng(), num_resamples=200)
+    assert (found.new_runs.value, found.new_runs.low, found.new_runs.high) == (0.5, None, None)
