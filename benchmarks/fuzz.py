@@ -1,4 +1,4 @@
-"""Ten thousand spoilt inputs of every kind, with a recorded seed: makes a section of docs/faults.md.
+"""Spoilt inputs and plausible ones of every kind, with a recorded seed: makes a section of docs/faults.md.
 
 ``python benchmarks/fuzz.py``; no network. A failure is printed with the bytes that caused it, and the exit code is 1.
 """
@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+import plausible_inputs  # noqa: E402
+import plausible_judging  # noqa: E402
+import plausible_models  # noqa: E402
 from hostile_commands import attempt_command, commands, write_inputs  # noqa: E402
 from hostile_inputs import Outcome, attempt, spoilt  # noqa: E402
 from hostile_kinds import CRITERIA, all_kinds  # noqa: E402
@@ -34,9 +37,15 @@ from slackdlm.judging.judges import strip_thoughts  # noqa: E402
 SEED = 20261124
 NUM_PER_KIND = {20: 150, 6: 40}
 """By the suite's sample of a kind; 260 of all others."""
-NUM_REPLIES, NUM_COMMANDS = 1500, 300
+NUM_REPLIES, NUM_COMMANDS, NUM_PLAUSIBLE = 1500, 300, 400
 BEGIN, END = "<!-- made by benchmarks/fuzz.py -->", "<!-- end -->"
 ENDINGS = ("traceback", "hang", "wrong")
+DOORS = [
+    door
+    for module in (plausible_inputs, plausible_models, plausible_judging)
+    for door in module.all_doors()
+]
+"""Where another tool's valid files come in."""
 
 
 class Tried(NamedTuple):
@@ -48,9 +57,9 @@ class Tried(NamedTuple):
 
 
 def try_all(
-    name: str, inputs: st.SearchStrategy[Any], run: Callable[[Any], Outcome], many: int
+    name: str, inputs: st.SearchStrategy[Any], run: Callable[[Any], str], many: int
 ) -> Tried:
-    """Run so many inputs; failures are counted and printed, and do not stop."""
+    """Run so many inputs, ``run`` says what became of one; failures are counted and printed, and do not stop."""
     counts: Counter[str] = Counter()
     longest = 0.0
 
@@ -67,7 +76,7 @@ def try_all(
         nonlocal longest
         started = time.process_time()
         try:
-            counts["refused" if run(value).refused else "accepted"] += 1
+            counts[run(value)] += 1
         except AssertionError as error:
             hang = "still running" in str(error)
             counts["hang" if hang else "wrong"] += 1
@@ -84,7 +93,12 @@ def try_all(
     return Tried(name, counts, longest)
 
 
-def parse_reply(reply: str) -> Outcome:
+def ending(outcome: Outcome) -> str:
+    """Of a spoilt input."""
+    return "refused" if outcome.refused else "accepted"
+
+
+def parse_reply(reply: str) -> str:
     """Every benchmark's parser on one judge's reply: a verdict of its scale or none."""
     text = strip_thoughts(reply)
     verdict = arena_hard.parse_verdict(text)
@@ -99,7 +113,7 @@ def parse_reply(reply: str) -> Outcome:
     )
     if not fits:
         raise AssertionError(f"{verdict}, {ratings}, {grades}")
-    return Outcome(verdict is None and ratings == [None, None], "", 0.0)
+    return "refused" if verdict is None and ratings == [None, None] else "accepted"
 
 
 PIECES = (
@@ -124,8 +138,8 @@ def main() -> int:
             file = kind.place(Path(folder))
             many = NUM_PER_KIND.get(kind.sample, 260)
 
-            def run(content: bytes, kind: Any = kind, file: Path = file) -> Outcome:
-                return attempt(kind, file, content)
+            def run(content: bytes, kind: Any = kind, file: Path = file) -> str:
+                return ending(attempt(kind, file, content))
 
             tried.append(try_all(kind.name, spoilt(kind.content, kind.syntax), run, many))
             print(tried[-1], flush=True)
@@ -133,35 +147,56 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         inputs = commands(write_inputs(Path(folder)))
-        tried.append(try_all("command line", inputs, attempt_command, NUM_COMMANDS))
+        tried.append(
+            try_all(
+                "command line", inputs, lambda words: ending(attempt_command(words)), NUM_COMMANDS
+            )
+        )
         os.chdir(ROOT)
-    write(tried)
-    return int(any(one.counts[ending] for one in tried for ending in ENDINGS))
+    plausible = try_doors()
+    write(tried, plausible)
+    return int(any(each.counts[end] for each in [*tried, *plausible] for end in ENDINGS))
 
 
-def write(tried: list[Tried]) -> None:
+def try_doors() -> list[Tried]:
+    """Plausible inputs at every door: used, named or refused."""
+    results: list[Tried] = []
+    for door in DOORS:
+        with tempfile.TemporaryDirectory() as folder:
+
+            def run(addition: Any, door: Any = door, folder: str = folder) -> str:
+                return plausible_inputs.check(door, addition, Path(folder))
+
+            results.append(try_all(door.name, door.inputs, run, NUM_PLAUSIBLE))
+            print(results[-1], flush=True)
+    return results
+
+
+def write(tried: list[Tried], plausible: list[Tried]) -> None:
     """The section of docs/faults.md, in the place of the old one."""
-    total = sum((one.counts for one in tried), Counter[str]())
-    rows = [*tried, Tried("**all**", total, max(one.longest for one in tried))]
     lines = [
         BEGIN,
         "",
         "## Spoilt inputs",
         "",
-        f"Made by `python benchmarks/fuzz.py` with seed {SEED}: valid inputs of every kind with one value changed,",
-        "removed, renamed or given twice, bytes damaged, or another document in their place. *Refused*: one message",
-        "of one line, of at most 400 characters, that names the file. *Accepted*: and an independent check holds:",
-        "untouched lines give what they gave, scores fit their status and scale, a recipe holds what its file says,",
-        "logits are those of the valid folder. *Wrong* failed either check. A judge's reply is *refused* if it has no",
-        "verdict and no rating.",
+        f"Made by `python benchmarks/fuzz.py` with seed {SEED}: valid inputs of every kind with one value",
+        "changed, removed, renamed or given twice, bytes damaged, or another document in their place.",
+        "*Refused*: one message of one line, of at most 400 characters, that names the file. *Accepted*:",
+        "and an independent check holds: untouched lines give what they gave, scores fit their status and",
+        "scale, a recipe holds what its file says, logits are those of the valid folder. *Wrong* failed",
+        "either check. A judge's reply is *refused* if it has no verdict and no rating.",
         "",
-        "| input | tried | refused | accepted | tracebacks | hangs | wrong | longest, CPU seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        *_table(tried, ("refused", "accepted")),
+        "",
+        "## Plausible inputs",
+        "",
+        "Another tool's valid files with one thing more: a field, a file, a row that moved. *Used*: what was",
+        "added is found in what was trained on, asked or computed, and that is right by other means (PEFT's",
+        "logits, `apply_chat_template`). *Named*: a line says that it is not used. *Refused*: one message.",
+        "*Wrong*: none of these.",
+        "",
+        *_table(plausible, ("used", "named", "refused")),
     ]
-    for one in rows:
-        figures = [one.counts[key] for key in ("refused", "accepted", *ENDINGS)]
-        cells = " | ".join(map(str, [one.counts.total(), *figures]))
-        lines.append(f"| {one.name} | {cells} | {one.longest:.1f} |")
     section = "\n".join([*lines, "", END]) + "\n"
     page = ROOT / "docs" / "faults.md"
     text = page.read_text(encoding="utf-8")
@@ -170,6 +205,20 @@ def write(tried: list[Tried]) -> None:
         f"{before.rstrip()}\n\n{section}{rest.partition(END)[2].lstrip()}", encoding="utf-8"
     )
     print(section)
+
+
+def _table(tried: list[Tried], outcomes: tuple[str, ...]) -> list[str]:
+    total = sum((each.counts for each in tried), Counter[str]())
+    rows = [*tried, Tried("**all**", total, max(each.longest for each in tried))]
+    lines = [
+        f"| input | tried | {' | '.join(outcomes)} | tracebacks | hangs | wrong | longest, CPU seconds |",
+        "|---" * (len(outcomes) + 6) + "|",
+    ]
+    for each in rows:
+        figures = [each.counts[key] for key in (*outcomes, *ENDINGS)]
+        cells = " | ".join(map(str, [each.counts.total(), *figures]))
+        lines.append(f"| {each.name} | {cells} | {each.longest:.1f} |")
+    return lines
 
 
 if __name__ == "__main__":

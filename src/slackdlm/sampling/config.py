@@ -39,7 +39,7 @@ class SamplerConfig:
     delay_slack: Flag = False
     """Cells that propose ``<slack>`` are decoded last, and content is weighed without slack's share; except with random
     remasking. Ours: a cell undecided between several words has slack as its single likeliest token, and committing it
-    early leaves no room for the words (docs/log.md)."""
+    early leaves no room for the words (docs/results/008-order-of-decoding.md)."""
     spacing: Count = 1
     """Cells nearer than this to a surer one wait for a later step, while there are enough others: neighbours decoded
     together do not know of each other. 1: none waits. Delayed cells come before those that wait. Not with a ``bound``;

@@ -1,4 +1,4 @@
-"""How big is the demo? Its sizes, chosen by measurement (docs/log.md), and its arms."""
+"""How big is the demo? Its sizes, chosen by measurement (docs/results/001-toy-language.md), and its arms."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -16,7 +16,7 @@ BASE = Arm(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoPlan:
-    """Every size of the demo. Chosen by measurement; see docs/log.md."""
+    """Every size of the demo. Chosen by measurement; see docs/results/001-toy-language.md."""
 
     num_train: int = 20_000
     """Training stories."""
@@ -68,7 +68,7 @@ class DemoPlan:
     """Shares of content tokens displaced or substituted."""
     delayed: bool = True
     """Cells that propose an end of text or slack are decoded last, in every arm: without it padding and slack eat the
-    answers of arms trained with slack (docs/log.md)."""
+    answers of arms trained with slack (docs/results/008-order-of-decoding.md)."""
     num_decoding_seeds: int = 2
     """Runs per condition that has randomness."""
 
