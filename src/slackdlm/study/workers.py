@@ -35,7 +35,8 @@ def run_jobs(function: Callable[[J], None], jobs: Sequence[Job[J]], *, console: 
     """Run every job in a process of its own, as many at a time as there are cores.
 
     Each process computes on one thread: with models this small a second one gains little on an idle machine and
-    costs a factor of two on a busy one (docs/results/004-threads-per-worker.md), and the numbers do not depend on the number of cores.
+    costs a factor of two on a busy one (docs/results/004-threads-per-worker.md), and
+    the numbers do not depend on the number of cores.
 
     Args:
         function: Module-level function that does one job.
