@@ -365,6 +365,14 @@ def test_a_date_is_honoured_and_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "writes today's date" in chat_format(tokenizer).description
 
 
+def test_a_template_of_another_tokenizer_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = make(ALL["chatml"].replace("im_end", "turn_end"))
+    assert encode_prompt(tokenizer, [USER]) == applied(tokenizer, [USER])
+    assert "writes <|turn_end|>, which its tokenizer reads as mere text" in caplog.text
+    encode_prompt(make(ALL["chatml"]), [USER])
+    assert caplog.text.count("mere text") == 1
+
+
 def test_of_several_named_templates_the_default_is_used_and_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -175,7 +175,7 @@ def test_rows_that_cannot_be_used_are_grouped_by_their_reason(
     def bad(role: str, number: int) -> Dialogue:
         return Dialogue([{"role": role, "content": "w1"}], f"made:{number}")
 
-    roles = ["bot", "assistant", "bot", "user", "tool", "system"]
+    roles = ["bot", "assistant", "bot", "user", "owl", "system"]
     dialogues = [bad(role, number) for number, role in enumerate(roles)]
     with pytest.raises(
         DataError,

@@ -171,7 +171,7 @@ def _check(
         role, content = message.get("role"), message.get("content")
         if role not in ALL_ROLES:
             raise DataError(
-                f"messages[{index}]: unknown role {role!r}; use 'system', 'user', 'assistant' or 'tool'"
+                f"messages[{index}]: unknown role {role!r}; use 'system', 'user' or 'assistant'"
             )
         is_answer = role == "assistant"
         is_call = is_answer and bool(message.get("tool_calls"))

@@ -15,18 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from slackdlm.errors import ConfigError, DataError, one_line
+from slackdlm.models.built_in_templates import built_in, end_token
 from slackdlm.models.chat_tokens import TemplateTokens, unmarked
-from slackdlm.models.tokenizer import (
-    BEGIN_OF_TEXT,
-    CHAT_TEMPLATE,
-    CHATML_END,
-    CHATML_START,
-    END_HEADER,
-    END_OF_TURN,
-    START_HEADER,
-    encode_text,
-    special_id,
-)
+from slackdlm.models.tokenizer import encode_text, special_id
 
 _LOG = logging.getLogger(__name__)
 # What a template raises by itself, and what Python raises in it.
@@ -43,17 +34,6 @@ _ERRORS = (
 Message = Mapping[str, Any]
 Tools = Sequence[Mapping[str, Any]]
 
-_CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-_PLAIN = (
-    "{{ begin }}{% for message in messages %}"
-    "{{ message['role'] | capitalize + ':\\n' + message['content'] + end }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
-)
 _WORD, _QUESTION = "Zqw", {"role": "user", "content": "x"}
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -97,12 +77,12 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._built_in: str | None = None
         if tokenizer.chat_template is None:
-            self._built_in, self.description = _built_in(tokenizer)
+            self._built_in, self.description = built_in(tokenizer)
         else:
             self.description = f"the tokenizer's own chat template{_named(tokenizer)}"
         self._variables: dict[str, Any] = {
             "begin": tokenizer.cls_token or "",
-            "end": _end_token(tokenizer) or "",
+            "end": end_token(tokenizer) or "",
         }
         self._variables |= tokenizer.special_tokens_map
         self._tokens = TemplateTokens(tokenizer)
@@ -113,6 +93,14 @@ class ChatFormat:
             raise ConfigError(
                 f"tokenizer: its chat template cannot be used ({error}); copy the tokenizer again"
             ) from error
+        named = dict.fromkeys(re.findall(r"<\|\w+\|>", str(tokenizer.chat_template)))
+        unknown = [token for token in named if special_id(tokenizer, token) is None]
+        if unknown:
+            _LOG.warning(
+                "the tokenizer's chat template writes %s, which its tokenizer reads as mere text; use the template of"
+                " this tokenizer",
+                ", ".join(unknown),
+            )
         if "strftime_now" in str(tokenizer.chat_template):
             self.description += ", which writes today's date"
             _LOG.warning(
@@ -224,7 +212,7 @@ class ChatFormat:
         before, word, tail = text.partition(_WORD)
         shared = _num_shared(prompt, before)
         special = self._tokens.spelled.search(tail)
-        end = tail[: special.end()] if special else tail + (_end_token(self._tokenizer) or "")
+        end = tail[: special.end()] if special else tail + (end_token(self._tokenizer) or "")
         if not word or not end:
             raise ConfigError(
                 "tokenizer: its chat template cannot be trained with, since an assistant's turn "
@@ -329,39 +317,6 @@ def _named(tokenizer: PreTrainedTokenizerFast) -> str:
     used = f" 'default'{used} of the {len(names)} it has: {', '.join(names)}"
     _LOG.warning("chat template: used is%s", used)
     return used
-
-
-def _built_in(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:
-    """The template of a tokenizer that has none, and what it is called."""
-    if special_id(tokenizer, START_HEADER) is not None:
-        _require(tokenizer, BEGIN_OF_TEXT, END_HEADER, END_OF_TURN)
-        template, name = CHAT_TEMPLATE.replace("bos_token", repr(BEGIN_OF_TEXT)), "LLaDA's headers"
-    elif special_id(tokenizer, CHATML_START) is not None:
-        _require(tokenizer, CHATML_END)
-        template, name = _CHATML, "ChatML"
-    elif tokenizer.mask_token is not None and _end_token(tokenizer) is not None:
-        template, name = _PLAIN, "User:, Assistant: and the separator"
-    else:
-        raise ConfigError(
-            f"tokenizer: expected a chat template, chat tokens ({START_HEADER} or {CHATML_START}), or"
-            f" an encoder's mask and separator tokens, found none in its {len(tokenizer)} tokens; use a"
-            " tokenizer of LLaDA, Dream or a masked language model, or one from train_tokenizer"
-        )
-    return template, f"built in ({name}), as the tokenizer has no chat template"
-
-
-def _end_token(tokenizer: PreTrainedTokenizerFast) -> str | None:
-    end = tokenizer.sep_token or tokenizer.eos_token
-    return None if end is None else str(end)
-
-
-def _require(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> None:
-    for token in tokens:
-        if special_id(tokenizer, token) is None:
-            raise ConfigError(
-                f"tokenizer: expected the chat token {token} beside the others of its format, found "
-                f"none in its {len(tokenizer)} tokens; use the tokenizer that belongs to the weights"
-            )
 
 
 def _num_shared(one: str, other: str) -> int:
