@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,9 @@ def untouched_lines_stay(read: Callable[[Path], Any], rows: list[Any]) -> Callab
 
 def nameless(item: Any) -> Any:
     """Without the place in the file."""
-    return item._replace(source="") if hasattr(item, "source") else item
+    if not hasattr(item, "source"):
+        return item
+    return item._replace(source="") if hasattr(item, "_replace") else replace(item, source="")
 
 
 def row_kinds() -> list[Kind]:

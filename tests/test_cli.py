@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -517,11 +518,18 @@ def test_compare_shows_scales_style_and_the_judge_in_the_terminal(
     games = data / "arena_hard" / "v0.1_judgments.jsonl"
     rows = [json.loads(line) for line in games.read_text().splitlines()]
     answers = tmp_path / "answers.jsonl"
+    shown_answer = re.compile(
+        r"<\|The Start of Assistant [AB]'s Answer\|>\n(.*?)\n<\|The End", re.S
+    )
     answers.write_text(
         "".join(
             json.dumps({"id": row["question_id"], "turn": 1, "system": system, "text": text}) + "\n"
-            for n, row in enumerate(rows)
-            for system, text in ((row["model"], "a b " * (n % 3 + 1)), ("baseline", "**a** b c"))
+            for row in rows
+            for system, text in zip(
+                ("baseline", row["model"]),
+                shown_answer.findall(row["games"][0]["user_prompt"]),
+                strict=True,
+            )
         )
     )
     flags = ["--answers", answers, "--style-control", "length", "--resamples", 200]

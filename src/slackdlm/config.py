@@ -316,6 +316,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "string_unicode": "printable text",
     "tuple_type": "a list",
     "too_short": "a list of at least one item",
     "unexpected_positional_argument": "fewer items",
