@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     errors = Console(stderr=True)
     logging.basicConfig(level=logging.WARNING, handlers=[_Warnings()])
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # on import it tells of kernels it lacks
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:

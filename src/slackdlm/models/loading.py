@@ -99,6 +99,15 @@ def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
             f"{folder}: holds a model (config.json) and an adapter (adapter_config.json); move one of"
             " them to a folder of its own, and give the adapter as such if it is not merged"
         )
+    for key in ("dtype", "torch_dtype"):
+        known = isinstance(
+            getattr(torch, str(raw.get(key)).removeprefix("torch."), None), torch.dtype
+        )
+        if raw.get(key) is not None and not known:
+            raise ConfigError(
+                f"{path}: {key}: expected a type such as bfloat16, got {one_line(repr(raw[key]))}; copy the"
+                " file again"
+            )
     quantization = raw.pop("quantization_config", None)
     if quantization is None:
         return _network_of(folder, raw, placement)
@@ -144,6 +153,11 @@ def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> Loade
     if isinstance(model, LLaDAModelLM | DreamModel):
         names = LLADA if isinstance(model, LLaDAModelLM) else DREAM
         check_config_ids(config, tokenizer, names, where=where)
+        if config.max_sequence_length is None:
+            raise ConfigError(
+                f"{folder / 'config.json'}: expected a length in max_sequence_length, got nothing; copy the"
+                " file again"
+            )
         max_length = int(config.max_sequence_length)
     else:
         names, max_length = encoder_tokens(tokenizer, where=where), encoder.max_length(model)
