@@ -68,6 +68,17 @@ def test_a_failed_item_is_replaced_and_an_ok_one_never(tmp_path: Path) -> None:
         assert journal.get(key) == Entry(key, "ok", {"score": 1})
 
 
+def test_a_batch_is_recorded_whole_or_not_at_all(tmp_path: Path) -> None:
+    entries = [Entry(item_key(JUDGE, n), "ok", {"number": n}) for n in range(3)]
+    unwritable = Entry("x", "ok", {"number": float("nan")})
+    with Journal(tmp_path / "j.sqlite") as journal:
+        with pytest.raises(DataError, match="expected a JSON payload"):
+            journal.record_all([*entries, unwritable], identity=JUDGE)
+        assert not list(journal.entries(JUDGE))
+        journal.record_all(entries, identity=JUDGE)
+        assert {entry.payload["number"] for entry in journal.entries(JUDGE)} == {0, 1, 2}
+
+
 def test_items_of_two_identities_never_merge(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         for score, identity in enumerate((JUDGE, OTHER)):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -124,22 +124,27 @@ class Journal:
     def record(
         self, key: str, payload: dict[str, Any], *, identity: dict[str, Any], status: Status = "ok"
     ) -> None:
-        """Write one item; on return it is on the disk.
+        """Write one item; as :meth:`record_all`."""
+        self.record_all([Entry(key, status, payload)], identity=identity)
+
+    def record_all(self, entries: Sequence[Entry], *, identity: dict[str, Any]) -> None:
+        """Write items in one transaction; on return they are on the disk, all of them or none.
 
         An ``ok`` item stays as it was first recorded, a ``failed`` one is replaced.
 
         Args:
-            key: :func:`item_key` of ``identity`` and the item.
-            payload: JSON; the result, or what went wrong.
+            entries: Their keys are :func:`item_key` of ``identity`` and the item.
             identity: Everything that all items of this kind have in common; kept beside them.
-            status: ``failed`` to have it tried again.
 
         Raises:
-            DataError: If the payload is not JSON or the file cannot be written.
+            DataError: If a payload is not JSON or the file cannot be written.
         """
         mark = content_hash(identity)
         try:
-            text = json.dumps(payload, allow_nan=False)
+            rows = [
+                (entry.key, mark, entry.status, json.dumps(entry.payload, allow_nan=False))
+                for entry in entries
+            ]
         except (TypeError, ValueError) as error:
             raise DataError(f"{self.path}: expected a JSON payload, got {error}") from error
         with _explained(self.path):
@@ -149,10 +154,10 @@ class Journal:
                     "INSERT INTO identities VALUES (?, ?) ON CONFLICT DO NOTHING",
                     (mark, json.dumps(identity, sort_keys=True)),
                 )
-                self._database.execute(
+                self._database.executemany(
                     "INSERT INTO items VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
                     "status = excluded.status, payload = excluded.payload WHERE status = 'failed'",
-                    (key, mark, status, text),
+                    rows,
                 )
             except BaseException:
                 if self._database.in_transaction:

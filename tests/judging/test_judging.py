@@ -463,3 +463,12 @@ def test_a_key_that_is_not_in_the_environment_is_an_error() -> None:
 def test_a_limit_below_zero_is_an_error(limit: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected at least 0"):
         Budget(**limit)
+
+
+def test_an_exact_judge_needs_no_journal_and_any_other_does(tmp_path: Path) -> None:
+    both = {"answers": answers("ours"), "baseline": answers("base")}
+    judge = ExactJudge("exact", lambda question, shown: "[[A>B]]")
+    kept = judge_answers(PAIRS, judge, QUESTIONS, **both, journal=tmp_path / "j.sqlite")
+    assert judge_answers(PAIRS, judge, QUESTIONS, **both, journal=None) == kept
+    with serving() as server, pytest.raises(ConfigError, match="only an exact judge"):
+        judge_answers(PAIRS, endpoint(server), QUESTIONS, **both, journal=None)

@@ -72,8 +72,8 @@ def test_a_row_says_all_that_decided_it(model: LoadedModel, tmp_path: Path) -> N
     assert answered == Answered(output, 2, 3, [])
     first, _, second_turn = rows(output)
     assert set(first) == set(
-        "id category turn system prompt text tokens canvas forwards dose seconds seed settings "
-        "intervention model device".split()
+        "id category turn system prompt text tokens canvas forwards dose seconds slack_share seed "
+        "settings intervention model device".split()
     )
     assert first["device"] == "cpu"
     assert first["model"] == model_identity(model)

@@ -12,8 +12,8 @@ from slackdlm.judgments import Game, read_games
 from slackdlm.records import Question
 from slackdlm.sampling.intervention import Dose
 from slackdlm.sampling.sampler import SamplerConfig
-from slackdlm.study.probe import answer_file, answer_probe, judge_probe, num_judgments, read_doses
-from slackdlm.study.probe_plan import Arm, Condition, ProbePlan, check_arms
+from slackdlm.study.grid import Arm, Condition, Grid, check_arms
+from slackdlm.study.probe import answer_probe, judge_probe, num_judgments, read_doses
 from slackdlm.study.probe_result import probe_result
 from slackdlm.study.toy_judge import compare
 from slackdlm.study.toy_language import write_tasks
@@ -24,7 +24,7 @@ QUESTIONS = [
     for n, task in enumerate(TASKS)
 ]
 PAIRS = judging_protocol("pairs")
-PLAN = ProbePlan(
+GRID = Grid(
     sampler=SamplerConfig(canvas_length=12, steps=4),
     rates=(0.1, 0.5),
     kinds=("shift", "drop"),
@@ -36,22 +36,22 @@ PLAN = ProbePlan(
 def answered(toy, tmp_path_factory):
     output = tmp_path_factory.mktemp("probe")
     arms = [Arm("ce", "m1", lambda: toy), Arm("slack", "m2", lambda: toy)]
-    answer_probe(arms, QUESTIONS, PLAN, output)
+    answer_probe(arms, QUESTIONS, GRID, output)
     return output
 
 
 def judge(answered, judge=None, **options):
     chosen = judge or ExactJudge("toy", compare)
-    return judge_probe(PAIRS, chosen, QUESTIONS, ["ce", "slack"], PLAN, answered, **options)
+    return judge_probe(PAIRS, chosen, QUESTIONS, ["ce", "slack"], GRID, answered, **options)
 
 
 def result(output):
     games = [
         g for arm in ("ce", "slack") for g in read_games(output / "judgments" / f"{arm}.jsonl")
     ]
-    doses = read_doses(["ce", "slack"], PLAN, output)
+    doses = read_doses(["ce", "slack"], GRID, output)
     return probe_result(
-        games, doses, PLAN, ["ce", "slack"], benchmark="pairs", judge="toy", num_resamples=200
+        games, doses, GRID, ["ce", "slack"], benchmark="pairs", judge="toy", num_resamples=200
     )
 
 
@@ -61,10 +61,8 @@ def test_greedy_answers_are_undisturbed_once_and_disturbed_per_seed(answered):
         ["none-seed-0.jsonl"]
         + [f"{k}-{r}-seed-{s}.jsonl" for k in ("shift", "drop") for r in ("0.1", "0.5") for s in (0, 1)]
     )  # fmt: skip
-    sampled = ProbePlan(
-        sampler=SamplerConfig(canvas_length=12, steps=4, temperature=1.0), num_seeds=2
-    )
-    assert sampled.seeds(None) == [0, 1]
+    sampled = Grid(sampler=SamplerConfig(canvas_length=12, steps=4, temperature=1.0), num_seeds=2)
+    assert sampled.seeds(*sampled.plain()) == [0, 1]
 
 
 def test_every_disturbed_answer_meets_its_own_undisturbed_one_in_both_orders(answered):
@@ -88,7 +86,7 @@ def test_rows_hold_the_mean_over_seeds_and_the_dose_of_the_answers(answered):
     lines = [
         json.loads(line)
         for seed in (0, 1)
-        for line in answer_file(answered, "ce", Condition("shift", 0.5), seed)
+        for line in GRID.answer_file(answered, "ce", Condition(GRID.sampler, "shift", 0.5), seed)
         .read_text(encoding="utf-8")
         .splitlines()
     ]
@@ -116,15 +114,15 @@ def test_judging_again_asks_nothing(answered):
 
 
 def test_games_that_a_budget_left_out_are_missing_and_named(toy, tmp_path):
-    answer_probe([Arm("ce", "m", lambda: toy)], QUESTIONS, PLAN, tmp_path)
+    answer_probe([Arm("ce", "m", lambda: toy)], QUESTIONS, GRID, tmp_path)
     exact = ExactJudge("toy", compare)
-    assert num_judgments(PAIRS, exact, QUESTIONS, ["ce"], PLAN, tmp_path) == 2 * 2 * 2 * 6 * 2
-    runs = judge_probe(PAIRS, exact, QUESTIONS, ["ce"], PLAN, tmp_path, budget=Budget(max_calls=5))
+    assert num_judgments(PAIRS, exact, QUESTIONS, ["ce"], GRID, tmp_path) == 2 * 2 * 2 * 6 * 2
+    runs = judge_probe(PAIRS, exact, QUESTIONS, ["ce"], GRID, tmp_path, budget=Budget(max_calls=5))
     assert runs[0].stopped is not None
     games = read_games(tmp_path / "judgments" / "ce.jsonl")
-    doses = read_doses(["ce"], PLAN, tmp_path)
+    doses = read_doses(["ce"], GRID, tmp_path)
     found = probe_result(
-        games, doses, PLAN, ["ce"], benchmark="pairs", judge="toy", num_resamples=200
+        games, doses, GRID, ["ce"], benchmark="pairs", judge="toy", num_resamples=200
     )
     assert any("have no score" in text for text in found.warnings)
     assert min(row.win_rate.num_scored for row in found.rows) < len(QUESTIONS)
@@ -134,7 +132,7 @@ def test_a_second_call_loads_no_model(answered):
     def refuse():
         raise AssertionError("loaded again")
 
-    answer_probe([Arm("ce", "m1", refuse)], QUESTIONS, PLAN, answered)
+    answer_probe([Arm("ce", "m1", refuse)], QUESTIONS, GRID, answered)
 
 
 def test_a_folder_of_an_earlier_version_with_fewer_settings_is_continued(answered):
@@ -146,8 +144,8 @@ def test_a_folder_of_an_earlier_version_with_fewer_settings_is_continued(answere
     plan["sampler"]["batch_size"] = 32
     try:
         file.write_text(json.dumps(plan), encoding="utf-8")
-        answer_probe([Arm("ce", "m1", lambda: None)], QUESTIONS, PLAN, answered)
-        other = replace(PLAN, sampler=replace(PLAN.sampler, delay_slack=True))
+        answer_probe([Arm("ce", "m1", lambda: None)], QUESTIONS, GRID, answered)
+        other = replace(GRID, sampler=replace(GRID.sampler, delay_slack=True))
         with pytest.raises(ConfigError, match="a probe with other sampler"):
             answer_probe([Arm("ce", "m1", lambda: None)], QUESTIONS, other, answered)
     finally:
@@ -155,13 +153,13 @@ def test_a_folder_of_an_earlier_version_with_fewer_settings_is_continued(answere
 
 
 def test_the_batch_size_may_change(answered):
-    plan = replace(PLAN, sampler=replace(PLAN.sampler, batch_size=2))
+    plan = replace(GRID, sampler=replace(GRID.sampler, batch_size=2))
     answer_probe([Arm("ce", "m1", lambda: None)], QUESTIONS, plan, answered)
 
 
 def test_a_probe_is_decoded_on_one_kind_of_device(toy, tmp_path):
     arms = [Arm("ce", "m1", lambda: toy)]
-    once = replace(PLAN, rates=(0.5,), kinds=("shift",), num_seeds=1)
+    once = replace(GRID, rates=(0.5,), kinds=("shift",), num_seeds=1)
     answer_probe(arms, QUESTIONS[:1], once, tmp_path)
     file = tmp_path / "plan.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"cpu"', '"cuda"'), encoding="utf-8")
@@ -178,10 +176,10 @@ def test_a_probe_is_decoded_on_one_kind_of_device(toy, tmp_path):
 @pytest.mark.parametrize(
     ("arm", "questions", "plan", "message"),
     [
-        (Arm("ce", "other", None), QUESTIONS, PLAN, "there ce is m1, not other"),
-        (Arm("ce", "m1", None), QUESTIONS[:3], PLAN, "a probe with other questions"),
+        (Arm("ce", "other", None), QUESTIONS, GRID, "there ce is m1, not other"),
+        (Arm("ce", "m1", None), QUESTIONS[:3], GRID, "a probe with other questions"),
         (Arm("ce", "m1", None), QUESTIONS,
-         ProbePlan(sampler=SamplerConfig(canvas_length=12, steps=6)), "a probe with other sampler"),
+         Grid(sampler=SamplerConfig(canvas_length=12, steps=6)), "a probe with other sampler"),
     ],
 )  # fmt: skip
 def test_a_folder_of_another_probe_is_refused(answered, arm, questions, plan, message):
@@ -192,7 +190,7 @@ def test_a_folder_of_another_probe_is_refused(answered, arm, questions, plan, me
 def test_questions_that_do_not_fit_are_named_and_leave_no_file(toy, tmp_path):
     bad = [*QUESTIONS, Question("x", None, ({"role": "user", "content": "unknown words"},))]
     with pytest.raises(DataError, match=r"1 questions cannot be put to ce, the first is 'x'"):
-        answer_probe([Arm("ce", "m", lambda: toy)], bad, PLAN, tmp_path)
+        answer_probe([Arm("ce", "m", lambda: toy)], bad, GRID, tmp_path)
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
@@ -208,7 +206,7 @@ def test_questions_that_do_not_fit_are_named_and_leave_no_file(toy, tmp_path):
 )
 def test_a_plan_that_cannot_be_decoded_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        ProbePlan(sampler=SamplerConfig(canvas_length=4), **options)
+        Grid(sampler=SamplerConfig(canvas_length=4), **options)
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"], ["../a"], [".."], ["a b"]])
@@ -220,7 +218,7 @@ def test_arm_names_are_different_and_fit_for_files(names):
 def test_a_benchmark_of_grades_is_refused(answered):
     with pytest.raises(ConfigError, match="mt-bench grades single answers"):
         judge_probe(
-            judging_protocol("mt-bench"), ExactJudge("toy", compare), QUESTIONS, ["ce"], PLAN, answered
+            judging_protocol("mt-bench"), ExactJudge("toy", compare), QUESTIONS, ["ce"], GRID, answered
         )  # fmt: skip
 
 
@@ -229,8 +227,8 @@ def test_a_model_that_is_not_there_leaves_the_folder_free(toy, tmp_path):
         raise ConfigError("no such folder")
 
     with pytest.raises(ConfigError, match="no such folder"):
-        answer_probe([Arm("ce", "typo", missing)], QUESTIONS, PLAN, tmp_path)
-    answer_probe([Arm("ce", "right", lambda: toy)], QUESTIONS, PLAN, tmp_path)
+        answer_probe([Arm("ce", "typo", missing)], QUESTIONS, GRID, tmp_path)
+    answer_probe([Arm("ce", "right", lambda: toy)], QUESTIONS, GRID, tmp_path)
 
 
 @pytest.mark.parametrize(("score", "p_value"), [(0.5, 1.0), (0.0, 2 / 2**6)])
@@ -239,14 +237,14 @@ def test_ties_are_no_change_and_losses_are_one_with_undisturbed_answers_at_one_h
         Game(str(n), f"ce/{c.kind}-{c.rate:g}/seed-{s}", "ce/none/seed-0", order, score, "A=B",
              "ok", None, {"judge": "by hand", "seed": s})
         for n in range(6)
-        for c in PLAN.conditions()
-        for s in PLAN.seeds(c)
+        for c in GRID.interventions()
+        for s in GRID.seeds(c)
         for order in (0, 1)
     ]  # fmt: skip
     dose = Dose(asked=1, displaced=1, impossible=0, lost=0, committed=9)
-    doses = {("ce", condition): dose for condition in PLAN.conditions()}
+    doses = {("ce", condition): dose for condition in GRID.interventions()}
     found = probe_result(
-        games, doses, PLAN, ["ce"], benchmark="pairs", judge="by hand", num_resamples=200
+        games, doses, GRID, ["ce"], benchmark="pairs", judge="by hand", num_resamples=200
     )
     assert {row.win_rate.value for row in found.rows} == {score}
     assert [row.p_value for row in found.rows] == pytest.approx([p_value] * 4)

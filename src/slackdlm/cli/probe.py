@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from slackdlm.judgments import Game
     from slackdlm.models.loaded import LoadedModel
     from slackdlm.records import Question
-    from slackdlm.study.probe_plan import Arm, ProbePlan
+    from slackdlm.study.grid import Arm, Grid
 
 
 def add_probe(commands: Commands) -> None:
@@ -81,7 +81,7 @@ class _Study(NamedTuple):
     protocol: "JudgingProtocol"
     questions: "Sequence[Question]"
     arms: "Sequence[Arm]"
-    plan: "ProbePlan"
+    grid: "Grid"
     canvas: str
     judge: "Judge"
     budget: "Budget"
@@ -130,8 +130,8 @@ def _study(arguments: argparse.Namespace) -> _Study:
         check_model(path, adapter)
     from slackdlm.benchmarks.answers import check_first
     from slackdlm.judging.budget import Budget
+    from slackdlm.study.grid import Grid, check_arms
     from slackdlm.study.probe import pair_protocol
-    from slackdlm.study.probe_plan import ProbePlan, check_arms
 
     protocol = pair_protocol(arguments.benchmark)
     check_first(arguments.first)
@@ -142,7 +142,7 @@ def _study(arguments: argparse.Namespace) -> _Study:
         raise ConfigError(
             f"{arguments.recipe}: intervention: the probe disturbs by --rates and --kinds; leave the block out"
         )
-    plan = ProbePlan(
+    grid = Grid(
         sampler=recipe.sampler,
         rates=tuple(arguments.rates),
         kinds=tuple(arguments.kinds),
@@ -152,7 +152,7 @@ def _study(arguments: argparse.Namespace) -> _Study:
         benchmark=arguments.benchmark,
         protocol=protocol,
         arms=arms,
-        plan=plan,
+        grid=grid,
         canvas=canvas,
         judge=judge_of(arguments),
         budget=Budget(arguments.max_calls, arguments.max_usd),
@@ -162,12 +162,12 @@ def _study(arguments: argparse.Namespace) -> _Study:
 
 
 def _dry_run(study: _Study) -> str:
-    from slackdlm.study.probe import dry_run_probe, num_decodings
+    from slackdlm.study.probe import dry_run_probe
 
     num_arms, num_questions = len(study.arms), len(study.questions)
-    most = dry_run_probe(study.protocol, study.judge, study.questions, num_arms, study.plan)
+    most = dry_run_probe(study.protocol, study.judge, study.questions, num_arms, study.grid)
     return (
-        f"{num_decodings(study.plan) * num_questions * num_arms} answers to decode, then at most {most.num_calls} "
+        f"{len(study.grid.decodings()) * num_questions * num_arms} answers to decode, then at most {most.num_calls} "
         f"calls with about {most.prompt_tokens} prompt tokens where answers fill their canvas, cost {most.cost}; "
         "what fails or brings no verdict is asked for again on top; nothing was decoded or asked"
     )
@@ -177,23 +177,23 @@ def _answer_and_judge(study: _Study) -> "list[Judged]":
     """All of the probe that takes time, with progress bars."""
     from slackdlm.study import probe
 
-    plan, output, asked = study.plan, study.output, (study.protocol, study.judge, study.questions)
+    grid, output, asked = study.grid, study.output, (study.protocol, study.judge, study.questions)
     with progress() as shown:
-        total = probe.num_decodings(plan) * len(study.questions)
+        total = len(grid.decodings()) * len(study.questions)
         bars = {name: shown.add_task(f"answers of {name}", total=total) for name in study.names}
         probe.answer_probe(
             study.arms,
             study.questions,
-            plan,
+            grid,
             output,
             on_answers=lambda arm, count: shown.advance(bars[arm], count),
         )
-        total = probe.num_judgments(*asked, study.names, plan, output)
+        total = probe.num_judgments(*asked, study.names, grid, output)
         bar = shown.add_task("judgments", total=total)
         return probe.judge_probe(
             *asked,
             study.names,
-            plan,
+            grid,
             output,
             budget=study.budget,
             on_judged=lambda count, usd: shown.advance(bar, count),
@@ -205,19 +205,19 @@ def _result(study: _Study, games: "list[Game]") -> dict[str, Any]:
     from slackdlm.study.probe import read_doses
     from slackdlm.study.probe_result import probe_result
 
-    doses = read_doses(study.names, study.plan, study.output)
+    doses = read_doses(study.names, study.grid, study.output)
     result = asdict(
         probe_result(
-            games, doses, study.plan, study.names, benchmark=study.benchmark, judge=study.judge.name
+            games, doses, study.grid, study.names, benchmark=study.benchmark, judge=study.judge.name
         )
     )
     for row in result["rows"]:
         row["dose"] = row["dose"]._asdict()
     settings = {
-        "sampler": asdict(study.plan.sampler),
+        "sampler": asdict(study.grid.sampler),
         "arms": {arm.name: arm.model for arm in study.arms},
         "judge": study.judge.settings,
-        "decoding seeds": study.plan.num_seeds,
+        "decoding seeds": study.grid.num_seeds,
     }
     return {**result, "settings": settings}
 
@@ -233,7 +233,7 @@ def _check_missing(games: "list[Game]", *, max_missing: float) -> None:
 
 def _arm(text: str, *, device: str | None) -> "Arm":
     from slackdlm.models.loading import load_model
-    from slackdlm.study.probe_plan import Arm
+    from slackdlm.study.grid import Arm
 
     name, path, adapter = _parts(text)
 

@@ -39,7 +39,8 @@ Turns = tuple[str, ...]
 class JudgingProtocol:
     """How one benchmark is judged, put together from its module's functions."""
 
-    name: ProtocolName
+    name: str
+    """One of `protocol_names`, or a study's own."""
     num_shown: Literal[1, 2]
     """Answers in a call: 2 where two systems are compared, in both orders."""
     read_questions: Callable[[Path, Path | None], list[Question]]

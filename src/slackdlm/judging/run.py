@@ -9,13 +9,15 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slackdlm.journal import Entry, Journal
+from slackdlm.errors import ConfigError
+from slackdlm.journal import Entry, Journal, Status
 from slackdlm.jsonl import Row
 from slackdlm.judging.budget import Budget, Spent
-from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, Judge, why_unfinished
+from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, ExactJudge, Judge, why_unfinished
 from slackdlm.judging.plan import Planned, plan_judgments
 from slackdlm.judging.protocols import JudgingProtocol
 from slackdlm.judgments import Game, Grade, GradeStatus, Tally, tally
@@ -53,7 +55,7 @@ def judge_answers(
     answers: Sequence[Answer],
     *,
     baseline: Sequence[Answer] | None = None,
-    journal: Path,
+    journal: Path | None,
     budget: Budget | None = None,
     on_plan: Callable[[int], None] | None = None,
     on_judged: Callable[[int, float | None], None] | None = None,
@@ -66,19 +68,22 @@ def judge_answers(
         questions: Of the benchmark.
         answers: Of one or more systems.
         baseline: Of the system they are compared to.
-        journal: SQLite file; other processes may use it at the same time.
+        journal: SQLite file; other processes may use it at the same time. ``None``: every judgment is made again,
+            which only an exact judge does for nothing.
         budget: Limits of this run.
         on_plan: Called once with the number of judgments.
         on_judged: Called with the judgments just finished, those of earlier runs first, and the cost of this run.
 
     Raises:
         DataError: As `plan_judgments`; if the journal cannot be used.
-        ConfigError: If the judge can never reply, such as for a wrong key.
+        ConfigError: If the judge can never reply, such as for a wrong key; if one that is not exact has no journal.
     """
+    if journal is None and not isinstance(judge, ExactJudge):
+        raise ConfigError(f"judge {judge.name}: only an exact judge needs no journal; give one")
     planned = plan_judgments(protocol, judge, questions, answers, baseline)
     if on_plan is not None:
         on_plan(len(planned))
-    with Journal(journal) as opened:
+    with nullcontext(_Memory()) if journal is None else Journal(journal) as opened:
         run = _Run(protocol, judge, opened, budget or Budget(), on_judged)
         stopped = run.ask(planned)
         judged = run.collect(planned, stopped=stopped)
@@ -88,6 +93,23 @@ def judge_answers(
     return judged
 
 
+class _Memory:
+    """What stands in for a journal where judgments are made again by every run."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def get(self, key: str) -> Entry | None:
+        return self._entries.get(key)
+
+    def is_done(self, key: str) -> bool:
+        entry = self._entries.get(key)
+        return entry is not None and entry.status == "ok"
+
+    def record(self, key: str, payload: Row, *, identity: Row, status: Status = "ok") -> None:
+        self._entries[key] = Entry(key, status, payload)
+
+
 class _Run:
     """One run over the judgments that are missing."""
 
@@ -95,7 +117,7 @@ class _Run:
         self,
         protocol: JudgingProtocol,
         judge: Judge,
-        journal: Journal,
+        journal: Journal | _Memory,
         budget: Budget,
         on_judged: Callable[[int, float | None], None] | None,
     ) -> None:

@@ -234,9 +234,12 @@ class _Run:
             on_answers(len(items) - len(pending))
         for start in range(0, len(pending), self.batch_size):
             batch = pending[start : start + self.batch_size]
-            for item, payload in zip(batch, self._decode(batch), strict=True):
-                status = "failed" if "error" in payload else "ok"
-                journal.record(item.key, payload, identity=self.identity, status=status)
+            entries = [
+                Entry(item.key, "failed" if "error" in payload else "ok", payload)
+                for item, payload in zip(batch, self._decode(batch), strict=True)
+            ]
+            # One transaction a batch: each waits for the disk.
+            journal.record_all(entries, identity=self.identity)
             if on_answers is not None:
                 on_answers(len(batch))
 
@@ -284,6 +287,7 @@ class _Run:
             "system": system,
             "prompt": [dict(message) for message in item.messages],
             **payload,
+            "slack_share": _slack_share(self.sampler.loaded, payload["canvas"]),
             "seed": [self.sampler.config.seed, item.row],
             "settings": self.settings,
             "intervention": self.identity["intervention"],
@@ -300,6 +304,12 @@ def _payload(answer: Generation) -> dict[str, Any]:
         "forwards": answer.num_forwards,
         "dose": answer.dose._asdict(),
     }
+
+
+def _slack_share(loaded: LoadedModel, canvas: Sequence[int]) -> float | None:
+    """Slack before the first end of text, as a share of those cells; ``None`` where there are none."""
+    end = next((i for i, token in enumerate(canvas) if token in loaded.eos_ids), len(canvas))
+    return canvas[:end].count(loaded.slack_id) / end if end else None
 
 
 def _find(key: str, journals: Sequence[Journal]) -> Entry | None:

@@ -7,9 +7,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from slackdlm.benchmarks.answers import read_turns
 from slackdlm.models.loading import LoadedModel
 from slackdlm.sampling.frames import frames
-from slackdlm.study.shift_sensitivity import Condition, decode
+from slackdlm.study.demo_scores import AnsweredArm
+from slackdlm.study.grid import Condition
+from slackdlm.study.shift_sensitivity import Condition as OldCondition
+from slackdlm.study.shift_sensitivity import decode
 from slackdlm.study.toy_judge import judge
 from slackdlm.study.toy_language import Task
 
@@ -30,8 +34,8 @@ def replays(
     shown: list[dict[str, Any]] = []
     for arm in ("ce", "slack_ctc"):
         for condition in (
-            Condition(0.0, steps, None, 0.0),
-            Condition(0.0, steps, "shift", REPLAY_RATE),
+            OldCondition(0.0, steps, None, 0.0),
+            OldCondition(0.0, steps, "shift", REPLAY_RATE),
         ):
             answers = decode(
                 models[arm],
@@ -96,6 +100,34 @@ def samples_shown(
                 }
             )
     return samples
+
+
+def sample_answers(
+    arms: Sequence[AnsweredArm],
+    tokenizer: PreTrainedTokenizerFast,
+    questions: Sequence[Task],
+    condition: Condition,
+) -> list[dict[str, Any]]:
+    """These questions' answers under one condition with their canvas, beside the source story.
+
+    Args:
+        arms: One training run each.
+        tokenizer: Spells the canvas.
+        questions: The first questions of the study.
+        condition: Which answers of an arm; those of its first decoding seed.
+    """
+    samples = [_sample(task, "source", task.story, "") for task in questions]
+    for arm in arms:
+        turns = read_turns(arm.file(condition, arm.grid.seeds(condition)[0]))
+        for task, turn in zip(questions, turns, strict=False):
+            canvas = str(tokenizer.decode(turn.row["canvas"]))
+            samples.append(_sample(task, arm.arm, turn.text, canvas))
+    return samples
+
+
+def _sample(task: Task, arm: str, text: str, canvas: str) -> dict[str, Any]:
+    verdict = _verdict(task._replace(story=text))
+    return {"prompt": task.prompt, "arm": arm, "text": text, "canvas": canvas, "verdict": verdict}
 
 
 def _verdict(task: Task) -> str:

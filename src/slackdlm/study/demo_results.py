@@ -164,7 +164,7 @@ def _per_run_questions(scores: Float[np.ndarray, "N R Q"]) -> Float[np.ndarray, 
 
 
 def quality_rows(
-    scores: Scores, *, canvas_length: int, rng: np.random.Generator
+    scores: Any, *, canvas_length: int, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     """One row per cell: every metric with its interval, and the realised dose."""
     rows: list[dict[str, Any]] = []
@@ -216,7 +216,7 @@ def source_row(tasks: Sequence[Task], *, rng: np.random.Generator) -> dict[str, 
     return {"metrics": metrics}
 
 
-def win_rate_rows(scores: Scores, *, rng: np.random.Generator) -> list[dict[str, Any]]:
+def win_rate_rows(scores: Any, *, rng: np.random.Generator) -> list[dict[str, Any]]:
     """Pairwise win rates on ``quality``: each arm against the base and ``ce``, each probe against its own plain run.
 
     Benjamini-Hochberg runs over all of them as one family.

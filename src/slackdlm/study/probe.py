@@ -8,13 +8,13 @@ running the probe again finishes what is missing and changes nothing else.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slackdlm.atomic import write_json
 from slackdlm.benchmarks.answers import read_answers, read_turns
-from slackdlm.errors import ConfigError, DataError
+from slackdlm.errors import ConfigError
 from slackdlm.journal import content_hash
 from slackdlm.judging.budget import Budget
 from slackdlm.judging.judges import Judge
@@ -24,22 +24,15 @@ from slackdlm.judging.run import Judged, judge_answers
 from slackdlm.judgments import Game, write_judgments
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.records import Answer, Question
-from slackdlm.sampling.answering import answer_questions
 from slackdlm.sampling.config import deciding, recorded
 from slackdlm.sampling.intervention import Dose
-from slackdlm.study.probe_plan import PLAIN, Arm, Condition, ProbePlan, check_arms, system_name
-
-
-def answer_file(output: Path, arm: str, condition: Condition | None, seed: int) -> Path:
-    """Where the answers of an arm under a condition are; ``None``: undisturbed."""
-    label = PLAIN if condition is None else f"{condition.kind}-{condition.rate:g}"
-    return output / "answers" / arm / f"{label}-seed-{seed}.jsonl"
+from slackdlm.study.grid import Arm, Condition, Grid, answer_arm, check_arms
 
 
 def answer_probe(
     arms: Sequence[Arm],
     questions: Sequence[Question],
-    plan: ProbePlan,
+    grid: Grid,
     output: Path,
     *,
     on_answers: Callable[[str, int], None] | None = None,
@@ -49,7 +42,7 @@ def answer_probe(
     Args:
         arms: The models; each is loaded once, if any of its answers are missing.
         questions: What to ask.
-        plan: How.
+        grid: How.
         output: Folder of the probe.
         on_answers: Called with the arm's name and the number of answers just finished.
 
@@ -59,45 +52,32 @@ def answer_probe(
             another way. More rates, kinds, seeds and arms may be added.
     """
     check_arms(arms)
-    identity = _same_probe(arms, questions, plan, output)
+    identity = _same_probe(arms, questions, grid, output)
     for arm in arms:
-        loaded: LoadedModel | None = None
-        for condition, seed in _decodings(plan):
-            file = answer_file(output, arm.name, condition, seed)
-            if not file.exists():
-                if loaded is None:
-                    loaded = arm.load()
-                    _check_device(loaded, identity, output)
-                    identity["arms"][arm.name] = arm.model
-                    output.mkdir(parents=True, exist_ok=True)
-                    write_json(output / "plan.json", identity)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                answered = answer_questions(
-                    loaded,
-                    questions,
-                    replace(plan.sampler, seed=seed),
-                    file,
-                    intervention=None if condition is None else condition.intervention(seed),
-                    system=system_name(arm.name, condition, seed),
-                )
-                if answered is not None and answered.unanswered:
-                    first = answered.unanswered[0]
-                    file.unlink()
-                    raise DataError(
-                        f"probe: {len(answered.unanswered)} questions cannot be put to {arm.name}, the first is "
-                        f"{first.question_id!a}: {first.error}"
-                    )
-            if on_answers is not None:
-                on_answers(arm.name, len(questions))
+
+        def admit(loaded: LoadedModel, arm: Arm = arm) -> None:
+            _check_device(loaded, identity, output)
+            identity["arms"][arm.name] = arm.model
+            output.mkdir(parents=True, exist_ok=True)
+            write_json(output / "plan.json", identity)
+
+        answer_arm(
+            arm,
+            questions,
+            grid,
+            output,
+            on_load=admit,
+            on_answers=None if on_answers is None else partial(on_answers, arm.name),
+        )
 
 
 def _same_probe(
-    arms: Sequence[Arm], questions: Sequence[Question], plan: ProbePlan, output: Path
+    arms: Sequence[Arm], questions: Sequence[Question], grid: Grid, output: Path
 ) -> dict[str, Any]:
     """What the folder's answers have in common, with the arms it holds; ConfigError if this probe is another."""
     file = output / "plan.json"
     wanted: dict[str, Any] = {
-        "sampler": recorded(plan.sampler),
+        "sampler": recorded(grid.sampler),
         "device": None,
         "questions": content_hash(
             [[q.id, [dict(m) for m in q.messages], list(q.later_turns)] for q in questions]
@@ -136,30 +116,19 @@ def _check_device(loaded: LoadedModel, identity: dict[str, Any], output: Path) -
         )
 
 
-def num_decodings(plan: ProbePlan) -> int:
-    """Runs over the questions that one arm takes."""
-    return sum(1 for _ in _decodings(plan))
-
-
-def _decodings(plan: ProbePlan) -> Iterator[tuple[Condition | None, int]]:
-    yield from ((None, seed) for seed in plan.seeds(None))
-    for condition in plan.conditions():
-        yield from ((condition, seed) for seed in plan.seeds(condition))
-
-
 def num_judgments(
     protocol: JudgingProtocol,
     judge: Judge,
     questions: Sequence[Question],
     arms: Sequence[str],
-    plan: ProbePlan,
+    grid: Grid,
     output: Path,
 ) -> int:
     """Judgments of the whole probe; every answer must be there."""
     return sum(
         len(plan_judgments(protocol, judge, questions, answers, baseline))
         for arm in arms
-        for answers, baseline in _pairings(arm, plan, output)
+        for answers, baseline in _pairings(arm, grid, output)
     )
 
 
@@ -168,7 +137,7 @@ def dry_run_probe(
     judge: Judge,
     questions: Sequence[Question],
     num_arms: int,
-    plan: ProbePlan,
+    grid: Grid,
 ) -> DryRun:
     """The most that a new probe would ask, before anything is decoded: every answer fills its canvas, and no two agree.
 
@@ -176,14 +145,14 @@ def dry_run_probe(
     """
 
     def stand_in(system: str, letter: str) -> list[Answer]:
-        text = 4 * plan.sampler.canvas_length * letter
+        text = 4 * grid.sampler.canvas_length * letter
         return [Answer(q.id, system, (text,) * (1 + len(q.later_turns))) for q in questions]
 
     planned = plan_judgments(
         protocol, judge, questions, stand_in("disturbed", "a"), stand_in("undisturbed", "b")
     )
     once = dry_run(judge, planned)
-    times = num_arms * plan.num_seeds * len(plan.conditions())
+    times = num_arms * grid.num_seeds * len(grid.interventions())
     return DryRun(
         num_judgments=times * once.num_judgments,
         num_done=0,
@@ -221,7 +190,7 @@ def judge_probe(
     judge: Judge,
     questions: Sequence[Question],
     arms: Sequence[str],
-    plan: ProbePlan,
+    grid: Grid,
     output: Path,
     *,
     budget: Budget | None = None,
@@ -234,7 +203,7 @@ def judge_probe(
         judge: Whom to ask.
         questions: Of the benchmark.
         arms: Names of the arms whose answers are there.
-        plan: As it was answered.
+        grid: As it was answered.
         output: Folder of the probe; gets ``judgments.sqlite`` and ``judgments/ARM.jsonl``.
         budget: Limits of this run.
         on_judged: Called with the games just finished and the cost of this run.
@@ -250,7 +219,7 @@ def judge_probe(
     runs: list[Judged] = []
     for arm in arms:
         games: list[Game] = []
-        for answers, baseline in _pairings(arm, plan, output):
+        for answers, baseline in _pairings(arm, grid, output):
             judged = judge_answers(
                 protocol,
                 judge,
@@ -269,35 +238,31 @@ def judge_probe(
     return runs
 
 
-def _pairings(
-    arm: str, plan: ProbePlan, output: Path
-) -> Iterator[tuple[list[Answer], list[Answer]]]:
+def _pairings(arm: str, grid: Grid, output: Path) -> Iterator[tuple[list[Answer], list[Answer]]]:
     """Disturbed answers with the undisturbed ones of the same seed, a seed at a time."""
-    plain_seeds = plan.seeds(None)
-    for place in range(plan.num_seeds):
-        seed = plan.sampler.seed + place
-        baseline = read_answers(
-            answer_file(output, arm, None, seed if seed in plain_seeds else plain_seeds[0])
-        )
+    (plain,) = grid.plain()
+    plain_seeds = grid.seeds(plain)
+    for place in range(grid.num_seeds):
+        seed = grid.sampler.seed + place
+        plain_seed = seed if seed in plain_seeds else plain_seeds[0]
+        baseline = read_answers(grid.answer_file(output, arm, plain, plain_seed))
         disturbed = [
             answer
-            for condition in plan.conditions()
-            for answer in read_answers(answer_file(output, arm, condition, seed))
+            for condition in grid.interventions()
+            for answer in read_answers(grid.answer_file(output, arm, condition, seed))
         ]
         yield disturbed, baseline
 
 
-def read_doses(
-    arms: Sequence[str], plan: ProbePlan, output: Path
-) -> dict[tuple[str, Condition], Dose]:
+def read_doses(arms: Sequence[str], grid: Grid, output: Path) -> dict[tuple[str, Condition], Dose]:
     """What the interventions did, summed over questions, turns and seeds, from the answer files."""
     found: dict[tuple[str, Condition], Dose] = {}
     for arm in arms:
-        for condition in plan.conditions():
+        for condition in grid.interventions():
             counts = [
                 [turn.row["dose"][name] for name in Dose._fields]
-                for seed in plan.seeds(condition)
-                for turn in read_turns(answer_file(output, arm, condition, seed))
+                for seed in grid.seeds(condition)
+                for turn in read_turns(grid.answer_file(output, arm, condition, seed))
             ]
             found[arm, condition] = Dose(*(sum(column) for column in zip(*counts, strict=True)))
     return found

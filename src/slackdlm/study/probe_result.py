@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from slackdlm.judgments import Game, Tally, tally
-from slackdlm.sampling.intervention import Dose, InterventionKind
+from slackdlm.sampling.intervention import Dose
 from slackdlm.statistics import (
     Estimate,
     Trend,
@@ -18,7 +18,7 @@ from slackdlm.statistics import (
     mean_interval,
     sign_flip_test,
 )
-from slackdlm.study.probe_plan import Condition, ProbePlan, system_name
+from slackdlm.study.grid import Condition, Grid
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ProbeRow:
     """One arm under one disturbance, against its own undisturbed answers."""
 
     arm: str
-    kind: InterventionKind
+    kind: str
     rate: float
     """Share of content tokens asked for."""
     win_rate: Estimate
@@ -48,7 +48,7 @@ class ProbeTrend:
     """How an arm's win rate falls with the rate of one kind."""
 
     arm: str
-    kind: InterventionKind
+    kind: str
     trend: Trend
     """Slope per unit of rate, undisturbed answers counted as 0.5 at rate 0."""
 
@@ -59,7 +59,7 @@ class ProbeContrast:
 
     arm: str
     against: str
-    kind: InterventionKind
+    kind: str
     rate: float
     difference: Estimate
     """Win rate against itself, minus that of ``against``, over the questions of both."""
@@ -85,7 +85,7 @@ class ProbeResult:
 def probe_result(
     games: Sequence[Game],
     doses: dict[tuple[str, Condition], Dose],
-    plan: ProbePlan,
+    grid: Grid,
     arms: Sequence[str],
     *,
     benchmark: str,
@@ -97,7 +97,7 @@ def probe_result(
     Args:
         games: Of all arms; systems are named by this module.
         doses: What the interventions really did, by arm and condition.
-        plan: As it was answered.
+        grid: As it was answered.
         arms: Their names; the first is the one the others are contrasted with.
         benchmark: For the record.
         judge: For the record.
@@ -110,10 +110,10 @@ def probe_result(
     points: dict[tuple[str, Condition], Float[np.ndarray, "R Q"]] = {}
     tallies: dict[tuple[str, Condition], Tally] = {}
     for arm in arms:
-        for condition in plan.conditions():
+        for condition in grid.interventions():
             by_seed = [
-                [game for game in games if game.a == system_name(arm, condition, seed)]
-                for seed in plan.seeds(condition)
+                [game for game in games if game.a == grid.system(arm, condition, seed)]
+                for seed in grid.seeds(condition)
             ]
             points[arm, condition] = np.stack([game_scores(own).at(ids) for own in by_seed])
             tallies[arm, condition] = tally([game for own in by_seed for game in own])
@@ -123,9 +123,9 @@ def probe_result(
         judge,
         len(ids),
         tuple(rows),
-        tuple(_trends(points, plan, arms, num_resamples=num_resamples)),
+        tuple(_trends(points, grid, arms, num_resamples=num_resamples)),
         tuple(_contrasts(points, arms, num_resamples=num_resamples)),
-        tuple(_warnings(rows, plan)),
+        tuple(_warnings(rows, grid)),
     )
 
 
@@ -147,7 +147,8 @@ def _rows(
         found.append(
             ProbeRow(
                 arm,
-                *condition,
+                condition.label,
+                condition.rate,
                 mean_interval(mean, rng=_rng(), num_resamples=num_resamples, bounds=(0.0, 1.0)),
                 sign_flip_test(mean - 0.5, rng=_rng(), num_resamples=num_resamples),
                 None,
@@ -162,20 +163,22 @@ def _rows(
 
 def _trends(
     points: dict[tuple[str, Condition], Float[np.ndarray, "R Q"]],
-    plan: ProbePlan,
+    grid: Grid,
     arms: Sequence[str],
     *,
     num_resamples: int,
 ) -> Iterator[ProbeTrend]:
     for arm in arms:
-        for kind in plan.kinds:
+        for kind in grid.kinds:
             by_rate = [
-                average_over_seeds(points[arm, Condition(kind, rate)]) for rate in plan.rates
+                average_over_seeds(points[arm, condition])
+                for condition in grid.interventions()
+                if condition.kind == kind
             ]
             undisturbed = np.where(np.isnan(by_rate).all(axis=0), np.nan, 0.5)
             trend = dose_trend(
                 np.stack([undisturbed, *by_rate]),
-                np.array([0.0, *plan.rates]),
+                np.array([0.0, *grid.rates]),
                 rng=_rng(),
                 num_resamples=num_resamples,
                 bounds=(0.0, 1.0),
@@ -199,7 +202,8 @@ def _contrasts(
             ProbeContrast(
                 arm,
                 arms[0],
-                *condition,
+                condition.label,
+                condition.rate,
                 mean_interval(difference, rng=rng, num_resamples=num_resamples, bounds=(-1.0, 1.0)),
                 sign_flip_test(difference, rng=rng, num_resamples=num_resamples),
                 None,
@@ -214,7 +218,7 @@ def _mean(scores: Float[np.ndarray, " Q"]) -> float | None:
     return float(scored.mean()) if scored.size else None
 
 
-def _warnings(rows: Sequence[ProbeRow], plan: ProbePlan) -> Iterator[str]:
+def _warnings(rows: Sequence[ProbeRow], grid: Grid) -> Iterator[str]:
     missing = sum(row.tally.num_total - row.tally.num_scored for row in rows)
     total = sum(row.tally.num_total for row in rows)
     if missing:
@@ -226,5 +230,5 @@ def _warnings(rows: Sequence[ProbeRow], plan: ProbePlan) -> Iterator[str]:
             f"{len(few)} of {len(rows)} conditions disturbed no token at all (such as {names}): the rate is too low "
             "for this many tokens, so their win rate says nothing."
         )
-    if plan.num_seeds == 1:
+    if grid.num_seeds == 1:
         yield "One decoding seed: the figures speak about these very displacements."

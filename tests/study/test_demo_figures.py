@@ -1,0 +1,121 @@
+"""The demo's figures on one tiny plan: the same by the old road and by that of `answer` and `judge`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from slackdlm.models.loading import load_model
+from slackdlm.records import Question
+from slackdlm.sampling.sampler import SamplerConfig
+from slackdlm.study import demo_results, shift_sensitivity
+from slackdlm.study.demo_findings import findings
+from slackdlm.study.demo_replay import sample_answers, samples_shown
+from slackdlm.study.demo_scores import AnsweredArm, Scores, grade_arm
+from slackdlm.study.grid import Arm, Grid, answer_arm
+from slackdlm.study.toy_language import write_tasks
+
+GOLDEN = Path(__file__).with_name("golden")
+CANVAS, STEPS, SEEDS, NUM_QUESTIONS = 24, (4, 12), 2, 8
+ARMS = ("base", "ce", "ce_slack", "slack_ctc")
+TASKS = write_tasks(NUM_QUESTIONS, seed=2)
+
+
+def grid(arm):
+    return Grid(
+        sampler=SamplerConfig(
+            canvas_length=CANVAS, delay_end=True, delay_slack=True, batch_size=64
+        ),
+        rates=(0.05, 0.2),
+        kinds=("shift", "substitute"),
+        num_seeds=SEEDS,
+        temperatures=(0.0, 1.0),
+        steps=STEPS,
+        probed_steps=() if arm == "base" else (12,),
+    )
+
+
+def model(arm, training_seed):
+    """A trained network of some 3,000 parameters, disturbed in another way for each arm and training seed."""
+    loaded = load_model(GOLDEN / "model")
+    rng = np.random.Generator(np.random.PCG64([ARMS.index(arm), training_seed]))
+    with torch.no_grad():
+        for weight in loaded.model.parameters():
+            noise = rng.standard_normal(tuple(weight.shape), dtype=np.float32)
+            weight += 0.03 * torch.from_numpy(noise)
+    return loaded
+
+
+def sections(scores, samples):
+    rng = np.random.Generator(np.random.PCG64(0))
+    quality = demo_results.quality_rows(scores, canvas_length=CANVAS, rng=rng)
+    win_rates = demo_results.win_rate_rows(scores, rng=rng)
+    source = demo_results.source_row(TASKS, rng=rng)
+    return {
+        "quality": quality,
+        "win_rates": win_rates,
+        "source": source,
+        "samples": samples,
+        "summary": findings(quality, win_rates, source, num_seeds=2),
+    }
+
+
+def old_road(folder):
+    files = []
+    for seed in range(2):
+        for arm in ARMS:
+            files.append(folder / f"{seed}-{arm}.jsonl")
+            conditions = shift_sensitivity.grid(
+                temperatures=(0.0, 1.0),
+                steps=STEPS,
+                rates=(0.05, 0.2),
+                kinds=("shift", "substitute"),
+                probed_steps=() if arm == "base" else (12,),
+            )
+            shift_sensitivity.answer_grid(
+                model(arm, seed),
+                [task.prompt for task in TASKS],
+                conditions,
+                files[-1],
+                identity={"arm": arm, "training_seed": seed},
+                canvas_length=CANVAS,
+                delayed=True,
+                num_seeds=SEEDS,
+            )
+    demo_results.judge_answers(files, folder / "judgments.jsonl")
+    scores = demo_results.Scores(folder / "judgments.jsonl", num_questions=NUM_QUESTIONS)
+    tokenizer = model("base", 0).tokenizer
+    return sections(scores, samples_shown(files[: len(ARMS)], tokenizer, TASKS[:2], steps=12))
+
+
+def new_road(folder):
+    questions = [
+        Question(str(n), None, ({"role": "user", "content": task.prompt},))
+        for n, task in enumerate(TASKS)
+    ]
+    scores, arms = Scores(num_questions=NUM_QUESTIONS), []
+    for seed in range(2):
+        for arm in ARMS:
+            answered = AnsweredArm(folder, f"seed-{seed}-{arm}", arm, seed, grid(arm))
+            load = lambda arm=arm, seed=seed: model(arm, seed)  # noqa: E731
+            answer_arm(Arm(answered.name, "tiny", load), questions, answered.grid, folder)
+            scores.add(answered, grade_arm(answered, questions))
+            arms.append(answered)
+    greedy = grid("base").plain()[STEPS.index(12)]
+    tokenizer = model("base", 0).tokenizer
+    return sections(scores, sample_answers(arms[: len(ARMS)], tokenizer, TASKS[:2], greedy))
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory):
+    return new_road(tmp_path_factory.mktemp("new"))
+
+
+def test_both_roads_end_in_the_same_figures(new, tmp_path):
+    old = old_road(tmp_path)
+    for section, held in old.items():
+        assert json.dumps(new[section]) == json.dumps(held), section
+    qualities = [row["metrics"]["quality"]["value"] for row in old["quality"]]
+    assert len(set(qualities)) > 10, "answers that can tell conditions apart"
