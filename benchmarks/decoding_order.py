@@ -24,13 +24,19 @@ from slackdlm.models.loading import load_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.statistics import average_over_seeds, mean_interval, over_training_runs
 from slackdlm.study.demo import Run, train_run
-from slackdlm.study.demo_plan import BASE, DemoPlan
-from slackdlm.study.objective_comparison import paper_arms
-from slackdlm.study.shift_sensitivity import Condition, answer_row
+from slackdlm.study.demo_plan import BASE, DemoPlan, paper_arms
 from slackdlm.study.toy_judge import judge
 from slackdlm.study.toy_language import NOUNS, Task, write_story
 from slackdlm.study.workers import Job, num_lines, run_jobs
 from slackdlm.training.config import TrainingConfig
+
+
+class Setting(NamedTuple):
+    """How an order is decoded."""
+
+    temperature: float
+    steps: int
+
 
 CONFIG = TrainingConfig(
     steps=3000, learning_rate=3e-3, warmup_steps=100, eval_every=500, save_every=500
@@ -84,11 +90,11 @@ class Decoding(NamedTuple):
     seed: int
 
     @property
-    def runs(self) -> list[tuple[str, Condition, int]]:
+    def runs(self) -> list[tuple[str, Setting, int]]:
         """Order, condition and decoding seed of each run; cells are spaced only where steps are few and slack waits."""
         knows_slack = self.arm in WITH_SLACK
         return [
-            (order, Condition(temperature, steps, None, 0.0), seed)
+            (order, Setting(temperature, steps), seed)
             for order in ORDERS
             if (
                 order not in SAME.values() or "spaced" not in order
@@ -141,7 +147,9 @@ def decode_arm(job: Decoding) -> None:
             )
             answers = Sampler(loaded, config).generate(prompts)
             for question, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-                row = answer_row(loaded, prompt, question, condition, seed, answer)
+                row = {"question": question, "prompt": prompt, **condition._asdict()}
+                row |= {"kind": "none", "rate": 0.0, "decoding_seed": seed, "text": answer.text}
+                row |= {"tokens": answer.tokens, "canvas": answer.canvas}
                 row |= {"setting": job.setting, "arm": job.arm, "order": order}
                 stream.write(json.dumps(row | {"training_seed": job.seed}) + "\n")
             stream.flush()
@@ -240,7 +248,7 @@ def trained(folder: Path, *, num_seeds: int, num_nouns: int) -> list[Decoding]:
             PLAN,
             run.folder / "model",
             folder / "tasks" / "questions.jsonl",
-            run.answers,
+            folder / "answers" / f"{run.answered.name}.jsonl",
             run.arm.name,
             run.seed,
         )

@@ -39,10 +39,13 @@ def folder(plan, tmp_path_factory):
 
 def test_every_arm_answers_every_question_under_every_condition(folder, plan):
     for arm, runs in (("base", 4), ("ce", 8), ("ce_slack", 8), ("slack_ctc", 8)):
-        rows = (folder / "answers" / f"seed-0-{arm}.jsonl").read_text().splitlines()
+        files = sorted((folder / "answers" / f"seed-0-{arm}").glob("*.jsonl"))
+        rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        grades = (folder / "judgments" / f"seed-0-{arm}.jsonl").read_text().splitlines()
+        assert len(grades) == len(rows)
         # 2 temperatures x 2 step counts; probed arms also shift and substitute, at each temperature.
         assert len(rows) == runs * plan.num_questions
-        assert {len(json.loads(row)["canvas"]) for row in rows} == {plan.canvas_length}
+        assert {len(row["canvas"]) for row in rows} == {plan.canvas_length}
 
 
 def test_results_hold_every_section_and_no_number_that_is_not_one(folder):
@@ -72,10 +75,11 @@ def test_running_again_finishes_at_once_with_the_same_figures(folder, plan):
     from slackdlm.study.demo import run_demo
 
     before = json.loads((folder / "results.json").read_text())
-    answers = (folder / "answers" / "seed-0-ce.jsonl").stat().st_mtime_ns
+    files = sorted((folder / "answers").rglob("*.jsonl"))
+    answers = [file.stat().st_mtime_ns for file in files]
     run_demo(plan, output=folder, quick=True)
     after = json.loads((folder / "results.json").read_text())
-    assert (folder / "answers" / "seed-0-ce.jsonl").stat().st_mtime_ns == answers
+    assert [file.stat().st_mtime_ns for file in files] == answers
     for section in ("quality", "win_rates", "source", "replays", "samples"):
         assert after[section] == before[section]
 

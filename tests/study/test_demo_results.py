@@ -1,31 +1,17 @@
 """From judgments to figures, on judgments written by hand."""
 
-import json
-
 import numpy as np
 import pytest
 
-from slackdlm.study.demo_results import (
-    Cell,
-    Scores,
-    distinct_bigrams,
-    quality_rows,
-    win_rate_rows,
-)
+from slackdlm.sampling.intervention import Dose
+from slackdlm.study.demo_results import quality_rows, win_rate_rows
+from slackdlm.study.demo_scores import Cell, Scored, Scores, distinct_bigrams
 
 DOSE = {"asked": 1, "displaced": 1, "impossible": 0, "lost": 0, "committed": 10}
 
 
 def judgment(arm, question, quality, *, kind="none", rate=0.0, run=0, seed=0, text="a b a b"):
-    return {
-        "arm": arm,
-        "training_seed": run,
-        "decoding_seed": seed,
-        "temperature": 0.0,
-        "steps": 14,
-        "kind": kind,
-        "rate": rate,
-        "question": question,
+    metrics = {
         "quality": quality,
         "grammatical": quality,
         "coverage": 1.0,
@@ -36,36 +22,37 @@ def judgment(arm, question, quality, *, kind="none", rate=0.0, run=0, seed=0, te
         "log_likelihood": None,
         "slack_share": 0.0,
         "forwards": 14,
-        "dose": DOSE,
-        "text": text,
     }
+    cell = Cell(arm, 0.0, 14, kind, rate)
+    return cell, Scored(run, seed, question, text, Dose(**DOSE), metrics)
 
 
-def scores(tmp_path, rows, num_questions=3):
-    file = tmp_path / "judgments.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return Scores(file, num_questions=num_questions)
+def scores(rows, num_questions=3):
+    scored = Scores(num_questions=num_questions)
+    for cell, row in rows:
+        scored.rows.setdefault(cell, []).append(row)
+    return scored
 
 
 def rng():
     return np.random.Generator(np.random.PCG64(0))
 
 
-def test_scores_land_at_their_run_seed_and_question(tmp_path):
+def test_scores_land_at_their_run_seed_and_question():
     rows = [
         judgment("ce", q, q + 10 * s + 100 * r, run=r, seed=s)
         for q in (2, 0, 1)
         for s in (1, 0)
         for r in (1, 0)
     ]
-    array = scores(tmp_path, rows).array(Cell("ce", 0.0, 14, "none", 0.0), "quality")
+    array = scores(rows).array(Cell("ce", 0.0, 14, "none", 0.0), "quality")
     expected = [[[q + 10 * s + 100 * r for q in range(3)] for s in range(2)] for r in range(2)]
     np.testing.assert_array_equal(array, expected)
 
 
-def test_missing_scores_are_counted_and_never_zero(tmp_path):
+def test_missing_scores_are_counted_and_never_zero():
     rows = [judgment("ce", q, 1.0) for q in range(3)]
-    (row,) = quality_rows(scores(tmp_path, rows), canvas_length=56, rng=rng())
+    (row,) = quality_rows(scores(rows), canvas_length=56, rng=rng())
     adjectives, likelihood = row["metrics"]["adjectives"], row["metrics"]["log_likelihood"]
     assert (adjectives["value"], adjectives["num_scored"], adjectives["num_total"]) == (0.25, 2, 3)
     assert (likelihood["value"], likelihood["num_scored"]) == (None, 0)
@@ -73,16 +60,16 @@ def test_missing_scores_are_counted_and_never_zero(tmp_path):
     assert row["dose"] == {key: 3 * count for key, count in DOSE.items()}
 
 
-def test_win_rates_pair_the_same_question_and_count_ties_half(tmp_path):
+def test_win_rates_pair_the_same_question_and_count_ties_half():
     rows = [judgment("ce", q, v) for q, v in enumerate([0.1, 0.5, 0.9])]
     rows += [judgment("slack_ctc", q, v) for q, v in enumerate([0.2, 0.5, 0.8])]
     rows += [judgment("base", q, 0.0) for q in range(3)]
-    found = win_rate_rows(scores(tmp_path, rows), rng=rng())
+    found = win_rate_rows(scores(rows), rng=rng())
     values = {(row["arm"], row["against"]): row["value"] for row in found}
     assert values == {("ce", "base"): 1.0, ("slack_ctc", "base"): 1.0, ("slack_ctc", "ce"): 0.5}
 
 
-def test_an_intervened_run_meets_its_own_plain_run_under_the_same_training_seed(tmp_path):
+def test_an_intervened_run_meets_its_own_plain_run_under_the_same_training_seed():
     rows = []
     for run, plain, probed in ((0, 0.9, 0.1), (1, 0.1, 0.9)):
         rows += [judgment("ce", q, plain, run=run) for q in range(3)]
@@ -91,20 +78,20 @@ def test_an_intervened_run_meets_its_own_plain_run_under_the_same_training_seed(
                 judgment("ce", q, probed, run=run, seed=seed, kind="shift", rate=0.1)
                 for q in range(3)
             ]
-    (row,) = win_rate_rows(scores(tmp_path, rows), rng=rng())
+    (row,) = win_rate_rows(scores(rows), rng=rng())
     assert row["against"] == "self"
     assert row["per_training_seed"] == [0.0, 1.0]
     assert row["value"] == 0.5
 
 
-def test_all_win_rates_are_one_family(tmp_path):
+def test_all_win_rates_are_one_family():
     values = np.random.Generator(np.random.PCG64(1)).random((3, 40))
     rows = [
         judgment(arm, q, float(values[i, q]))
         for i, arm in enumerate(("base", "ce", "slack_ctc"))
         for q in range(40)
     ]
-    found = win_rate_rows(scores(tmp_path, rows, num_questions=40), rng=rng())
+    found = win_rate_rows(scores(rows, num_questions=40), rng=rng())
     assert len(found) == 3
     ordered = sorted(row["p_value"] for row in found)
     by_hand = [min(p * 3 / (i + 1) for i, p in list(enumerate(ordered))[k:]) for k in range(3)]

@@ -2,7 +2,7 @@
 
 Every stage reads files and writes files below one folder; running the command again finishes what is missing.
 
-    tasks/ -> seed-N/{base, ce, ce_slack, slack_ctc} -> answers/ -> judgments.jsonl -> results.json -> report.html
+    tasks/ -> seed-N/{base, ce, ce_slack, slack_ctc} -> answers/ -> judgments/ -> results.json -> report.html
 """
 
 import json
@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,19 +19,23 @@ import numpy as np
 from rich.console import Console
 
 from slackdlm.atomic import write_json
+from slackdlm.benchmarks.answers import read_questions
 from slackdlm.errors import ConfigError
 from slackdlm.jsonl import write_rows
+from slackdlm.judgments import write_judgments
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import LoadedModel, load_model, new_model
 from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.records import Question
 from slackdlm.report.page import write_report
-from slackdlm.study import demo_results, shift_sensitivity
+from slackdlm.sampling.sampler import SamplerConfig
+from slackdlm.study import demo_results
 from slackdlm.study.demo_curves import training_curves
 from slackdlm.study.demo_findings import findings, warnings
-from slackdlm.study.demo_plan import BASE, DemoPlan, variants
-from slackdlm.study.demo_replay import replays, samples_shown
-from slackdlm.study.objective_comparison import PROBED, Arm, paper_arms
-from slackdlm.study.shift_sensitivity import Condition
+from slackdlm.study.demo_plan import BASE, PROBED, DemoPlan, Treatment, paper_arms, variants
+from slackdlm.study.demo_replay import replays, sample_answers
+from slackdlm.study.demo_scores import AnsweredArm, Scores, grade_arm
+from slackdlm.study.grid import Arm, Condition, Grid, answer_arm
 from slackdlm.study.toy_language import Task, vocabulary, write_tasks
 from slackdlm.study.workers import Job, num_lines, run_jobs
 from slackdlm.training.data import encode_samples, read_dialogues
@@ -43,7 +48,7 @@ class Run(NamedTuple):
 
     plan: DemoPlan
     output: Path
-    arm: Arm
+    arm: Treatment
     seed: int
 
     @property
@@ -52,9 +57,25 @@ class Run(NamedTuple):
         return self.output / f"seed-{self.seed}" / self.arm.name
 
     @property
-    def answers(self) -> Path:
-        """Where its answers go."""
-        return self.output / "answers" / f"seed-{self.seed}-{self.arm.name}.jsonl"
+    def answered(self) -> AnsweredArm:
+        """Where its answers go, and under which conditions; the base and the variants are not intervened on."""
+        plan = self.plan
+        grid = Grid(
+            sampler=SamplerConfig(
+                canvas_length=plan.canvas_length,
+                delay_end=plan.delayed,
+                delay_slack=plan.delayed,
+                batch_size=64,
+            ),
+            rates=plan.rates,
+            kinds=("shift", "substitute"),
+            num_seeds=plan.num_decoding_seeds,
+            temperatures=plan.temperatures,
+            steps=plan.steps,
+            probed_steps=plan.probed_steps if self.arm.name in PROBED else (),
+        )
+        name = f"seed-{self.seed}-{self.arm.name}"
+        return AnsweredArm(self.output, name, self.arm.name, self.seed, grid)
 
     @property
     def label(self) -> str:
@@ -107,9 +128,8 @@ def run_demo(
             with _stage(name, seconds, console):
                 run_jobs(function, jobs, console=console)
     with _stage("judge, statistics, report", seconds, console, is_redone=True):
-        judgments = results_folder / "judgments.jsonl"
-        demo_results.judge_answers([run.answers for run in [*bases, *runs]], judgments)
-        results = _results(plan, [*bases, *runs], questions, judgments, num_seeds=num_seeds)
+        scores = _judged([*bases, *runs], results_folder / "judgments")
+        results = _results(plan, [*bases, *runs], questions, scores, num_seeds=num_seeds)
         results["warnings"] = warnings(num_seeds=num_seeds, quick=quick)
     results["run"]["seconds"] = json.loads(seconds.read_text(encoding="utf-8"))
     write_json(results_folder / "results.json", results)
@@ -148,9 +168,9 @@ def _write_tasks(plan: DemoPlan, folder: Path) -> list[Task]:
     train = write_tasks(plan.num_train, seed=1)
     prompts = frozenset(task.prompt for task in train)
     questions = write_tasks(plan.num_questions, seed=2, unlike=prompts)
-    for name, tasks in (("train", train), ("questions", questions)):
-        rows = ({"prompt": task.prompt, "response": task.story} for task in tasks)
-        write_rows(folder / f"{name}.jsonl", rows)
+    dialogues = ({"prompt": task.prompt, "response": task.story} for task in train)
+    write_rows(folder / "train.jsonl", dialogues)
+    write_rows(folder / "questions.jsonl", ({"prompt": task.prompt} for task in questions))
     return questions
 
 
@@ -176,17 +196,18 @@ def _is_finished(run: Run) -> bool:
 
 def _decoding_jobs(runs: Sequence[Run]) -> list[Job[Run]]:
     """The runs whose answers are not complete."""
-    return [
-        Job(
-            run.label,
-            run,
-            run.plan.num_questions
-            * shift_sensitivity.num_runs(_conditions(run), num_seeds=run.plan.num_decoding_seeds),
-            lambda run=run: num_lines(run.answers.with_suffix(".part")),
-        )
-        for run in runs
-        if not run.answers.exists()
-    ]
+    jobs: list[Job[Run]] = []
+    for run in runs:
+        answered = run.answered
+        files = [answered.file(*decoding) for decoding in answered.grid.decodings()]
+        if not all(file.exists() for file in files):
+            done = partial(_num_there, files)
+            jobs.append(Job(run.label, run, len(files), done))
+    return jobs
+
+
+def _num_there(files: Sequence[Path]) -> int:
+    return sum(file.exists() for file in files)
 
 
 def train_run(run: Run) -> None:
@@ -222,19 +243,26 @@ def train_run(run: Run) -> None:
 
 
 def decode_run(run: Run) -> None:
-    """Answer every question under every condition."""
-    lines = (run.output / "tasks" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-    run.answers.parent.mkdir(exist_ok=True)
-    shift_sensitivity.answer_grid(
-        load_model(run.folder / "model"),
-        [json.loads(line)["prompt"] for line in lines],
-        _conditions(run),
-        run.answers,
-        identity={"arm": run.arm.name, "training_seed": run.seed},
-        canvas_length=run.plan.canvas_length,
-        delayed=run.plan.delayed,
-        num_seeds=run.plan.num_decoding_seeds,
-    )
+    """Answer every question under every condition, as ``slackdlm answer`` would."""
+    answered, model = run.answered, run.folder / "model"
+    arm = Arm(answered.name, str(model), partial(load_model, model))
+    answer_arm(arm, _questions(run.output), answered.grid, run.output)
+
+
+def _questions(output: Path) -> list[Question]:
+    return read_questions(output / "tasks" / "questions.jsonl", column="prompt")
+
+
+def _judged(runs: Sequence[Run], folder: Path) -> Scores:
+    """Every answer judged exactly; one file of grades an arm and training run."""
+    questions = _questions(runs[0].output)
+    scores = Scores(num_questions=len(questions))
+    folder.mkdir(exist_ok=True)
+    for run in runs:
+        grades = grade_arm(run.answered, questions)
+        write_judgments(folder / f"{run.answered.name}.jsonl", grades)
+        scores.add(run.answered, grades)
+    return scores
 
 
 def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
@@ -251,34 +279,22 @@ def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
     return new_model(config, tokenizer, generator_seed=seed)
 
 
-def _conditions(run: Run) -> list[Condition]:
-    """The grid of one arm; the base and the variants are not disturbed."""
-    plan = run.plan
-    return shift_sensitivity.grid(
-        temperatures=plan.temperatures,
-        steps=plan.steps,
-        rates=plan.rates,
-        kinds=("shift", "substitute"),
-        probed_steps=plan.probed_steps if run.arm.name in PROBED else (),
-    )
-
-
 def _results(
     plan: DemoPlan,
     runs: Sequence[Run],
     questions: Sequence[Task],
-    judgments: Path,
+    scores: Scores,
     *,
     num_seeds: int,
 ) -> dict[str, Any]:
     """All sections of ``results.json`` but the warnings; samples and replays are those of the first training seed."""
     rng = np.random.Generator(np.random.PCG64(0))
-    scores = demo_results.Scores(judgments, num_questions=plan.num_questions)
     quality = demo_results.quality_rows(scores, canvas_length=plan.canvas_length, rng=rng)
     win_rates = demo_results.win_rate_rows(scores, rng=rng)
     source = demo_results.source_row(questions, rng=rng)
     first = [run for run in runs if run.seed == 0]
     models = {run.arm.name: load_model(run.folder / "model") for run in first}
+    sampler = first[0].answered.grid.sampler
     return {
         "title": "slackdlm demo: positional supervision on a toy language",
         "summary": findings(quality, win_rates, source, num_seeds=num_seeds),
@@ -290,19 +306,13 @@ def _results(
         "quality": quality,
         "source": source,
         "win_rates": win_rates,
-        "samples": samples_shown(
-            [run.answers for run in first],
+        "samples": sample_answers(
+            [run.answered for run in first],
             models[BASE.name].tokenizer,
             questions[:5],
-            steps=plan.probed_steps[0],
+            Condition(replace(sampler, temperature=0.0, steps=plan.probed_steps[0])),
         ),
-        "replays": replays(
-            models,
-            questions[:1],
-            plan.probed_steps[0],
-            canvas_length=plan.canvas_length,
-            delayed=plan.delayed,
-        ),
+        "replays": replays(models, questions[:1], replace(sampler, steps=plan.probed_steps[0])),
         "training": [
             training_curves(run.folder / "log.jsonl", arm=run.arm.name, seed=run.seed)
             for run in runs

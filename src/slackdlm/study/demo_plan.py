@@ -1,12 +1,64 @@
-"""How big is the demo? Its sizes, chosen by measurement (docs/results/001-toy-language.md), and its arms."""
+"""How big is the demo? Its sizes, chosen by measurement (docs/results/001-toy-language.md), and its arms.
+
+All arms see the same samples in the same order, the same masks, the same number of steps and the same canvas length;
+they differ in the objective block alone.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from slackdlm.study.objective_comparison import Arm
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 
-BASE = Arm(
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Treatment:
+    """One objective under comparison."""
+
+    name: str
+    """Folder and key in every result."""
+    label: str
+    """Short name for tables and plots."""
+    description: str
+    """One sentence for readers of the report."""
+    objective: ObjectiveConfig
+    """What sets it apart."""
+
+
+PROBED = ("ce", "ce_slack", "slack_ctc")
+"""Arms that the shift intervention is tried on: those of `paper_arms`."""
+
+
+def paper_arms(
+    slack_ratio: tuple[float, float], *, slack_region: Literal["content", "canvas"]
+) -> list[Treatment]:
+    """The matched baseline, the control that inserts slack without marginalising, and slack-CTC."""
+    return [
+        Treatment(
+            name="ce",
+            label="CE, matched",
+            description="The base, fine-tuned further with position-wise cross-entropy and no slack.",
+            objective=ObjectiveConfig(kind="ce"),
+        ),
+        Treatment(
+            name="ce_slack",
+            label="CE on slack canvas",
+            description="Cross-entropy on canvases with random slack: inserts slack, does not marginalise over it.",
+            objective=ObjectiveConfig(
+                kind="ce", slack_ratio=slack_ratio, slack_region=slack_region
+            ),
+        ),
+        Treatment(
+            name="slack_ctc",
+            label="slack-CTC",
+            description="The alignment-flexible objective: the sum over every placement of the slack.",
+            objective=ObjectiveConfig(
+                kind="slack_ctc", slack_ratio=slack_ratio, slack_region=slack_region
+            ),
+        ),
+    ]
+
+
+BASE = Treatment(
     name="base",
     label="base",
     description="Pre-trained with cross-entropy; where every arm starts.",
@@ -105,7 +157,7 @@ QUICK = DemoPlan(
 """The demo's whole path in a minute or two. Its models are untrained toys: look at the path, not at the figures."""
 
 
-def variants(plan: DemoPlan) -> list[Arm]:
+def variants(plan: DemoPlan) -> list[Treatment]:
     """What drives slack-CTC's behaviour: its budget, its mixture with CE, and where slack may fall."""
     low, high = plan.slack_ratio
     objective = ObjectiveConfig(
@@ -120,5 +172,7 @@ def variants(plan: DemoPlan) -> list[Arm]:
     ]
 
 
-def _variant(name: str, label: str, objective: ObjectiveConfig) -> Arm:
-    return Arm(name=name, label=label, description=f"slack-CTC: {label}.", objective=objective)
+def _variant(name: str, label: str, objective: ObjectiveConfig) -> Treatment:
+    return Treatment(
+        name=name, label=label, description=f"slack-CTC: {label}.", objective=objective
+    )

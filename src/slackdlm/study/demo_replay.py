@@ -1,8 +1,7 @@
 """What does one decoding look like, cell by cell? Frames and samples for the demo's report."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -10,10 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from slackdlm.benchmarks.answers import read_turns
 from slackdlm.models.loading import LoadedModel
 from slackdlm.sampling.frames import frames
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.study.demo_scores import AnsweredArm
 from slackdlm.study.grid import Condition
-from slackdlm.study.shift_sensitivity import Condition as OldCondition
-from slackdlm.study.shift_sensitivity import decode
 from slackdlm.study.toy_judge import judge
 from slackdlm.study.toy_language import Task
 
@@ -22,30 +20,15 @@ REPLAY_RATE = 0.1
 
 
 def replays(
-    models: Mapping[str, LoadedModel],
-    questions: Sequence[Task],
-    steps: int,
-    *,
-    canvas_length: int,
-    delayed: bool,
+    models: Mapping[str, LoadedModel], questions: Sequence[Task], sampler: SamplerConfig
 ) -> list[dict[str, Any]]:
-    """One greedy decoding per arm and question, undisturbed and displaced."""
+    """One greedy decoding per arm and question, without an intervention and displaced."""
     prompts = [question.prompt for question in questions]
+    config = replace(sampler, temperature=0.0, trace=True)
     shown: list[dict[str, Any]] = []
     for arm in ("ce", "slack_ctc"):
-        for condition in (
-            OldCondition(0.0, steps, None, 0.0),
-            OldCondition(0.0, steps, "shift", REPLAY_RATE),
-        ):
-            answers = decode(
-                models[arm],
-                prompts,
-                condition,
-                canvas_length=canvas_length,
-                seed=0,
-                delayed=delayed,
-                trace=True,
-            )
+        for condition in (Condition(config), Condition(config, "shift", REPLAY_RATE)):
+            answers = Sampler(models[arm], config, condition.intervention(0)).generate(prompts)
             for prompt, answer in zip(prompts, answers, strict=True):
                 shown.append(
                     {
@@ -58,48 +41,6 @@ def replays(
                     }
                 )
     return shown
-
-
-def samples_shown(
-    answers: Sequence[Path],
-    tokenizer: PreTrainedTokenizerFast,
-    questions: Sequence[Task],
-    *,
-    steps: int,
-) -> list[dict[str, Any]]:
-    """These questions' greedy, undisturbed answers with their canvas, beside the source story.
-
-    Args:
-        answers: ``answers.jsonl`` of every arm, one training run each.
-        tokenizer: Spells the canvas.
-        questions: The first questions of the study.
-        steps: Of the decoding that is shown.
-    """
-    samples = [
-        {
-            "prompt": task.prompt,
-            "arm": "source",
-            "text": task.story,
-            "canvas": "",
-            "verdict": _verdict(task),
-        }
-        for task in questions
-    ]
-    lines = (line for file in answers for line in file.read_text(encoding="utf-8").splitlines())
-    for row in map(json.loads, lines):
-        plain = row["kind"] == "none" and row["temperature"] == 0 and row["steps"] == steps
-        if plain and row["question"] < len(questions):
-            task = questions[row["question"]]
-            samples.append(
-                {
-                    "prompt": task.prompt,
-                    "arm": row["arm"],
-                    "text": row["text"],
-                    "canvas": str(tokenizer.decode(row["canvas"])),
-                    "verdict": _verdict(task._replace(story=row["text"])),
-                }
-            )
-    return samples
 
 
 def sample_answers(

@@ -4,18 +4,14 @@ Intervals: with one training run they speak about new questions put to these mod
 questions and new training runs (`over_training_runs`). p-values always speak about these models.
 """
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from slackdlm.jsonl import write_rows
 from slackdlm.statistics import (
     Estimate,
     average_over_seeds,
@@ -25,6 +21,7 @@ from slackdlm.statistics import (
     sign_flip_test,
     win_points,
 )
+from slackdlm.study.demo_scores import Cell, Scores, distinct_bigrams
 from slackdlm.study.toy_judge import judge
 from slackdlm.study.toy_language import Task
 
@@ -60,95 +57,6 @@ BOUNDS = {
 """Range of each metric, which no interval may leave; the others are counts."""
 
 
-class Cell(NamedTuple):
-    """One arm under one condition."""
-
-    arm: str
-    temperature: float
-    steps: int
-    kind: str
-    rate: float
-
-
-def judge_answers(answers: Iterable[Path], file: Path) -> None:
-    """Judge every answer exactly; one ``judgments.jsonl``, whole or not at all."""
-    keep = (
-        "arm",
-        "training_seed",
-        "decoding_seed",
-        "temperature",
-        "steps",
-        "kind",
-        "rate",
-        "question",
-    )
-    rows: list[dict[str, Any]] = []
-    for source in answers:
-        for line in source.read_text(encoding="utf-8").splitlines():
-            answer: dict[str, Any] = json.loads(line)
-            verdict = judge(answer["prompt"], answer["text"])
-            row = {key: answer[key] for key in keep}
-            row |= verdict._asdict()
-            rows.append(
-                row | {key: answer[key] for key in ("slack_share", "forwards", "dose", "text")}
-            )
-    write_rows(file, rows)
-
-
-class Scores:
-    """All judgments, as arrays ``[training run, decoding seed, question]`` per cell and metric."""
-
-    def __init__(self, judgments: Path, *, num_questions: int) -> None:
-        self.num_questions = num_questions
-        self.rows: dict[Cell, list[dict[str, Any]]] = {}
-        for line in judgments.read_text(encoding="utf-8").splitlines():
-            row: dict[str, Any] = json.loads(line)
-            cell = Cell(row["arm"], row["temperature"], row["steps"], row["kind"], row["rate"])
-            self.rows.setdefault(cell, []).append(row)
-
-    def array(self, cell: Cell, metric: str) -> Float[np.ndarray, "N R Q"]:
-        """One metric of one cell; NaN where there is no score."""
-        rows = self.rows[cell]
-        runs = sorted({row["training_seed"] for row in rows})
-        seeds = sorted({row["decoding_seed"] for row in rows})
-        scores = np.full((len(runs), len(seeds), self.num_questions), np.nan)
-        for row in rows:
-            place = (
-                runs.index(row["training_seed"]),
-                seeds.index(row["decoding_seed"]),
-                row["question"],
-            )
-            scores[place] = np.nan if row[metric] is None else row[metric]
-        return scores
-
-    def dose(self, cell: Cell) -> dict[str, int]:
-        """Summed counts of the intervention."""
-        keys = self.rows[cell][0]["dose"]
-        return {key: sum(row["dose"][key] for row in self.rows[cell]) for key in keys}
-
-    def distinct_bigrams(self, cell: Cell) -> list[float | None]:
-        """`distinct_bigrams` of each training run, on its first decoding seed."""
-        texts: dict[int, list[str]] = {}
-        for row in self.rows[cell]:
-            if row["decoding_seed"] == 0:
-                texts.setdefault(row["training_seed"], []).append(row["text"])
-        return [distinct_bigrams(texts[run]) for run in sorted(texts)]
-
-
-def distinct_bigrams(texts: Sequence[str]) -> float | None:
-    """Distinct word pairs among the first 1,000 words of a corpus; ``None`` if it has fewer.
-
-    The more words, the rarer a new pair: counted over whole corpora, shorter answers would look more diverse.
-    """
-    pairs: set[tuple[str, str]] = set()
-    num_left = 1000
-    for text in texts:
-        words = text.split()[:num_left]
-        num_left -= len(words)
-        pairs.update(pairwise(words))
-    return None if num_left else float(len(pairs))
-
-
 def _estimate(
     scores: Float[np.ndarray, "N Q"],
     rng: np.random.Generator,
@@ -164,7 +72,7 @@ def _per_run_questions(scores: Float[np.ndarray, "N R Q"]) -> Float[np.ndarray, 
 
 
 def quality_rows(
-    scores: Any, *, canvas_length: int, rng: np.random.Generator
+    scores: Scores, *, canvas_length: int, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     """One row per cell: every metric with its interval, and the realised dose."""
     rows: list[dict[str, Any]] = []
@@ -216,7 +124,7 @@ def source_row(tasks: Sequence[Task], *, rng: np.random.Generator) -> dict[str, 
     return {"metrics": metrics}
 
 
-def win_rate_rows(scores: Any, *, rng: np.random.Generator) -> list[dict[str, Any]]:
+def win_rate_rows(scores: Scores, *, rng: np.random.Generator) -> list[dict[str, Any]]:
     """Pairwise win rates on ``quality``: each arm against the base and ``ce``, each probe against its own plain run.
 
     Benjamini-Hochberg runs over all of them as one family.
