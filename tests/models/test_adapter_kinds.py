@@ -303,11 +303,19 @@ def tokens_on_a_bias(names: tuple[str, str, str]) -> PeftConfig:
             r"PROMPT_TUNING puts virtual tokens in front of the input \(prompt learning\)",
         ),
         ("bert", lambda names: PolyConfig(target_modules=[names[2]]), "POLY is more than an adap"),
-        ("bert", tokens_on_a_bias, "trainable_token_indices beside an output layer with a bias"),
+        ("bert", tokens_on_a_bias, "trainable tokens beside an output layer with a bias"),
         (
             "tied",
             lambda names: lora(target_modules=[names[2]], trainable_token_indices={names[0]: [30]}),
             "or tied to the embedding, is not supported",
+        ),
+        *(
+            (
+                family,
+                lambda names: TrainableTokensConfig(target_modules=[names[0]], token_indices=[30]),
+                "or tied to the embedding, is not supported",
+            )
+            for family in ("bert", "tied")
         ),
         (
             "llada",

@@ -218,8 +218,18 @@ def test_a_field_more_is_named_or_refused(row: dict[str, Any]) -> None:
 def test_a_row_of_which_nothing_is_to_be_learnt_is_left_out(
     spelling: PreTrainedTokenizerFast, row: dict[str, Any]
 ) -> None:
-    with pytest.raises(DataError, match=r"1 of 1 samples left out: .* nothing is to be learnt"):
+    with pytest.raises(DataError, match="nothing is to be learnt: every row is marked weight: 0"):
         samples(read(row), spelling)
+    # Left out on purpose: half of such rows are not too many that cannot be used.
+    kept = encode_samples(
+        [read(row), read({"prompt": "Q", "response": "A"})],
+        spelling,
+        name="t",
+        max_prompt_length=999,
+        canvas_length=999,
+        max_unusable=0,
+    )
+    assert len(kept) == 1
     assert "1 answer marked not to be learnt" in description([read(row)], frozenset(), None)[0]
 
 
@@ -334,3 +344,21 @@ def test_rows_of_several_forms_are_counted(tmp_path: Path) -> None:
     assert description(rows, frozenset(), None)[0] == (
         "2 rows read as messages: messages; 1 row read as prompt_response: prompt, response"
     )
+
+
+def test_a_whole_conversation_is_no_answer_beside_a_prompt() -> None:
+    columns = ColumnsConfig(prompt="prompt", response="chosen")
+    with pytest.raises(DataError, match=r"'chosen' holds a whole conversation.*messages=chosen"):
+        read({"prompt": "Q", "chosen": QA}, columns=columns)
+
+
+def test_parts_of_openai_s_newer_names_are_text(spelling: PreTrainedTokenizerFast) -> None:
+    asked = turn("user", [{"type": "input_text", "text": "Q"}])
+    said = turn("assistant", [{"type": "output_text", "text": "A"}])
+    assert samples(read({"messages": [asked, said]}), spelling) == [ASKED]
+
+
+def test_a_part_that_is_no_text_is_named(spelling: PreTrainedTokenizerFast) -> None:
+    image = [{"type": "text", "text": "Q"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(DataError, match="parts of type image_url, text"):
+        samples(read({"messages": [turn("user", image), QA[1]]}), spelling)

@@ -7,11 +7,11 @@ in them, since decoding will see them so; a response to be learnt is whole even 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.errors import ConfigError, DataError
+from slackdlm.errors import ConfigError, DataError, one_line
 from slackdlm.models.chat_format import Tools, chat_format
 from slackdlm.models.tokenizer import ALL_ROLES, encode_text
 
@@ -181,10 +181,19 @@ def _check(
             content = ""
         elif not isinstance(content, str):
             raise DataError(
-                f"messages[{index}]: expected content to be text, got {type(content).__name__}"
+                f"messages[{index}]: expected content to be text, got {_parts(content)}"
             )
         elif not content.strip() and not (allow_empty_answers and is_answer):
             raise DataError(f"messages[{index}]: the content is empty; drop the message or fill it")
         given = {k: v for k, v in message.items() if v is not None and k != "learn"}
         checked.append(given)
     return checked
+
+
+def _parts(content: object) -> str:
+    """What a content is that is no text: of a list of parts, their types."""
+    if not isinstance(content, list):
+        return type(content).__name__
+    parts = cast("list[Any]", content)
+    kinds = {str(part.get("type")) for part in parts if isinstance(part, dict)}
+    return f"parts of type {one_line(', '.join(sorted(kinds)), longest=60)}" if kinds else "list"

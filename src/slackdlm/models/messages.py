@@ -8,6 +8,8 @@ from slackdlm import strict_json
 from slackdlm.errors import DataError, one_line
 
 _CALLS = ("function_call", "tool_call")
+_TEXTS = ("text", "input_text", "output_text")
+"""Types of parts that are text, OpenAI's newer names included."""
 _ROLES: dict[object, str] = {
     **dict.fromkeys(("human", "Human", "User"), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "Assistant", *_CALLS), "assistant"),
@@ -96,7 +98,7 @@ def _text_of(parts: list[object]) -> tuple[object, dict[str, object]]:
     for part in parts:
         fields = cast("dict[str, object]", part) if isinstance(part, dict) else {"text": part}
         text = fields.get("text")
-        if fields.get("type", "text") != "text" or not isinstance(text, str):
+        if fields.get("type", "text") not in _TEXTS or not isinstance(text, str):
             return parts, {}
         texts.append(text)
         rest |= {

@@ -52,9 +52,11 @@ def use_token_rows(model: PeftModel, *, slack_id: int) -> None:
     """
     wrappers = [m for m in model.modules() if isinstance(m, TrainableTokensWrapper)]
     others = [m for m in wrappers if _token_ids(m) != [slack_id]]
-    if others and (_is_tied(model) or any(_has_bias(wrapper) for wrapper in others)):
+    if _is_bare_and_tied(model) or (
+        others and (_is_tied(model) or any(_has_bias(wrapper) for wrapper in others))
+    ):
         raise CheckpointError(
-            "trainable_token_indices beside an output layer with a bias, or tied to the embedding, is not"
+            "trainable tokens beside an output layer with a bias, or tied to the embedding, is not"
             " supported: PEFT's own logits change when it is merged; merge it and load the whole model"
         )
     _follow_tie(model)
@@ -64,6 +66,15 @@ def use_token_rows(model: PeftModel, *, slack_id: int) -> None:
             for name, row in module.trainable_tokens_delta.items():
                 own = nn.Parameter(row.detach().float(), requires_grad=row.requires_grad)
                 module.trainable_tokens_delta[name] = own
+
+
+def _is_bare_and_tied(model: PeftModel) -> bool:
+    """Whether an adapter of nothing but token rows (TRAINABLE_TOKENS) is on an embedding that the output shares."""
+    network: Any = model.get_base_model()
+    embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
+    if not isinstance(embedding, TrainableTokensLayer):
+        return False
+    return getattr(output, "base_layer", output).weight is embedding.base_layer.weight
 
 
 def _token_ids(wrapper: Any) -> list[int]:

@@ -92,7 +92,8 @@ def encode_samples(
         The samples in their order.
 
     Raises:
-        DataError: If no sample or too few of them can be used; names the first that cannot.
+        DataError: If no sample or too few of them can be used; names the first that cannot. A row that is
+            marked not to be learnt is no sample, and not one that cannot be used.
     """
     unusable: dict[str, list[str]] = {}
     encoded: list[Sample] = []
@@ -106,6 +107,10 @@ def encode_samples(
     long_prompts = [s for s in answered if s.prompt.numel() > max_prompt_length]
     samples = [s for s in answered if s.prompt.numel() <= max_prompt_length]
     total = len(encoded) + sum(map(len, unusable.values()))
+    if not total:
+        raise DataError(
+            f"{name}: nothing is to be learnt: every row is marked weight: 0, train: false or the like"
+        )
     num_left_out = total - len(samples)
     if not num_left_out:
         return samples
@@ -160,8 +165,6 @@ def _samples_of(dialogue: Dialogue, tokenizer: PreTrainedTokenizerFast) -> list[
         for turn, is_learnt in zip(turns, are_learnt, strict=True)
         if is_learnt
     ]
-    if not samples:
-        raise DataError("messages: nothing is to be learnt (weight: 0 or its like)")
     return samples
 
 

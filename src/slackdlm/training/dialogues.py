@@ -265,7 +265,13 @@ def _pair(row: Row, used: list[str]) -> list[dict[str, object]]:
     if isinstance(response, dict):
         response = [response]
     if isinstance(response, list):
-        return [*messages, *read_messages(response, where=f"{row.source}: {one_line(used[1])}")]
+        answered = read_messages(response, where=f"{row.source}: {one_line(used[1])}")
+        if answered and answered[0]["role"] in ("user", "system"):
+            raise DataError(
+                f"{row.source}: {used[1]!r} holds a whole conversation, not an answer to {used[0]!r}; set"
+                f" data.columns.messages={used[1]}"
+            )
+        return [*messages, *answered]
     return [*messages, {"role": "assistant", "content": response}]
 
 
