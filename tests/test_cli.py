@@ -20,7 +20,7 @@ training: {{steps: 3, batch_size: 2, eval_samples: 2, eval_every: 3, save_every:
 
 ANSWER_KEYS = set(
     "id category turn system prompt text tokens canvas forwards dose settings intervention model device "
-    "seconds seed".split()
+    "seconds seed slack_share".split()
 )
 
 

@@ -155,7 +155,7 @@ def test_rows_whose_turns_are_no_text_are_left_out_and_named(
     assert caplog.messages == [
         "train: 4 of 40 samples left out: 2 cannot be used, messages[1]: expected content to be text,"
         f" got NoneType ({file}:37, {file}:38); 1 cannot be used, messages[0]: expected content to be"
-        f" text, got list ({file}:39); 1 cannot be used, messages[0]: unknown role 1; use 'system',"
+        f" text, got parts of type image_url ({file}:39); 1 cannot be used, messages[0]: unknown role 1; use 'system',"
         f" 'user' or 'assistant' ({file}:40)"
     ]
 
