@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from judge_server import FAULTS, VERDICTS, JudgeServer, serving  # noqa: E402
 

@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "models"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from published_cases import CASES, attention, draw_ids, draw_tensor
 
 

@@ -7,7 +7,7 @@ from two_processes import launch
 
 from slackdlm.cli import launched
 
-SCRIPT = Path(__file__).with_name("fails_in_places.py")
+SCRIPT = Path(__file__).parent / "support" / "fails_in_places.py"
 
 
 def of_ours(err: str) -> list[str]:

@@ -330,7 +330,7 @@ print(judged.tally.num_scored, flush=True)
 
 
 def start(server: JudgeServer, journal: Path) -> "subprocess.Popen[str]":
-    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    path = os.pathsep.join([*sys.path, str(Path(__file__).parents[1] / "support")])
     return subprocess.Popen(
         [sys.executable, "-c", JUDGE_PROCESS, server.url, str(journal)],
         stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path},

@@ -4,38 +4,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from problems import Problem, columns_of, problems
+from problems import Problem, columns_of, draw_long_columns, problems
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
 from slackdlm.lattice import band_log_likelihood, cpu, reference
-from slackdlm.lattice.band import Columns, clamp_columns, target_band
+from slackdlm.lattice.band import Columns
 
 MASK_ID, SLACK_ID = 1001, 1000
-
-
-def draw_long_columns(
-    num_positions: int, num_tokens: int, *, kind: str, visible: float
-) -> tuple[Columns, Tensor, Tensor]:
-    """Float32 columns of one long sample: ``random``, ``cold`` (slack 14 nats down) or ``peaky``."""
-    generator = torch.Generator().manual_seed(num_tokens)
-    num_slack = num_positions - num_tokens
-    targets = torch.randint(0, 1000, (1, num_tokens), generator=generator)
-    canvas = torch.full((1, num_positions), SLACK_ID)
-    places = torch.randperm(num_positions, generator=generator)[:num_tokens].sort().values
-    canvas[0, places] = targets[0]
-    token = torch.randn(1, num_positions, num_slack + 1, generator=generator)
-    slack = torch.randn(1, num_positions, generator=generator)
-    if kind == "cold":
-        slack -= 14.0
-    if kind == "peaky":
-        token, slack = 10.0 * token, 10.0 * slack
-    is_visible = torch.rand(canvas.shape, generator=generator) < visible
-    canvas = torch.where(is_visible, canvas, MASK_ID)
-    lengths = torch.tensor([num_positions]), torch.tensor([num_tokens])
-    band = target_band(targets, *lengths, num_positions=num_positions, num_slack=num_slack)
-    columns = clamp_columns(token, slack, band, canvas, mask_id=MASK_ID, slack_id=SLACK_ID)
-    return columns, *lengths
 
 
 @settings(max_examples=200)

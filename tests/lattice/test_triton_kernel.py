@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 pytest.importorskip("triton")
 from slackdlm.lattice import triton_kernel
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 def run(*command: str, **environment: str) -> str:
@@ -21,7 +21,7 @@ def run(*command: str, **environment: str) -> str:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        cwd=HERE.parent.parent,
+        cwd=SUPPORT.parents[1],
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -29,7 +29,7 @@ def run(*command: str, **environment: str) -> str:
 
 def run_cases(**environment: str) -> str:
     quiet = "ignore::RuntimeWarning"  # numpy, which plays the GPU in the interpreter, remarks on inf - inf
-    cases = str(HERE / "triton_cases.py")
+    cases = str(SUPPORT / "triton_cases.py")
     plugins = ["-p", "no:cacheprovider", "-p", "no:benchmark"]  # one that warns, if it is there
     return run("-m", "pytest", "-q", "-W", quiet, *plugins, cases, **environment)
 
@@ -45,7 +45,7 @@ def test_the_kernel_on_a_gpu_agrees_with_enumeration_reference_and_cpu_kernel():
 
 
 def test_the_kernel_compiles_for_an_h100():
-    assert run(str(HERE / "compile_triton.py"), TRITON_INTERPRET="0").count("cubin") == 7
+    assert run(str(SUPPORT / "compile_triton.py"), TRITON_INTERPRET="0").count("cubin") == 7
 
 
 @pytest.mark.skipif(

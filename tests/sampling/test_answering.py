@@ -28,7 +28,7 @@ from slackdlm.sampling.answering import (
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
 CONFIG = SamplerConfig(canvas_length=8, steps=2, batch_size=4)
-SCRIPT = Path(__file__).with_name("answering_process.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "answering_process.py"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from slackdlm.errors import ConfigError
 from slackdlm.models.adapter import apply_adapter
 from slackdlm.models.loading import load_model
 
-SCRIPT = Path(__file__).with_name("divided_processes.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "divided_processes.py"
 
 
 class Done(NamedTuple):

@@ -43,7 +43,6 @@ from slackdlm.training.run import (
 )
 
 Build = Callable[[], LoadedModel]
-SCRIPT = Path(__file__).with_name("interrupted.py")
 
 
 def run(
@@ -816,7 +815,7 @@ def one_thread() -> Generator[None]:
 def test_a_run_killed_ten_times_while_saving_ends_as_the_unbroken_one(tmp_path: Path) -> None:
     """SIGKILL at ten random moments of saving; each life resumes from what the last one left."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    script = SCRIPT.with_name("killed_while_saving.py")
+    script = Path(__file__).parents[1] / "support" / "killed_while_saving.py"
     command = [sys.executable, str(script), str(tmp_path / "killed")]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=540, check=False

@@ -20,7 +20,7 @@ from slackdlm.training.run import train
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    run_in_two_processes(Path(__file__).with_name("several_processes.py"), folder)
+    run_in_two_processes(Path(__file__).parents[1] / "support" / "several_processes.py", folder)
     return folder
 
 

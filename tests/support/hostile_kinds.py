@@ -40,8 +40,8 @@ from slackdlm.training.config import Recipe, load_recipe
 from slackdlm.training.data import read_dialogues
 from slackdlm.training.folder import begin
 
-DATA = Path(__file__).parent / "data"
-RECIPES = Path(__file__).parents[1] / "recipes"
+DATA = Path(__file__).parents[1] / "data"
+RECIPES = Path(__file__).parents[2] / "recipes"
 CRITERIA = Criteria(("Clear", "Dull"), ("Dull",))
 
 

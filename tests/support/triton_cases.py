@@ -6,8 +6,7 @@ import os
 import pytest
 import torch
 from hypothesis import given, settings
-from problems import Problem, columns_of, expected_loss, problems
-from test_cpu import draw_long_columns
+from problems import Problem, columns_of, draw_long_columns, expected_loss, problems
 from torch import Tensor
 
 from slackdlm.errors import ConfigError

@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slackdlm.lattice.band import Columns, gather_columns
+from slackdlm.lattice.band import Columns, clamp_columns, gather_columns, target_band
 
 NUM_TOKENS = 3
 SLACK_ID = 3
@@ -105,3 +105,28 @@ def columns_of(problem: Problem) -> tuple[Columns, tuple[Tensor, Tensor]]:
     log_probs = problem.logits.log_softmax(2)
     columns = gather_columns(log_probs, *problem[1:], num_slack=num_slack, **IDS)
     return columns, (problem.canvas_lengths, problem.target_lengths)
+
+
+def draw_long_columns(
+    num_positions: int, num_tokens: int, *, kind: str, visible: float
+) -> tuple[Columns, Tensor, Tensor]:
+    """Float32 columns of one long sample: ``random``, ``cold`` (slack 14 nats down) or ``peaky``."""
+    mask_id, slack_id = 1001, 1000
+    generator = torch.Generator().manual_seed(num_tokens)
+    num_slack = num_positions - num_tokens
+    targets = torch.randint(0, 1000, (1, num_tokens), generator=generator)
+    canvas = torch.full((1, num_positions), slack_id)
+    places = torch.randperm(num_positions, generator=generator)[:num_tokens].sort().values
+    canvas[0, places] = targets[0]
+    token = torch.randn(1, num_positions, num_slack + 1, generator=generator)
+    slack = torch.randn(1, num_positions, generator=generator)
+    if kind == "cold":
+        slack -= 14.0
+    if kind == "peaky":
+        token, slack = 10.0 * token, 10.0 * slack
+    is_visible = torch.rand(canvas.shape, generator=generator) < visible
+    canvas = torch.where(is_visible, canvas, mask_id)
+    lengths = torch.tensor([num_positions]), torch.tensor([num_tokens])
+    band = target_band(targets, *lengths, num_positions=num_positions, num_slack=num_slack)
+    columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
+    return columns, *lengths

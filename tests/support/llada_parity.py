@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-GOLDEN = Path(__file__).parent / "golden" / "llada.json"
+GOLDEN = Path(__file__).parents[1] / "sampling" / "golden" / "llada.json"
 NUM_GOLDEN = 48
 FORGETFUL = "logits_with_noise[:, :, 126081] = logits[:, :, 126348] = -torch.inf"
 MENDED = "logits[:, :, 126081] = logits[:, :, 126348] = -torch.inf"
