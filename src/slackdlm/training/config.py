@@ -54,6 +54,12 @@ class ObjectiveConfig:
     slack_region: Literal["content", "canvas"] = "content"
     """``content``: slack falls inside the response; ``canvas``: also into the end-of-text padding
     behind it."""
+    alignment: Literal["random", "model"] = "random"
+    """Where the slack stands on the canvas that is then masked. ``random``: anywhere, all arrangements
+    alike; ``model``: where the model itself would put it, drawn from its posterior over alignments
+    on the fully masked canvas, for one more forward pass a step."""
+    alignment_warmup: Whole = 300
+    """Steps with random alignments before the model's own; for ``alignment: model``."""
     loss_norm: Literal["sequence", "token"] = "sequence"
     """``sequence``: LLaDA's mean of per-sample means; ``token``: the sum over all supervised positions
     of an optimizer step by their number, over all processes and accumulation steps. They differ
@@ -71,6 +77,11 @@ class ObjectiveConfig:
         if not 0 <= low <= high < 1000:
             raise ConfigError(
                 f"objective.slack_ratio: expected 0 <= low <= high < 1000, got [{low}, {high}]"
+            )
+
+        if self.alignment == "model" and high == 0:
+            raise ConfigError(
+                "objective.alignment: model needs slack to place; set objective.slack_ratio"
             )
 
     @property

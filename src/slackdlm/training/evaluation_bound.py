@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from slackdlm.training.alignment import aligned
 from slackdlm.training.step_loss import evaluated_samples, sample_losses
 from slackdlm.training.stream import NUM_EVAL_LEVELS, EvalStream, collate
 
@@ -59,6 +60,8 @@ def evaluation_bound(
         # Sharded weights are gathered by all processes together: none may sit out a pass.
         draws = [stream[i] for i in indices] or [replace(stream[0], loss_weight=0.0)]
         batch = {k: v.to(accelerator.device) for k, v in collate(draws, spec=stream.spec).items()}
+        if "uniforms" in batch:
+            batch = aligned(network, network, batch, spec=stream.spec, bf16=bf16)
         if has_slack:
             losses, alignment = evaluated_samples(network, batch, spec=stream.spec, bf16=bf16)
             parts = torch.stack(

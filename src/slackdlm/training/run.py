@@ -471,6 +471,8 @@ def canvas_spec(
         padding=padding,
         slack_ratio=objective.slack_ratio,
         slack_region=objective.slack_region,
+        alignment=objective.alignment,
+        alignment_warmup=objective.alignment_warmup,
         ctc_weight=objective.weight,
         loss_norm=objective.loss_norm,
         eps=objective.eps,
@@ -496,7 +498,9 @@ def train_stream(
 
 
 def _eval_streams(samples: Sequence[Sample], spec: CanvasSpec) -> EvalStreams:
-    plain = replace(spec, slack_ratio=(0.0, 0.0), slack_region="content", ctc_weight=0.0)
+    plain = replace(
+        spec, slack_ratio=(0.0, 0.0), slack_region="content", alignment="random", ctc_weight=0.0
+    )
     return EvalStreams(ce=EvalStream(samples, plain), objective=EvalStream(samples, spec))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -54,6 +54,21 @@ def sample_losses(
         return fused_linear_slack_ctc_loss(*layer, **terms, slack_row=inputs.slack_row)
 
     with _in_output_layer(network, loss_of, batch, bf16=bf16):
+        return model(batch["input_ids"], batch["attention_mask"], logits=False)
+
+
+Readable: TypeAlias = PreTrainedModel | PeftModel
+
+
+def read_batch(
+    model: nn.Module, network: Readable, batch: dict[str, Tensor], *, spec: CanvasSpec, bf16: bool
+) -> Reading:
+    """What a forward pass says of a batch: its lattice columns and log-probabilities, as for the loss."""
+
+    def reading_of(head: Head, hidden: Float[Tensor, "B L D"]) -> Reading:
+        return _read(head, hidden, network, batch, spec)
+
+    with _in_output_layer(network, reading_of, batch, bf16=bf16):
         return model(batch["input_ids"], batch["attention_mask"], logits=False)
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from slackdlm.canvas import draw_noise, draw_num_slack, insert_slack
@@ -39,6 +40,10 @@ class CanvasSpec:
     """Whether slack may fall into the padding too."""
     ctc_weight: float
     """``w`` of ``(1 - w) CE + w slack_ctc``."""
+    alignment: Literal["random", "model"] = "random"
+    """Who places the slack."""
+    alignment_warmup: int = 0
+    """Steps with random alignments before."""
     loss_norm: Literal["sequence", "token"]
     """How the loss is divided."""
     eps: float
@@ -73,6 +78,8 @@ class Draw:
     """What the sample's loss is multiplied with before the mean over the global batch."""
     target_length: int
     """Response tokens, padding excluded, in either region."""
+    uniforms: Float[Tensor, " L"] | None = None
+    """In [0, 1), float64: with what the model's alignment is drawn; None if it is random."""
 
 
 def loss_weight(
@@ -123,6 +130,7 @@ def draw_canvas(
     sample_id: int,
     noise_generator: torch.Generator,
     slack_generator: torch.Generator,
+    alignment_generator: torch.Generator | None = None,
     length: int | None = None,
     mean_length: float | None = None,
     t: float | None = None,
@@ -135,6 +143,7 @@ def draw_canvas(
         sample_id: Recorded in the result.
         noise_generator: Time and mask levels; consumed alike in every arm.
         slack_generator: Slack budget and places.
+        alignment_generator: The model's choice of alignment; None: it has none.
         length: Positions of this canvas, its end-of-text padding included; None: no padding.
         mean_length: The same, averaged over the optimizer step; None: that of this canvas.
         t: Diffusion time; drawn if not given.
@@ -171,6 +180,9 @@ def draw_canvas(
             mean_supervised_length=length if mean_length is None else mean_length,
         ),
         target_length=response.numel(),
+        uniforms=None
+        if alignment_generator is None
+        else torch.rand(length, generator=alignment_generator, dtype=torch.float64),
     )
 
 
@@ -245,9 +257,14 @@ class TrainStream(Dataset[Draw]):
             sample_id=sample_id,
             noise_generator=self._generator("noise", index),
             slack_generator=self._generator("slack", index),
+            alignment_generator=self._alignment_generator(step, index),
             length=lengths[place],
             mean_length=sum(lengths) / len(lengths),
         )
+
+    def _alignment_generator(self, step: int, index: int) -> torch.Generator | None:
+        is_model = self.spec.alignment == "model" and step >= self.spec.alignment_warmup
+        return self._generator("alignment", index) if is_model else None
 
     def _generator(self, kind: str, n: int) -> torch.Generator:
         return seeded_generator(kind, self.seed, n, self.sample_id(n))
@@ -281,6 +298,9 @@ class EvalStream(Dataset[Draw]):
             sample_id=sample_id,
             noise_generator=seeded_generator("eval noise", _EVAL_SEED, index),
             slack_generator=_eval_slack(index),
+            alignment_generator=seeded_generator("eval alignment", _EVAL_SEED, index)
+            if self.spec.alignment == "model"
+            else None,
             length=self.length,
             t=(level + (sample_id + 0.5) / len(self.samples)) / NUM_EVAL_LEVELS,
         )
@@ -311,7 +331,8 @@ def collate(draws: Sequence[Draw], *, spec: CanvasSpec) -> dict[str, Tensor]:
     Returns:
         ``input_ids`` and ``attention_mask`` ``[B, P + L]`` for the model, ``L`` the longest canvas;
         the fields of :class:`Draw` stacked for the loss, and ``ce_weights`` ``[B, L]``: ``1 - w``
-        inside the alignment problem, 1 on the padding behind it, 0 behind a shorter canvas.
+        inside the alignment problem, 1 on the padding behind it, 0 behind a shorter canvas; and
+        ``uniforms`` where the model places the slack.
     """
     num_positions = max(draw.noisy.numel() for draw in draws)
     prompt_length = max(draw.prompt.numel() for draw in draws)
@@ -336,7 +357,7 @@ def collate(draws: Sequence[Draw], *, spec: CanvasSpec) -> dict[str, Tensor]:
     lengths = torch.tensor([draw.noisy.numel() for draw in draws])
     inside = positions < ctc_lengths[:, None]
     on_canvas = positions < lengths[:, None]
-    return {
+    batch = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "noisy": noisy,
@@ -348,3 +369,7 @@ def collate(draws: Sequence[Draw], *, spec: CanvasSpec) -> dict[str, Tensor]:
         "loss_weights": torch.tensor([draw.loss_weight for draw in draws]),
         "sample_ids": torch.tensor([draw.sample_id for draw in draws]),
     }
+    uniforms = [draw.uniforms for draw in draws if draw.uniforms is not None]
+    if uniforms:
+        batch["uniforms"] = pad_sequence(uniforms, batch_first=True)
+    return batch

@@ -28,6 +28,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from slackdlm.errors import ConfigError, SlackDLMError, one_line
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.training import checkpoints, journal
+from slackdlm.training.alignment import aligned
 from slackdlm.training.config import TrainingConfig
 from slackdlm.training.divergence import LossCurve
 from slackdlm.training.engine import check_sharding, engine, use_bf16, whole_state
@@ -188,6 +189,8 @@ class SlackTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Mean weighted loss of one forward pass; the Trainer averages passes and processes."""
+        if "uniforms" in inputs:
+            inputs = aligned(model, self.network, inputs, spec=self.spec, bf16=self.config.bf16)
         losses = sample_losses(model, self.network, inputs, spec=self.spec, bf16=self.config.bf16)
         if not bool(torch.isfinite(losses).all()):
             bad = inputs["sample_ids"][~torch.isfinite(losses)].tolist()
