@@ -23,7 +23,8 @@ ALLOWED = {
     "lattice": {"errors"},
     "models": {"atomic", "config", "errors", "strict_json"},
     "objectives": {"errors", "canvas", "collapse", "lattice"},
-    "training": {"atomic", "config", "errors", "strict_json", "canvas", "models", "objectives"},
+    "training": {"atomic", "config", "errors", "strict_json", "canvas", "lattice", "models"}
+    | {"objectives"},
     "sampling": GROUND | {"collapse", "models"},
     "benchmarks": GROUND | {"models", "statistics"},
     "statistics": {"errors", "jsonl", "judgments", "benchmarks"},  # to become {"errors"}: arrays in
