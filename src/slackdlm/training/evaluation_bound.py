@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from slackdlm.training.alignment import aligned
+from slackdlm.training.model_alignment import aligned
 from slackdlm.training.step_loss import evaluated_samples, sample_losses
 from slackdlm.training.stream import NUM_EVAL_LEVELS, EvalStream, collate
 

@@ -28,11 +28,11 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from slackdlm.errors import ConfigError, SlackDLMError, one_line
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.training import checkpoints, journal
-from slackdlm.training.alignment import aligned
 from slackdlm.training.config import TrainingConfig
 from slackdlm.training.divergence import LossCurve
 from slackdlm.training.engine import check_sharding, engine, use_bf16, whole_state
 from slackdlm.training.evaluation_bound import evaluation_bound, metrics_of
+from slackdlm.training.model_alignment import aligned
 from slackdlm.training.processes import on_cpu, this_process
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import EvalStream, TrainStream, collate

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from slackdlm.errors import ConfigError
 from slackdlm.models.loading import LoadedModel
-from slackdlm.training.alignment import aligned
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
+from slackdlm.training.model_alignment import aligned
 from slackdlm.training.run import canvas_spec
 from slackdlm.training.stream import TrainStream, collate
 
