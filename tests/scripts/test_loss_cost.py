@@ -2,7 +2,6 @@ import csv
 from pathlib import Path
 
 import pytest
-import torch
 from loss_cost import MODES, PROVIDERS, Size, bench_loss, write_rows
 
 from slackdlm.errors import ConfigError
@@ -31,14 +30,3 @@ SIZE = {"num_samples": 1, "num_positions": 4, "num_slack": 1, "hidden_size": 2, 
 def test_a_size_without_a_problem_is_refused(key: str, value: int):
     with pytest.raises(ConfigError, match=rf"bench: {key} must .* got {value}"):
         Size(**{**SIZE, key: value})
-
-
-def test_one_repeat_makes_no_quantiles():
-    with pytest.raises(ConfigError, match="at least 2 repeats"):
-        list(bench_loss(Size(**SIZE), repeats=1))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_named():
-    with pytest.raises(ConfigError, match="finds no CUDA device"):
-        list(bench_loss(Size(**SIZE), device="cuda"))
