@@ -99,10 +99,6 @@ PLACES = {
         *("judge", "--benchmark", "pairs", "--questions", "QUESTIONS", "--answers", "QUESTIONS"),
         *("--baseline", "QUESTIONS", "--judge", "toy", "--output"),
     ),
-    "export": (
-        *("judge", "--benchmark", "pairs", "--questions", "QUESTIONS", "--answers", "QUESTIONS"),
-        *("--baseline", "QUESTIONS", "--judge", "toy", "--output", "FREE", "--export"),
-    ),
     "journal": (
         *("judge", "--benchmark", "pairs", "--questions", "QUESTIONS", "--answers", "QUESTIONS"),
         *("--baseline", "QUESTIONS", "--judge", "toy", "--output", "FREE", "--journal"),
@@ -145,14 +141,13 @@ def test_a_check_makes_nothing_where_another_flag_is_wrong(capsys, tmp_path, mod
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("other", ["--export", "--journal"])
-def test_two_outputs_are_two_files_before_either_is_there(capsys, tmp_path, questions, other):
+def test_two_outputs_are_two_files_before_either_is_there(capsys, tmp_path, questions):
     words = (
         *("judge", "--benchmark", "pairs", "--questions", questions, "--answers", questions),
-        *("--baseline", questions, "--judge", "toy", "--output", tmp_path / "j.jsonl", other),
+        *("--baseline", questions, "--judge", "toy", "--output", tmp_path / "j.jsonl", "--journal"),
     )
     same = tmp_path / "deep" / ".." / "j.jsonl"
-    assert f"{other} {same}: would replace another" in run(capsys, *words, same)
+    assert f"--journal {same}: would replace another" in run(capsys, *words, same)
 
 
 @pytest.mark.parametrize(

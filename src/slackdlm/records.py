@@ -1,15 +1,15 @@
 """Questions and answers of every benchmark, and which published file a question file is."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 from slackdlm.errors import DataError
-from slackdlm.jsonl import Row, add_once, show
-from slackdlm.judgments import Game, Messages
+from slackdlm.jsonl import Row, add_once
+from slackdlm.judgments import Messages
 
 KNOWN_VERSIONS: Final[dict[str, str]] = {
     "a75cef6623db6b27aec810497b059f0659705d7ff48dcbccc5bd5b130728ac73": "arena-hard-v2.0",
@@ -110,30 +110,6 @@ def check_version(path: Path, version: str) -> None:
 def rest(row: Row, *used: str) -> Row:
     """The fields of a row that no attribute of ours holds."""
     return {key: value for key, value in row.items() if key not in used}
-
-
-def judge_name(identity: Mapping[str, Any], *, where: str) -> str:
-    """The judge's name, which every format of others writes."""
-    name = identity.get("judge")
-    if not isinstance(name, str) or not name:
-        raise DataError(
-            f"{where}: expected the judge's name in judge_identity['judge'], got {show(name)}"
-        )
-    return name
-
-
-def both_orders(
-    games: Sequence[Game],
-) -> dict[tuple[str, str, str, int, str], dict[int, Game]]:
-    """The games of each question, pair of systems, turn and judge, by order; DataError if one is there twice."""
-    found: dict[tuple[str, str, str, int, str], dict[int, Game]] = {}
-    for game in games:
-        where = f"game {show(game.question_id)}"
-        judge = judge_name(game.judge_identity, where=where)
-        pair = found.setdefault((game.question_id, game.a, game.b, game.turn, judge), {})
-        if pair.setdefault(game.order, game) is not game:
-            raise DataError(f"{where}: two games in order {game.order}; keep one")
-    return found
 
 
 def unique(items: list[Answer], *, path: Path) -> list[Answer]:

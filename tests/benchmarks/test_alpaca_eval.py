@@ -10,7 +10,6 @@ from slackdlm.benchmarks.alpaca_eval import (
     read_judgments,
     read_questions,
     write_answers,
-    write_judgments,
 )
 from slackdlm.errors import DataError
 from slackdlm.records import Answer
@@ -31,13 +30,13 @@ def annotations(*preferences):
     return [ROW | {"instruction": str(n), "preference": p} for n, p in enumerate(preferences)]
 
 
-def test_annotations_are_written_as_they_were_read(tmp_path):
+def test_annotations_are_games_of_the_model_against_the_baseline(tmp_path):
     items = [ROW, *annotations(2, 1, 0, None, 1.5000001)]
     games = read_judgments(put(tmp_path / "in.json", items))
     assert [game.score for game in games] == [0.25, 1, 0, 0.5, None, pytest.approx(0.5000001)]
     assert {(game.a, game.b) for game in games} == {("m", "gpt4")}
-    write_judgments(tmp_path / "out.json", games)
-    assert json.loads((tmp_path / "out.json").read_text()) == items
+    assert (games[0].extra["output_1"], games[0].extra["output_2"]) == ("base", "mine")
+    assert games[0].category == "d"
 
 
 def test_outputs_are_written_as_they_were_read(tmp_path):
@@ -77,9 +76,3 @@ def test_the_leaderboard_line_counts_questions_and_none_with_an_order_missing(tm
 def test_a_bad_item_is_one_error(tmp_path, items, message):
     with pytest.raises(DataError, match=message):
         read_judgments(put(tmp_path / "in.json", items))
-
-
-def test_a_game_without_its_texts_cannot_be_written(tmp_path):
-    (game,) = read_judgments(put(tmp_path / "in.json", [ROW]))
-    with pytest.raises(DataError, match="'instruction', which is missing"):
-        write_judgments(tmp_path / "out.json", [replace(game, extra={})])

@@ -21,8 +21,6 @@ from slackdlm.benchmarks.mt_bench_files import (
     read_pairs,
     read_questions,
     write_answers,
-    write_judgments,
-    write_pairs,
 )
 from slackdlm.errors import DataError
 from slackdlm.judgments import Tally, mean_score, tally
@@ -40,12 +38,6 @@ def rows(file):
 def test_answers_are_written_as_they_were_read(excerpts, tmp_path, name):
     source, copy = excerpts / "mt_bench" / f"{name}.jsonl", tmp_path / "a.jsonl"
     write_answers(copy, read_answers(source))
-    assert copy.read_bytes() == source.read_bytes()
-
-
-def test_grades_are_written_as_they_were_read(excerpts, tmp_path):
-    source, copy = excerpts / "mt_bench" / "judgments.jsonl", tmp_path / "j.jsonl"
-    write_judgments(copy, read_judgments(source))
     assert copy.read_bytes() == source.read_bytes()
 
 
@@ -79,13 +71,13 @@ PAIR = {
 }  # fmt: skip
 
 
-def test_pairs_are_written_as_they_were_read(tmp_path):
+def test_a_line_of_pairs_is_two_games(tmp_path):
     lines = [
         PAIR,
         PAIR | {"turn": 2, "g1_winner": "tie", "g2_winner": "error", "g2_judgment": "?"},
         PAIR | {"question_id": 82, "g2_winner": "error", "g2_judgment": "$ERROR$"},
     ]
-    source, copy = tmp_path / "in", tmp_path / "out"
+    source = tmp_path / "in"
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = read_pairs(source)
     assert [(g.order, g.score, g.verdict, g.status, g.turn) for g in found] == [
@@ -96,8 +88,6 @@ def test_pairs_are_written_as_they_were_read(tmp_path):
         (0, 1.0, "A", "ok", 1),
         (1, None, None, "failed", 1),
     ]
-    write_pairs(copy, found)
-    assert rows(copy) == lines
 
 
 def test_the_published_win_rate_counts_disagreement_as_a_tie(tmp_path):
@@ -238,7 +228,7 @@ def test_a_rating_is_fastchat_s_or_the_reply_says_another_too(parts):
         assert rating == float(found[1])
 
 
-def test_published_granite_7b_lab(published, tmp_path):
+def test_published_granite_7b_lab(published):
     folder = published / "mt_bench"
     file = folder / "model_judgment_gpt-4_single.jsonl"
     grades = read_judgments(file)
@@ -246,8 +236,6 @@ def test_published_granite_7b_lab(published, tmp_path):
     assert mean_score(grades) == pytest.approx(7.4)
     assert mean_score([g for g in grades if g.turn == 1]) == pytest.approx(7.621621621621622)
     assert mean_score([g for g in grades if g.turn == 2]) == pytest.approx(14 / 3)
-    write_judgments(tmp_path / "j", grades)
-    assert (tmp_path / "j").read_bytes() == file.read_bytes()
     questions = read_questions(
         folder / "question.jsonl",
         references=folder / "reference_answer_gpt-4.jsonl",

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judge_server import serving
 
-from slackdlm.benchmarks import arena_hard_files, mt_bench_files
 from slackdlm.benchmarks.answers import read_answers, read_questions
 from slackdlm.errors import DataError
 from slackdlm.judging.endpoint import EndpointJudge
@@ -60,7 +59,7 @@ def test_judging_at_an_endpoint_resumes_counts_and_keeps_the_key_to_itself(
     with serving("500", "unparsable") as server:
         judge = [
             "--judge", "openai", "--judge-model", "served", "--base-url", server.url, "--key-variable",
-            "MY_KEY", "--usd-per-million", 1, 10, "--export", tmp_path / "arena.jsonl",
+            "MY_KEY", "--usd-per-million", 1, 10,
         ]  # fmt: skip
         assert run(*files, *judge, "--dry-run") == 0
         assert "6 calls of 6 judgments" in " ".join(capsys.readouterr().out.split())
@@ -80,10 +79,6 @@ def test_judging_at_an_endpoint_resumes_counts_and_keeps_the_key_to_itself(
         assert len(server.requests) == asked
     # 12 calls of 100 and 10 tokens at 1 and 10 dollars a million.
     assert "0.0024" in shown
-    exported = arena_hard_files.read_judgments(tmp_path / "arena.jsonl")
-    assert {(g.question_id, g.order): g.score for g in exported} == {
-        (g.question_id, g.order): g.score for g in games
-    }
     written = b"".join(f.read_bytes() for f in tmp_path.iterdir() if f.is_file())
     assert KEY.encode() not in written
     assert KEY not in shown
@@ -271,25 +266,3 @@ def test_any_file_is_read_or_refused_with_its_name(
         assert bool(found) != ("any.jsonl" in message)
         for item in found:
             assert isinstance(item, Question | Answer)
-
-
-def test_mt_bench_grades_are_exported_as_fastchat_reads_them(
-    tmp_path: Path, excerpts: Path
-) -> None:
-    answers = excerpts / "mt_bench" / "answers.jsonl"
-    asked = {answer.question_id for answer in mt_bench_files.read_answers(answers)}
-    lines = (excerpts / "mt_bench" / "questions.jsonl").read_text().splitlines()
-    kept = [line for line in lines if str(json.loads(line)["question_id"]) in asked]
-    (tmp_path / "questions.jsonl").write_text("\n".join(kept))
-    judged = judge_answers(
-        judging_protocol("mt-bench"),
-        ExactJudge("seven", lambda question, shown: "Rating: [[7]]"),
-        mt_bench_files.read_questions(
-            tmp_path / "questions.jsonl", references=excerpts / "mt_bench" / "references.jsonl"
-        ),
-        mt_bench_files.read_answers(answers),
-        journal=tmp_path / "j.sqlite",
-    )
-    assert judged.tally.num_scored == judged.tally.num_total > 0
-    mt_bench_files.write_judgments(tmp_path / "mt.jsonl", judged.judgments)  # pyright: ignore[reportArgumentType]
-    assert {grade.score for grade in mt_bench_files.read_judgments(tmp_path / "mt.jsonl")} == {7.0}

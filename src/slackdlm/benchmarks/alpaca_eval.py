@@ -132,35 +132,6 @@ def read_judgments(path: Path) -> list[Game]:
     return games
 
 
-def write_judgments(path: Path, games: Sequence[Game]) -> None:
-    """Annotations as AlpacaEval reads them, one line per instruction and pair of systems.
-
-    Its format needs the instruction and both outputs in ``extra``; a game without an output has no line. Two games,
-    one in each order, become one preference: their mean, or null unless both are scored.
-    """
-    pairs: dict[tuple[str, str, str], list[Game]] = {}
-    for game in games:
-        if not game.extra.get("error") or {"output_1", "output_2"} <= game.extra.keys():
-            pairs.setdefault((game.question_id, game.a, game.b), []).append(game)
-    rows: list[Row] = []
-    for pair in pairs.values():
-        game = pair[0]
-        where = f"game {show(game.question_id)}"
-        extra = rest(dict(game.extra), "error")
-        row: Row = {} if game.category is None else {"dataset": game.category}
-        for key in ("instruction", "output_1", "output_2"):
-            row[key] = get_text(extra, key, where=where)
-        row |= {"generator_1": game.b, "generator_2": game.a}
-        row["annotator"] = game.judge_identity.get("judge", "unknown")
-        scores = [one.score for one in pair if one.score is not None]
-        preference = 1 + sum(scores) / len(scores) if len(scores) == len(pair) else None
-        row["preference"] = extra.get("preference", preference)
-        if game.reply is not None:
-            row["raw_completion"] = [one.reply for one in pair]
-        rows.append(row | rest(extra, *row))
-    write_items(path, rows)
-
-
 def judge_messages(question: Question, first: str, second: str) -> Messages:
     """What the judge is sent, in both variants: which of ``m`` (shown first) and ``M`` is better?
 

@@ -23,7 +23,6 @@ from slackdlm.judgments import Game, SelfPlayError, as_messages, refuse_self_pla
 from slackdlm.records import (
     Answer,
     Question,
-    both_orders,
     rest,
     unique,
     unique_questions,
@@ -180,24 +179,6 @@ def _refuse_equal_answers(games: Sequence[Game], *, path: Path) -> None:
         )
 
 
-def write_judgments(path: Path, games: Sequence[Game], *, version: Version = "v2.0") -> None:
-    """Games as the benchmark's own scripts read them, one line per question and pair.
-
-    A missing or failed game is null there, an unparsable one has a null score.
-    """
-    rows: list[Row] = []
-    for (question_id, a, b, _, judge), pair in both_orders(games).items():
-        any_game = next(iter(pair.values()))
-        category = {} if any_game.category is None else {"category": any_game.category}
-        if version == "v2.0":
-            row: Row = {"uid": question_id, **category, "judge": judge, "model": a, "baseline": b}
-        else:
-            row = {"question_id": question_id, **category, "model": a, "judge": judge}
-        row["games"] = [_written(pair.get(order), version) for order in (1, 0)]
-        rows.append(row | any_game.extra.get("row", {}))
-    write_rows(path, rows)
-
-
 def _id_key(row: Row) -> str:
     return "uid" if "uid" in row else "question_id"
 
@@ -272,17 +253,3 @@ def _played(
     if label is None and "reply" not in told:
         return None, None, "failed", told
     return None, label, "unparsable", told
-
-
-def _written(game: Game | None, version: Version) -> Row | None:
-    if game is None or (game.status == "failed" and game.reply is None and game.prompt is None):
-        return None
-    extra = rest(dict(game.extra), "row", "judgment")
-    if version == "v2.0":
-        answer = (
-            None if game.reply is None else {"answer": game.reply} | game.extra.get("judgment", {})
-        )
-        prompt = None if game.prompt is None else list(game.prompt)
-        return {"score": game.verdict, "judgment": answer, "prompt": prompt} | extra
-    prompt = game.prompt[-1]["content"] if game.prompt else None
-    return {"user_prompt": prompt, "judgment": game.reply, "score": game.verdict} | extra

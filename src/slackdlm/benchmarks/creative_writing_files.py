@@ -25,7 +25,7 @@ from slackdlm.jsonl import (
     show,
 )
 from slackdlm.judgments import Grade, Messages
-from slackdlm.records import Answer, Question, judge_name, rest, unique
+from slackdlm.records import Answer, Question, rest, unique
 
 SEED = "<SEED>"
 """Where a prompt's seed modifier goes."""
@@ -78,7 +78,7 @@ def read_answers(path: Path) -> list[Answer]:
                 system=piece.system,
                 turns=(get_text(piece.block, "model_response", where=piece.where),),
                 messages=piece.asked,
-                extra={"piece": piece.origin(), "block": rest(piece.block, "model_response")},
+                extra=rest(piece.block, "model_response"),
             )
         )
     return unique(answers, path=path)
@@ -93,7 +93,7 @@ def write_answers(path: Path, answers: Sequence[Answer], questions: Sequence[Que
         if question is None:
             raise DataError(f"answer to {show(answer.question_id)}: there is no such question")
         block = {"model_response": answer.text, "generation_failed": not answer.text.strip()}
-        _put(runs, _task_of(question.extra, answer.system, judge="", status="generated"), block)
+        _put(runs, _task_of(question.extra, answer.system), block)
     write_text(path, dump(runs, indent=2) + "\n")
 
 
@@ -123,8 +123,7 @@ def read_judgments(path: Path, criteria: Criteria) -> list[Grade]:
                 judge_identity={"benchmark": "creative-writing", "judge": piece.judge},
                 reply=reply if isinstance(reply, str) else None,
                 extra={
-                    "piece": piece.origin(),
-                    "block": rest(piece.block, "raw_judge_text"),
+                    **rest(piece.block, "raw_judge_text"),
                     PUBLISHED: published_piece(piece.task, piece.block, criteria),
                 },
             )
@@ -132,48 +131,17 @@ def read_judgments(path: Path, criteria: Criteria) -> list[Grade]:
     return grades
 
 
-def write_judgments(path: Path, grades: Sequence[Grade]) -> None:
-    """A run file as the benchmark scores it; needs what `read_judgments` or a judge put in ``extra``.
-
-    ``extra["piece"]`` says which prompt, iteration and modifier; ``extra["block"]`` holds ``model_response`` and
-    ``judge_scores``.
-    """
-    runs: Row = {}
-    for grade in grades:
-        where = f"grade {show(grade.question_id)}"
-        judge_name(grade.judge_identity, where=where)
-        piece = get_object(dict(grade.extra), "piece", where=where)
-        block = dict(get_object(dict(grade.extra), "block", where=where))
-        if grade.reply is not None:
-            block["raw_judge_text"] = grade.reply
-        _put(runs, piece, block)
-    write_text(path, dump(runs, indent=2) + "\n")
-
-
-def judged_grade(grade: Grade, question: Question, answer: str | None, criteria: Criteria) -> Grade:
-    """A grade of our judging as `read_judgments` would read it from a run file, with all that such a file holds.
-
-    The question is the prompt and the turn its iteration.
-    """
+def judged_grade(grade: Grade, question: Question, criteria: Criteria) -> Grade:
+    """A grade of our judging as `read_judgments` reads one: the question is the prompt, the turn its iteration."""
     # A reply without a grade, such as one that was cut off, has none for a criterion either.
-    said = grade.reply if grade.score is not None else None
-    scores = {} if said is None else parse_verdict(said, criteria)
+    scores = {} if grade.score is None else parse_verdict(grade.reply or "", criteria)
     score, status = piece_score(scores, criteria)
-    block: Row = {} if answer is None else {"model_response": answer}
-    block |= {"generation_failed": answer is None, "judge_scores": scores}
-    judge = judge_name(grade.judge_identity, where=f"grade {show(question.id)}")
-    told = "generated" if score is None else "completed"
     return replace(
         grade,
         question_id=question.extra["prompt_id"],
         turn=question.extra["iteration"],
         score=score,
         status=grade.status if score is None else status,
-        extra={
-            **grade.extra,
-            "piece": _task_of(question.extra, grade.system, judge=judge, status=told),
-            "block": block,
-        },
     )
 
 
@@ -210,11 +178,6 @@ class _Piece(NamedTuple):
             return ()
         return ({"role": "user", "content": prompt.replace(SEED, self.modifier)},)
 
-    def origin(self) -> Row:
-        """Everything about the piece but its block, to write it back to its place."""
-        keys = ("run_key", "run", "iteration", "prompt_id", "task", "modifier")
-        return {key: getattr(self, key) for key in keys}
-
 
 def _pieces(path: Path) -> list[_Piece]:
     runs = as_object(read_json(path, what="a Creative-Writing-Bench run file"), where=str(path))
@@ -243,7 +206,7 @@ def _pieces(path: Path) -> list[_Piece]:
     return pieces
 
 
-def _task_of(extra: Mapping[str, Any], system: str, *, judge: str, status: str) -> Row:
+def _task_of(extra: Mapping[str, Any], system: str) -> Row:
     seed, iteration = extra["seed_modifier"], extra["iteration"]
     task = {
         "prompt_id": extra["prompt_id"],
@@ -251,12 +214,12 @@ def _task_of(extra: Mapping[str, Any], system: str, *, judge: str, status: str) 
         "seed_modifiers": [seed],
         "iteration_index": iteration,
         "test_model": system,
-        "judge_model": judge,
-        "status": status,
+        "judge_model": "",
+        "status": "generated",
     }
     return {
         "run_key": f"slackdlm__{system.replace('/', '__')}",
-        "run": {"test_model": system, "judge_model": judge},
+        "run": {"test_model": system, "judge_model": ""},
         "iteration": str(iteration),
         "prompt_id": extra["prompt_id"],
         "task": task,

@@ -30,8 +30,6 @@ from slackdlm.judgments import (
 from slackdlm.records import (
     Answer,
     Question,
-    both_orders,
-    judge_name,
     rest,
     unique,
     unique_questions,
@@ -162,30 +160,6 @@ def read_judgments(path: Path) -> list[Grade]:
     return grades
 
 
-def write_judgments(path: Path, grades: Sequence[Grade]) -> None:
-    """Grades as FastChat reads them; -1 where there is none, so that it leaves them out."""
-    rows: list[Row] = []
-    for grade in grades:
-        where = f"grade {show(grade.question_id)}"
-        extra = dict(grade.extra)
-        name = extra.pop("prompt_name", "single-v1" if grade.turn == 1 else "single-v1-multi-turn")
-        failed = ERROR_REPLY if grade.status == "failed" else ""
-        score = -1.0 if grade.score is None else grade.score
-        rows.append(
-            {
-                "question_id": _number(grade.question_id),
-                "model": grade.system,
-                "judge": [judge_name(grade.judge_identity, where=where), name],
-                "user_prompt": grade.prompt[-1]["content"] if grade.prompt else "",
-                "judgment": failed if grade.reply is None else grade.reply,
-                "score": int(score) if score == int(score) else score,
-                "turn": grade.turn,
-                **extra,
-            }
-        )
-    write_rows(path, rows, ascii_only=True)
-
-
 def read_pairs(path: Path) -> list[Game]:
     """Pairwise judgments: two games a line, ``a`` being ``model_1``; ``error`` is ``unparsable``."""
     games: list[Game] = []
@@ -233,30 +207,6 @@ def read_pairs(path: Path) -> list[Game]:
                 )
             )
     return games
-
-
-def write_pairs(path: Path, games: Sequence[Game]) -> None:
-    """Games as FastChat reads them, one line per question, turn and pair; a missing game is ``error``."""
-    rows: list[Row] = []
-    for (question_id, a, b, turn, judge), pair in both_orders(games).items():
-        extra = dict(next(iter(pair.values())).extra)
-        name = extra.pop("prompt_name", "pair-v2" if turn == 1 else "pair-v2-multi-turn")
-        winners = {1.0: "model_1", 0.5: "tie", 0.0: "model_2"}
-        row: Row = {"question_id": _number(question_id), "model_1": a, "model_2": b}
-        for order, number in ((0, "g1"), (1, "g2")):
-            score = pair[order].score if order in pair else None
-            row[f"{number}_winner"] = "error" if score is None else winners[score]
-        row["judge"] = [judge, name]
-        for order, number in ((0, "g1"), (1, "g2")):
-            game = pair.get(order)
-            row[f"{number}_user_prompt"] = (
-                game.prompt[-1]["content"] if game and game.prompt else ""
-            )
-            row[f"{number}_judgment"] = (
-                ERROR_REPLY if game is None or game.reply is None else game.reply
-            )
-        rows.append(row | {"turn": turn} | extra)
-    write_rows(path, rows, ascii_only=True)
 
 
 def _judge(row: Row, *, where: str) -> tuple[str, str]:

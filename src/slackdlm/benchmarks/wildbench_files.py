@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Literal, cast
 
 from slackdlm.benchmarks.wildbench import (
-    CHOICES,
     HIGHEST,
     LOWEST,
     choice_score,
     number_of,
-    reply_object,
 )
 from slackdlm.errors import DataError
 from slackdlm.jsonl import (
@@ -154,28 +152,6 @@ def read_judgments(path: Path) -> list[Grade]:
     return grades
 
 
-def write_judgments(path: Path, grades: Sequence[Grade]) -> None:
-    """Grades as WildBench's tables read them: scores as text; what has no score is left out, as there.
-
-    Leaving out is that format's only way to say "missing"; keep our own ``judgments.jsonl`` beside it.
-    """
-    rows: list[Row] = []
-    for grade in grades:
-        extra = dict(grade.extra)
-        key = extra.pop("system_key", None if "score" in extra else "model_test")
-        name: Row = {key: grade.system} if key else {}
-        if "score" in extra or "parsed_result" in extra:
-            rows.append({"session_id": grade.question_id} | name | extra)
-        elif grade.score is not None:
-            parsed = reply_object(grade.reply or "") or {}
-            score = f"{grade.score:g}"
-            row: Row = {"session_id": grade.question_id, "parsed_result": parsed}
-            rows.append(
-                row | name | {"score": score, "model_output": extra.pop("model_output", "")} | extra
-            )
-    write_items(path, rows)
-
-
 def read_pairs(path: Path) -> list[Game]:
     """WB-Reward comparisons, one order each; ``b`` is the reference.
 
@@ -229,24 +205,6 @@ def read_pairs(path: Path) -> list[Game]:
             )
         )
     return games
-
-
-def write_pairs(path: Path, games: Sequence[Game]) -> None:
-    """Comparisons as WildBench's tables read them; games without a verdict are left out, as there."""
-    rows: list[Row] = []
-    for game in games:
-        if game.verdict is None or game.verdict not in CHOICES:
-            continue
-        shown = (game.a, game.b) if game.order == 0 else (game.b, game.a)
-        winner = "tie" if game.verdict == "A=B" else shown["AB".index(game.verdict[0])]
-        extra = dict(game.extra)
-        row: Row = {
-            "session_id": game.question_id,
-            "parsed_result": extra.pop("parsed_result", {"choice": game.verdict}),
-        }
-        told = {"model_A": shown[0], "model_B": shown[1], "winner": winner}
-        rows.append(row | told | {"extent": game.verdict.count("+")} | extra)
-    write_items(path, rows)
 
 
 def _from_folders(path: Path, prefix: str) -> str | None:

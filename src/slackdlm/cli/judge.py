@@ -42,7 +42,6 @@ def add_judge(commands: Commands) -> None:
     add("--baseline", type=Path, help="answers of the system that they are compared to")
     add("--output", type=Path, required=True, help="judgments.jsonl")
     add("--journal", type=Path, help="default: OUTPUT.sqlite; processes may share it")
-    add("--export", type=Path, help="the judgments in the benchmark's own format too")
     add_judge_choice(parser)
     parser.set_defaults(run=_judge)
 
@@ -93,12 +92,10 @@ def _judge(arguments: argparse.Namespace) -> None:
         references=arguments.references,
         judge_prompt=arguments.judge_prompt,
         journal=arguments.journal,
-        export=arguments.export,
     )
     given = [files.questions, files.references, files.judge_prompt, files.baseline, *files.answers]
     check_output_file("--output", files.output, *given)
-    check_output_file("--export", files.export, *given, files.output)
-    check_output_file("--journal", files.journal_file, *given, files.output, files.export)
+    check_output_file("--journal", files.journal_file, *given, files.output)
     budget = Budget(arguments.max_calls, arguments.max_usd)
     console = Console()
     with closing(judge_of(arguments)) as judge:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from slackdlm.benchmarks.answer_files import read_answer_file
 from slackdlm.errors import DataError
@@ -13,7 +13,7 @@ from slackdlm.judging.judges import Judge
 from slackdlm.judging.plan import DryRun, dry_run, plan_judgments, without_partner
 from slackdlm.judging.protocols import JudgingProtocol, judging_protocol
 from slackdlm.judging.run import Judged, judge_answers
-from slackdlm.judgments import Game, Grade, write_judgments
+from slackdlm.judgments import write_judgments
 from slackdlm.records import Answer, Question
 
 _LOG = logging.getLogger(__name__)
@@ -38,8 +38,6 @@ class JudgingFiles:
     """Creative-Writing-Bench's judge prompt, its criteria beside it."""
     journal: Path | None = None
     """Default: ``OUTPUT.sqlite``."""
-    export: Path | None = None
-    """The same judgments in the benchmark's own format."""
 
     @property
     def journal_file(self) -> Path:
@@ -107,11 +105,6 @@ def judge_files(
         on_judged=on_judged,
     )
     write_judgments(files.output, judged.judgments)
-    if files.export is not None:
-        if protocol.write_games is not None:
-            protocol.write_games(files.export, cast("list[Game]", judged.judgments))
-        if protocol.write_grades is not None:
-            protocol.write_grades(files.export, cast("list[Grade]", judged.judgments))
     return judged
 
 

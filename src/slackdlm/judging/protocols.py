@@ -65,10 +65,6 @@ class JudgingProtocol:
     """The same of a game and the answers of its two systems."""
     first_token: bool = False
     """Whether a reply is its first token with the probabilities of the likeliest ones."""
-    write_games: Callable[[Path, Sequence[Game]], None] | None = None
-    """The benchmark's own file of comparisons."""
-    write_grades: Callable[[Path, Sequence[Grade]], None] | None = None
-    """The benchmark's own file of grades."""
 
     def num_turns(self, question: Question) -> int:
         """Turns of a question that are judged."""
@@ -126,7 +122,6 @@ _ARENA = JudgingProtocol(
     score=arena_hard.score_of,
     scale=(0, 1),
     prompts_sha256=arena_hard.prompts_sha256,
-    write_games=arena_hard_files.write_judgments,
 )
 _PAIRS = replace(
     _ARENA,
@@ -150,7 +145,6 @@ _MT = JudgingProtocol(
     scale=(mt_bench.LOWEST, mt_bench.HIGHEST),
     all_turns=True,
     prompts_sha256=mt_bench.prompts_sha256,
-    write_grades=mt_bench_files.write_judgments,
 )
 _MT_PAIRS = replace(
     _MT,
@@ -162,8 +156,6 @@ _MT_PAIRS = replace(
     parse=mt_bench.parse_winner,
     score=mt_bench.winner_score,
     scale=(0, 1),
-    write_grades=None,
-    write_games=mt_bench_files.write_pairs,
 )
 _WB = JudgingProtocol(
     name="wildbench",
@@ -175,7 +167,6 @@ _WB = JudgingProtocol(
     scale=(1, 10),
     prompts_sha256=wildbench.prompts_sha256,
     without_judge=lambda answers: None if answers[0].strip() else 1.0,
-    write_grades=wildbench_files.write_judgments,
 )
 _WB_PAIRS = replace(
     _WB,
@@ -188,8 +179,6 @@ _WB_PAIRS = replace(
     score=wildbench.choice_score,
     scale=(0, 1),
     without_judge=lambda answers: wildbench.verdict_without_judge(answers[0], answers[1]),
-    write_grades=None,
-    write_games=wildbench_files.write_pairs,
 )
 _ALPACA = replace(
     _ARENA,
@@ -205,7 +194,6 @@ _ALPACA = replace(
         game, question, [turns and turns[0] for turns in answers]
     ),
     first_token=True,
-    write_games=alpaca_eval.write_judgments,
 )
 _ALPACA_UNWEIGHTED = replace(
     _ALPACA,
@@ -229,7 +217,6 @@ def _creative_writing(rubric: creative_writing.Rubric) -> JudgingProtocol:
         scale=(creative_writing.LOWEST, creative_writing.HIGHEST),
         prompts_sha256=rubric.sha256,
         finish_grade=lambda grade, question, turns: creative_writing_files.judged_grade(
-            grade, question, turns[0] if turns else None, criteria
+            grade, question, criteria
         ),
-        write_grades=creative_writing_files.write_judgments,
     )
