@@ -33,12 +33,11 @@ from slackdlm.models.chat import encode_prompt
 from slackdlm.models.llada_config import LLaDAConfig
 from slackdlm.models.loading import load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.report.page import render, write_report
+from slackdlm.report.page import render
 from slackdlm.report.results import clean, load_results
-from slackdlm.training import checkpoints, config, journal
+from slackdlm.training import config
 from slackdlm.training.config import Recipe, load_recipe
 from slackdlm.training.data import read_dialogues
-from slackdlm.training.folder import begin
 
 DATA = Path(__file__).parents[1] / "data"
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -342,76 +341,6 @@ def recipe_kinds() -> list[Kind]:
     ]
 
 
-# Run folders
-
-RECORD = {
-    "name": "run",
-    "status": "finished",
-    "recipe": {"objective": {"kind": "ce"}, "training": {"steps": 3, "seed": 0}},
-    "samples": {"train": 2, "train_sha256": "x"},
-    "result": {
-        "output": "run", "steps": 3, "train_loss": 1.5, "eval_ce": None, "eval_objective": None, "seconds": 1.0,
-        "tokens_per_second": 10.0,
-    },
-}  # fmt: skip
-LOG = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 2, "eval_ce": 1.0}]
-
-
-def run_folder(file: str) -> Callable[[Path], Path]:
-    """A run folder with a complete checkpoint, of which one file is spoilt."""
-
-    def place(folder: Path) -> Path:
-        checkpoint = folder / "checkpoints" / "checkpoint-2"
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        (checkpoint / "weights").write_text("w" * 10)
-        checkpoints.seal(checkpoint)
-        (folder / "run.json").write_text(json.dumps(RECORD | {"status": "running"}))
-        (folder / "log.jsonl").write_bytes(as_jsonl(LOG))
-        return folder / file
-
-    return place
-
-
-def resumed(depth: int) -> Callable[[Path], Any]:
-    def read(file: Path) -> Any:
-        folder = file.parents[depth]
-        (folder / "log.jsonl").exists() or (folder / "log.jsonl").write_bytes(as_jsonl(LOG))
-        return begin(
-            folder, RECORD, resume=True, results=[k for k in RECORD["result"] if k != "output"]
-        )
-
-    return read
-
-
-def resumes_from_a_sealed_checkpoint(_: bytes, start: Any) -> None:
-    if start.result is not None:
-        assert set(start.result) == set(RECORD["result"])
-    elif start.checkpoint is None:
-        assert start.step == 0
-    else:
-        assert start.step == 2
-        assert checkpoints.fault(start.checkpoint) is None
-
-
-def logged(content: bytes, records: Any) -> None:
-    """Untouched lines are read as they are."""
-    for line in map(bytes.strip, as_jsonl(LOG).split(b"\n")[:-1]):
-        if line + b"\n" in content:
-            assert json.loads(line) in records
-
-
-def run_kinds() -> list[Kind]:
-    seal = {"weights": 10}
-    return [
-        Kind("run.json", "json", json.dumps(RECORD).encode(), resumed(0), run_folder("run.json"),
-             resumes_from_a_sealed_checkpoint),
-        Kind("training log", "jsonl", as_jsonl(LOG), journal.read, run_folder("log.jsonl"), logged),
-        Kind("training log, resumed", "jsonl", as_jsonl(LOG), resumed(0), run_folder("log.jsonl"), anything),
-        Kind("checkpoint's seal", "json", json.dumps(seal).encode(), resumed(2),
-             run_folder("checkpoints/checkpoint-2/complete.json"), resumes_from_a_sealed_checkpoint),
-    ]  # fmt: skip
-
-
 # Model folders
 
 IDS = torch.tensor([[5, 9, 17, 3]])
@@ -568,15 +497,9 @@ def _results() -> dict[str, Any]:
 
 
 def read_results(file: Path) -> tuple[Any, str]:
-    """The page without its plots; the plots are drawn for a share of the inputs (`draw_results`)."""
+    """The results and the page without its plots."""
     results = load_results(file)
     return results, render(results, [])
-
-
-def draw_results(file: Path) -> tuple[Any, str]:
-    return load_results(file), write_report(load_results(file), file.parent / "out").read_text(
-        "utf-8"
-    )
 
 
 def page_is_safe_and_right(content: bytes, read: tuple[Any, str]) -> None:
@@ -590,11 +513,9 @@ def page_is_safe_and_right(content: bytes, read: tuple[Any, str]) -> None:
 
 def result_kinds() -> list[Kind]:
     content = json.dumps(_results()).encode()
-    return [
-        Kind("results.json", "json", content, read_results, alone("results.json"), page_is_safe_and_right),
-        Kind("results.json, drawn", "json", content, draw_results, alone("results.json"), page_is_safe_and_right, 6),
-    ]  # fmt: skip
+    check = page_is_safe_and_right
+    return [Kind("results.json", "json", content, read_results, alone("results.json"), check)]
 
 
 def all_kinds() -> list[Kind]:
-    return [*row_kinds(), *recipe_kinds(), *run_kinds(), *model_kinds(), *result_kinds()]
+    return [*row_kinds(), *recipe_kinds(), *model_kinds(), *result_kinds()]
