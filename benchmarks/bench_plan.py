@@ -47,8 +47,9 @@ def measure(case: str) -> None:
     import torch
 
     from slackdlm.models.adapter import new_adapter
-    from slackdlm.models.llada_config import LLaDAConfig
-    from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
+    from slackdlm.models.configs import LLaDAConfig
+    from slackdlm.models.loaded import LoadedModel
+    from slackdlm.models.loading import load_model, new_model, save_model
     from slackdlm.models.tokenizer import train_tokenizer
     from slackdlm.training.config import FromScratchConfig, LoraRecipe, ModelConfig, load_recipe
     from slackdlm.training.data import Sample

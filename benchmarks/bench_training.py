@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from measurement import hardware, spread, write_csv
 
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.llada import LLaDAModelLM
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import CanvasSpec, TrainStream, collate

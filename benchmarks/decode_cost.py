@@ -20,8 +20,9 @@ from measurement import (
 )
 from torch import Tensor, nn
 
-from slackdlm.models.llada_config import LLaDAConfig
-from slackdlm.models.loading import LoadedModel, new_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import new_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.sampling.config import SamplerConfig
 from slackdlm.sampling.decoding import Decoding

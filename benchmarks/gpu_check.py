@@ -31,7 +31,8 @@ from torch import Tensor
 from slackdlm.lattice import band_posteriors, cpu
 from slackdlm.lattice.band import clamp_columns, target_band
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.llada import LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel, recompute_activations
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.training.data import Sample

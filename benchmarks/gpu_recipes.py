@@ -68,8 +68,10 @@ def tokenizer_of_published_size() -> PreTrainedTokenizerFast:
 
 def write_checkpoint(folder: Path, shape: dict[str, int], *, device: str) -> None:
     """Random bfloat16 weights in the published layout."""
-    from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
-    from slackdlm.models.loading import LoadedModel, save_model
+    from slackdlm.models.configs import LLaDAConfig
+    from slackdlm.models.llada import LLaDAModelLM
+    from slackdlm.models.loaded import LoadedModel
+    from slackdlm.models.loading import save_model
 
     tokenizer = tokenizer_of_published_size()
     config = LLaDAConfig(

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
 
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK, SLACK, special_id, train_tokenizer
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.statistics import benjamini_hochberg, mean_interval, sign_flip_test

@@ -15,7 +15,7 @@ from measurement import write_csv
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
-from slackdlm.models.llada import LLaDAConfig
+from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.loaded import LoadedModel, recompute_activations
 from slackdlm.models.loading import new_model
 from slackdlm.models.tokenizer import train_tokenizer

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from measurement import write_csv
 
-from slackdlm.models.loading import LoadedModel, load_model
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import load_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.statistics import Estimate, mean_interval
 from slackdlm.study.toy_judge import judge

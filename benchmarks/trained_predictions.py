@@ -42,8 +42,9 @@ from jaxtyping import Float, Int
 from measurement import hardware, write_csv
 
 from slackdlm.atomic import write_json
-from slackdlm.models.llada_config import LLaDAConfig
-from slackdlm.models.loading import LoadedModel, load_model, new_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import load_model, new_model
 from slackdlm.models.tokenizer import END_OF_TEXT, MASK
 from slackdlm.statistics import mean_interval, sign_flip_test
 from slackdlm.study.toy_language import P_ADJECTIVE, P_ADVERB, P_TRANSITIVE

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.utils import logging
 
-from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.loading import load_model, new_model, save_model
 
 logging.disable_progress_bar()

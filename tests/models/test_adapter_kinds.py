@@ -31,11 +31,11 @@ from torch import Tensor
 from slackdlm import masked_ce_loss, slack_ctc_loss
 from slackdlm.errors import CheckpointError
 from slackdlm.harness.likelihood import Target, log_likelihood_bounds
-from slackdlm.models import adapter_base
-from slackdlm.models.adapter_base import base_sha256
+from slackdlm.models import record
 from slackdlm.models.chat import encode_prompt
 from slackdlm.models.loaded import LoadedModel, has_plain_head
 from slackdlm.models.loading import load_model, save_model
+from slackdlm.models.record import base_sha256
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.training.step_loss import evaluated_samples, sample_losses
 from slackdlm.training.stream import CanvasSpec
@@ -382,8 +382,8 @@ def test_an_adapter_of_peft_s_says_that_its_base_is_not_known(
 def test_a_hash_reads_large_tensors_in_pieces_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter_base, "_WHOLE", 64)
-    monkeypatch.setattr(adapter_base, "_PIECE", 8)
+    monkeypatch.setattr(record, "_WHOLE", 64)
+    monkeypatch.setattr(record, "_PIECE", 8)
     found: set[str] = set()
     for changed in (None, 0, 998, 999):
         values = torch.zeros(1000)

@@ -10,7 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from slackdlm.errors import CheckpointError, ConfigError, DataError
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_dialogue, encode_prompt
-from slackdlm.models.dream import DreamConfig, DreamModel, align
+from slackdlm.models.configs import DreamConfig
+from slackdlm.models.dream import DreamModel, align
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.models.loading import load_model, save_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig

@@ -14,8 +14,8 @@ from slackdlm.models import encoder
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_dialogue, encode_prompt
 from slackdlm.models.llada import attention_bias
-from slackdlm.models.loaded import fused_inputs, recompute_activations
-from slackdlm.models.loading import LoadedModel, load_model, save_model
+from slackdlm.models.loaded import LoadedModel, fused_inputs, recompute_activations
+from slackdlm.models.loading import load_model, save_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.training.config import (
     DataConfig,

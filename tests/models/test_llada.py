@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM, RMSNorm, rotary_angles, rotate
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.llada import LLaDAModelLM, RMSNorm, rotary_angles, rotate
 from slackdlm.models.loaded import recompute_activations
 
 Array = NDArray[np.float64]

@@ -7,14 +7,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models.chat import encode_prompt
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
-from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.models.vocabulary import LLADA, assemble
 
 Write = Callable[..., Path]
 FIRST_SHARD = "model-00001-of-00002.safetensors"
@@ -170,17 +169,6 @@ def test_an_added_slack_token_is_not_read_in_text(write_checkpoint: Write) -> No
     loaded = load_model(write_checkpoint(reserved=False))
     prompt = encode_prompt(loaded.tokenizer, [{"role": "user", "content": "a <slack> b"}])
     assert loaded.slack_id not in prompt
-
-
-def test_a_spread_model_does_not_grow(write_checkpoint: Write) -> None:
-    folder = write_checkpoint(reserved=False, spare_rows=0)
-    model = LLaDAModelLM(LLaDAConfig.from_dict(json.loads((folder / "config.json").read_text())))
-    model.hf_device_map = {"model.transformer.wte": 0, "model.transformer.blocks": 1}
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    with pytest.raises(
-        ConfigError, match=r"no row for <slack>, and a spread model cannot grow; load"
-    ):
-        assemble(model, tokenizer, LLADA, name="spread", max_length=8)
 
 
 # --- new models ----------------------------------------------------------------------------------

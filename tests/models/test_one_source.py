@@ -12,8 +12,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from slackdlm.errors import CheckpointError, ConfigError
-from slackdlm.models.llada import LLaDAConfig
-from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
 
 Write = Callable[..., Path]

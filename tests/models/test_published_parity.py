@@ -8,8 +8,9 @@ from published_cases import CASES, attention, draw_ids, draw_tensor
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from slackdlm.models.dream import DreamConfig, DreamModel, align
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.configs import DreamConfig, LLaDAConfig
+from slackdlm.models.dream import DreamModel, align
+from slackdlm.models.llada import LLaDAModelLM
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -9,10 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from slackdlm.errors import ConfigError
 from slackdlm.models.adapter import new_adapter
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.models.loading import load_model, save_model
-from slackdlm.models.weights import spread
 
 Write = Callable[..., Path]
 EMBEDDING, HEAD = "model.transformer.wte", "model.transformer.ff_out"
@@ -22,76 +20,9 @@ def draw_ids() -> torch.Tensor:
     return torch.randint(0, 290, (2, 9), generator=torch.Generator().manual_seed(3))
 
 
-def empty(**keys: object) -> LLaDAModelLM:
-    sizes = {"d_model": 64, "n_layers": 6, "n_heads": 4, "mlp_hidden_size": 192}
-    with torch.device("meta"):
-        return LLaDAModelLM(LLaDAConfig(**(sizes | {"vocab_size": 100} | keys)))
-
-
-def num_bytes(model: LLaDAModelLM) -> int:
-    return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-# --- spreading -----------------------------------------------------------------------------------
-
-
-def test_a_model_that_fits_one_device_is_not_spread() -> None:
-    model = empty()
-    assert spread(model, max_memory={0: 10 * num_bytes(model), 1: 10**9}) == {"": 0}
-
-
-@pytest.mark.parametrize("weight_tying", [False, True])
-def test_a_spread_model_keeps_embedding_and_head_together(weight_tying: bool) -> None:
-    model = empty(weight_tying=weight_tying)
-    half = num_bytes(model) * 2 // 3
-    devices = spread(model, max_memory={0: half, 1: half})
-    assert devices[HEAD] == devices[EMBEDDING] == 0
-    assert set(devices.values()) == {0, 1}
-    placed = {0: 0, 1: 0}
-    for name, parameter in model.named_parameters():
-        place = next(d for key, d in sorted(devices.items(), reverse=True) if name.startswith(key))
-        placed[int(place)] += parameter.numel() * parameter.element_size()
-    assert placed[0] <= half
-    assert placed[1] <= half
-    blocks = [int(devices[f"model.transformer.blocks.{i}"]) for i in range(6)]
-    assert blocks == sorted(blocks)
-
-
-def test_a_model_that_fits_nowhere_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"does not fit into the memory of \['0', '1'\]"):
-        spread(empty(), max_memory={0: 10**5, 1: 10**5})
-
-
-def test_auto_without_a_gpu_is_the_cpu(published: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    ids = draw_ids()
-    spread_out = load_model(published, device_map="auto").model
-    assert spread_out.device.type == "cpu"
-    torch.testing.assert_close(
-        spread_out(ids).logits, load_model(published).model(ids).logits, atol=0, rtol=0
-    )
-
-
-def test_a_map_that_parts_embedding_and_head_is_an_error(published: Path) -> None:
-    parts = {EMBEDDING: "cpu", "model.transformer.blocks": "cpu", "model.transformer.ln_f": "cpu"}
-    with pytest.raises(ConfigError, match="sampler and loss need both on one"):
-        load_model(published, device_map=parts | {HEAD: "meta"})
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"device": "cpu", "device_map": "auto"}, "give device or device_map, not both"),
-        ({"device_map": "balanced"}, "device_map: unknown 'balanced'; use 'auto'"),
-        ({"quantization": "8bit"}, "quantization: unknown '8bit'; use '4bit'"),
-    ],
-)
-def test_a_placement_that_is_not_offered_is_an_error(
-    published: Path, keys: dict[str, str], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_model(published, **keys)
+def test_an_unknown_quantization_is_an_error(published: Path) -> None:
+    with pytest.raises(ConfigError, match="quantization: unknown '8bit'; use '4bit'"):
+        load_model(published, quantization="8bit")
 
 
 # --- attention kernels ---------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from slackdlm.errors import ConfigError, DataError
 from slackdlm.journal import Journal
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.identity import model_identity
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.records import Question
 from slackdlm.sampling.answering import (
     Answered,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slackdlm.errors import CheckpointError, ConfigError
-from slackdlm.models.training_record import TrainingRecord, read_record, write_record
+from slackdlm.models.record import TrainingRecord, read_record, write_record
 from slackdlm.sampling.config import SamplerConfig
 from slackdlm.sampling.recipe import (
     DecodingRecipe,

@@ -8,8 +8,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.models.adapter import new_adapter
-from slackdlm.models.llada_config import LLaDAConfig
-from slackdlm.models.loading import LoadedModel, new_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import new_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample

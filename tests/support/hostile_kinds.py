@@ -30,7 +30,7 @@ from slackdlm.benchmarks.judgment_files import read_judgment_file
 from slackdlm.config import flatten
 from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_prompt
-from slackdlm.models.llada_config import LLaDAConfig
+from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.loading import load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.report.page import render

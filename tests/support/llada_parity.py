@@ -27,7 +27,7 @@ MENDED = "logits[:, :, 126081] = logits[:, :, 126348] = -torch.inf"
 
 def toy_model(seed: int, sharpness: float):
     """A random toy LLaDA whose head gives the mask a logit of 0, so that it is hardly ever the likeliest."""
-    from slackdlm.models.llada_config import LLaDAConfig
+    from slackdlm.models.configs import LLaDAConfig
     from slackdlm.models.loading import new_model
     from slackdlm.models.tokenizer import train_tokenizer
     from slackdlm.study.toy_language import vocabulary

@@ -16,8 +16,9 @@ from plausible_inputs import Addition, Door, Result, listening
 
 from slackdlm.errors import SlackDLMError
 from slackdlm.models.chat import encode_prompt
-from slackdlm.models.llada import LLaDAConfig
-from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import load_model, new_model, save_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 

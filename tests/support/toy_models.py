@@ -2,8 +2,9 @@
 
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.models.llada_config import LLaDAConfig
-from slackdlm.models.loading import LoadedModel, new_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import new_model
 
 
 def random_llada(

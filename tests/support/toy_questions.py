@@ -1,7 +1,8 @@
 """Two-turn questions in the toy language's words, and a random model that can read them."""
 
-from slackdlm.models.llada_config import LLaDAConfig
-from slackdlm.models.loading import LoadedModel, new_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import new_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.records import Question
 from slackdlm.study.toy_language import vocabulary, write_tasks

@@ -6,7 +6,7 @@ import pytest
 from arms import made_samples, small_model, small_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.data import Sample
 
 

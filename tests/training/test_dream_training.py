@@ -15,7 +15,8 @@ from test_run import assert_same_run, undo
 
 from slackdlm.models.chat import encode_prompt
 from slackdlm.models.checkpoint import read_tensor_infos
-from slackdlm.models.loading import LoadedModel, load_model
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import load_model
 from slackdlm.sampling.config import SamplerConfig
 from slackdlm.sampling.sampler import Sampler
 from slackdlm.training.config import load_recipe

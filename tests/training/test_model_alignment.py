@@ -15,7 +15,7 @@ from oracles import collapse
 from safetensors.torch import load_file
 
 from slackdlm.errors import ConfigError
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.model_alignment import aligned

@@ -4,7 +4,7 @@ from dataclasses import replace
 from arms import CANVAS_LENGTH, SLACK_CTC
 from transformers import PreTrainedTokenizerFast
 
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.data import Sample
 from slackdlm.training.preview import preview
 from slackdlm.training.run import canvas_spec

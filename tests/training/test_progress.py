@@ -9,7 +9,7 @@ from rich.progress import Progress
 from transformers import TrainerControl, TrainerState
 
 from slackdlm.models.adapter import new_adapter
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.progress import ProgressCallback, evaluation_line, opening_line
 from slackdlm.training.trainer import training_arguments
 

@@ -25,10 +25,10 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError, SlackDLMError
 from slackdlm.models.adapter import new_adapter
-from slackdlm.models.adapter_base import Base, base_sha256
 from slackdlm.models.identity import model_identity
-from slackdlm.models.loading import LoadedModel, load_model, save_model
-from slackdlm.models.training_record import TrainingRecord, find_record
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import load_model, save_model
+from slackdlm.models.record import Base, TrainingRecord, base_sha256, find_record
 from slackdlm.training.checkpoints import checkpoint_step
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig, load_recipe
 from slackdlm.training.data import Sample

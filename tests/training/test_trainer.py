@@ -12,7 +12,7 @@ from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, short
 from torch import Tensor
 
 from slackdlm.errors import SlackDLMError
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.objectives import slack_ctc_loss
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample

@@ -11,7 +11,7 @@ from slackdlm.errors import ConfigError
 
 if TYPE_CHECKING:
     from slackdlm.models.loaded import LoadedModel
-    from slackdlm.models.training_record import TrainingRecord
+    from slackdlm.models.record import TrainingRecord
     from slackdlm.sampling.recipe import DecodingRecipe
 
 Block: TypeAlias = "dict[str, Any]"
@@ -180,7 +180,7 @@ def decoding(
         ConfigError: If a setting is wrong or contradicts another.
         CheckpointError: If there is no such model.
     """
-    from slackdlm.models.training_record import find_record
+    from slackdlm.models.record import find_record
     from slackdlm.sampling.recipe import build_recipe
 
     blocks = _blocks(arguments)

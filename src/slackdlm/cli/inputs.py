@@ -7,7 +7,7 @@ from slackdlm.errors import ConfigError, DataError
 
 def check_model(*names: str | None) -> None:
     """CheckpointError unless each is a folder that is there, or of a hub id's form."""
-    from slackdlm.models.names import is_hub_id
+    from slackdlm.models.hub import is_hub_id
 
     for name in names:
         if name is not None:

@@ -32,7 +32,7 @@ from slackdlm.journal import Journal, content_hash, item_key
 from slackdlm.jsonl import Row
 from slackdlm.models.chat import decode_answer
 from slackdlm.models.identity import model_identity
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import encode_text
 from slackdlm.sampling.config import deciding, recorded
 from slackdlm.sampling.intervention import ShiftIntervention

@@ -18,7 +18,7 @@ from slackdlm.journal import content_hash
 from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, FreeJudge, Reply
 from slackdlm.judging.thoughts import strip_thoughts
 from slackdlm.judgments import Messages
-from slackdlm.models.checkpoint import locate
+from slackdlm.models.hub import locate
 from slackdlm.models.identity import weights_sha256
 
 

@@ -27,9 +27,8 @@ from transformers import PreTrainedModel
 
 from slackdlm.errors import CheckpointError, ConfigError, one_line
 from slackdlm.models.checkpoint import TensorInfo, read_headers, read_json
-from slackdlm.models.loaded import LoadedModel, plain_head
+from slackdlm.models.loaded import LoadedModel, head_name, plain_head
 from slackdlm.models.token_row import use_token_rows
-from slackdlm.models.weights import head_name
 
 _WEIGHTS = "adapter_model.safetensors"
 # Written by versions of PEFT and of no effect on what is loaded.

@@ -1,4 +1,4 @@
-"""Is this folder a whole, safe checkpoint? Found, read and checked before any weight is loaded."""
+"""Is this folder a whole, safe checkpoint? Its files are checked before any weight is loaded."""
 
 import logging
 import shutil
@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from slackdlm import strict_json
 from slackdlm.errors import CheckpointError, one_line
-from slackdlm.models.hub import HUB_ERRORS, hub_reason
-from slackdlm.models.names import is_hub_id
 
 _LOG = logging.getLogger(__name__)
 _INDEX = "model.safetensors.index.json"
@@ -27,7 +24,6 @@ _PARTS = (
 )
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _FLOATS = ("F64", "F32", "BF16", "F16")
-_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "*.model"]
 
 
 class TensorInfo(NamedTuple):
@@ -37,29 +33,6 @@ class TensorInfo(NamedTuple):
     file: str
     dtype: str
     """As safetensors calls it."""
-
-
-def locate(name_or_path: str | Path, *, with_weights: bool = True) -> Path:
-    """The local folder of a checkpoint; a hub id is downloaded first, weights as safetensors only.
-
-    Without its weights a hub id costs a few megabytes.
-
-    ``HF_HUB_OFFLINE=1`` restricts hub ids to what is in the local cache.
-
-    Raises:
-        CheckpointError: If there is no such folder and the hub does not have it either.
-    """
-    if not is_hub_id(name_or_path):
-        return Path(name_or_path).expanduser()
-    name = str(name_or_path)
-    patterns = [p for p in _DOWNLOADED if with_weights or not p.endswith(".safetensors")]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except HUB_ERRORS as error:
-        raise CheckpointError(
-            f"{name}: there is no such folder, and the hub did not give it ({hub_reason(error)}); "
-            "check the name and the network, or give a folder"
-        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -100,7 +73,7 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
     """
     has_index, has_single = ((folder / name).is_file() for name in (_INDEX, _SINGLE))
     if not has_index and not has_single:
-        raise CheckpointError(_no_weights(folder))
+        raise _without_weights(folder)
     if has_index and has_single and not _is_same(folder):
         raise CheckpointError(
             f"{folder}: holds two checkpoints, {_SINGLE} and {_INDEX}, whose weights differ; remove the"
@@ -171,37 +144,34 @@ def is_equal(folder: Path, first: tuple[str, TensorInfo], second: tuple[str, Ten
 
 
 def check_tensors(
-    found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]], *, folder: Path
+    tensors: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]], *, folder: Path
 ) -> None:
     """Raise unless a checkpoint holds exactly the expected tensors, as floating-point numbers.
+
+    Before anything is read: a wrong number in ``config.json`` could ask for any amount of memory.
 
     Raises:
         CheckpointError: Naming what is missing, unexpected, of another shape or quantised.
     """
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
-    shapes = [
-        f"{name} is {list(found[name].shape)}, expected {list(shape)}"
-        for name, shape in sorted(expected.items())
-        if name in found and found[name].shape != shape
-    ]
-    types = [
-        f"{name} is {found[name].dtype}, expected a float type"
-        for name in sorted(expected)
-        if name in found and found[name].dtype not in _FLOATS
-    ]
-    problems = [
-        f"{kind}: {_listed(names)}"
-        for kind, names in zip(
-            ("missing", "unexpected", "shapes", "types"),
-            (missing, unexpected, shapes, types),
-            strict=True,
-        )
-        if names
-    ]
-    if problems:
+    shared = sorted(expected.keys() & tensors.keys())
+    problems = {
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - expected.keys()),
+        "shapes": [
+            f"{name} is {list(tensors[name].shape)}, expected {list(expected[name])}"
+            for name in shared
+            if tensors[name].shape != expected[name]
+        ],
+        "types": [
+            f"{name} is {tensors[name].dtype}, expected a float type"
+            for name in shared
+            if tensors[name].dtype not in _FLOATS
+        ],
+    }
+    if any(problems.values()):
+        named = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
         raise CheckpointError(
-            f"{folder}: the weights do not fit its config.json ({'; '.join(problems)}); "
+            f"{folder}: the weights do not fit its config.json ({named}); "
             "use the config.json that belongs to these weights"
         )
 
@@ -259,17 +229,19 @@ def _instead_of(path: Path) -> str:
     return "the checkpoint folder is not complete; copy it again"
 
 
-def _no_weights(folder: Path) -> str:
+def _without_weights(folder: Path) -> CheckpointError:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        return (
-            f"{folder}: expected safetensors weights, found only pickles ({_listed(pickles)}), "
-            "which can run code and are never loaded; convert them to safetensors"
-        )
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
-    if shards:
-        return f"{folder}: found {_listed(shards)} without their index; copy {_INDEX} there"
-    return f"{folder}: expected {_SINGLE} or {_INDEX}, found neither; copy the weights there"
+    if pickles:
+        text = (
+            f"expected safetensors weights, found only pickles ({_listed(pickles)}), which can run"
+            " code and are never loaded; convert them to safetensors"
+        )
+    elif shards:
+        text = f"found {_listed(shards)} without their index; copy {_INDEX} there"
+    else:
+        text = f"expected {_SINGLE} or {_INDEX}, found neither; copy the weights there"
+    return CheckpointError(f"{folder}: {text}")
 
 
 def _listed(names: list[str]) -> str:

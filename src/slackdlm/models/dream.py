@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Model
 
 from slackdlm.errors import ConfigError
-from slackdlm.models.dream_config import DreamConfig
+from slackdlm.models.configs import DreamConfig
 from slackdlm.models.llada import LLaDAOutput, RecomputedBlocks, attention_bias, check_length
-
-__all__ = ["DreamConfig", "DreamModel"]
 
 
 def align(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor
 
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 
 
 class ModelIdentity(TypedDict):

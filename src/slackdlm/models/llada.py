@@ -22,9 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import ModelOutput
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.models.llada_config import LLaDAConfig
-
-__all__ = ["LLaDAConfig", "LLaDAModelLM", "LLaDAOutput"]
+from slackdlm.models.configs import LLaDAConfig
 
 
 @no_type_check  # mixed precision rebuilds it from one mapping, which trips run-time checks

@@ -14,7 +14,7 @@ from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from slackdlm.models.training_record import TrainingRecord
+from slackdlm.models.record import TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def logits_of(
     """The output layer itself, with whatever an adapter has put on it, applied to hidden states."""
     head: Any = model.get_output_embeddings()
     return head(hidden[None])[0]  # some adapters want a batch of sequences
+
+
+def head_name(model: PreTrainedModel) -> str:
+    """The full name of the output layer, which may share its last part with other layers."""
+    head = model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is head)
 
 
 def plain_head(head: Any) -> nn.Linear:

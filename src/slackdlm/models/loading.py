@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,16 +13,17 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from slackdlm.atomic import write_json
-from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, counted, one_line
+from slackdlm.errors import CheckpointError, ConfigError, SlackDLMError, one_line
 from slackdlm.models import encoder
 from slackdlm.models.adapter import apply_adapter
-from slackdlm.models.adapter_base import compare_base
-from slackdlm.models.checkpoint import locate, read_json, replaced
-from slackdlm.models.dream import DreamConfig, DreamModel
-from slackdlm.models.llada import LLaDAConfig, LLaDAModelLM
+from slackdlm.models.checkpoint import read_json, replaced
+from slackdlm.models.configs import DreamConfig, LLaDAConfig
+from slackdlm.models.dream import DreamModel
+from slackdlm.models.hub import locate
+from slackdlm.models.llada import LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.models.tokenizer import END_OF_TEXT, MASK, load_tokenizer
-from slackdlm.models.training_record import read_record, write_record
+from slackdlm.models.record import compare_base, read_record, write_record
+from slackdlm.models.tokenizer import load_tokenizer
 from slackdlm.models.vocabulary import (
     DREAM,
     LLADA,
@@ -34,13 +34,11 @@ from slackdlm.models.vocabulary import (
     listed_ends,
     require_id,
 )
-from slackdlm.models.weights import DeviceMap, Placement, read_weights
-
-__all__ = ["LoadedModel", "load_model", "new_model", "save_model"]
+from slackdlm.models.weights import Placement, parse_device, parse_dtype, read_weights
 
 _LOG = logging.getLogger(__name__)
 Config = TypeVar("Config")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NATIVE = {"llada": (LLaDAConfig, LLaDAModelLM), "Dream": (DreamConfig, DreamModel)}
 
 
 def load_model(
@@ -49,7 +47,6 @@ def load_model(
     adapter: str | Path | None = None,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
-    device_map: DeviceMap | None = None,
     quantization: str | None = None,
 ) -> LoadedModel:
     """A published or saved model in evaluation mode, read from safetensors without remote code.
@@ -59,10 +56,7 @@ def load_model(
         adapter: Folder or hub id of a PEFT adapter to put on the model, not merged.
         dtype: Type of the weights; ``"float32"``, ``"bfloat16"`` or ``"float16"`` as text. None: as
             in the checkpoint.
-        device: Where the model goes, read straight to it. None: the CPU.
-        device_map: Instead of ``device``: ``"auto"`` spreads the blocks over all GPUs (the CPU, if
-            there is none), a mapping says which module goes where; the embedding and the output
-            layer must share a device.
+        device: Where the model goes, read straight to it; ``"meta"``: shapes alone. None: the CPU.
         quantization: ``"4bit"``: all linear layers but the output layer as NF4 with double
             quantisation, for QLoRA; needs bitsandbytes. Not measured on a GPU.
 
@@ -73,17 +67,11 @@ def load_model(
 
     Raises:
         CheckpointError: If the folder is missing, incomplete, torn, pickled or does not fit itself.
-        ConfigError: If the architecture, one of its keys, ``dtype`` or the placement is not
-            supported.
+        ConfigError: If the architecture, one of its keys, ``dtype``, ``device`` or ``quantization``
+            is not supported.
     """
-    placement = Placement(
-        dtype=_parse_dtype(dtype),
-        device=None if device is None else _device(device),
-        device_map=device_map,
-        quantization=quantization,
-    )
-    on_meta = placement.device is not None and placement.device.type == "meta"
-    folder = locate(name_or_path, with_weights=not on_meta)
+    placement = Placement(parse_dtype(dtype), parse_device(device), quantization)
+    folder = locate(name_or_path, with_weights=placement.device.type != "meta")
     model = _read_network(folder, placement)
     model.name_or_path = str(name_or_path)  # of a hub id transformers keeps the cache's folder
     loaded = _with_tokenizer(model, folder, name=str(name_or_path))
@@ -96,17 +84,15 @@ def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
     raw = read_json(path)
     if (folder / "adapter_config.json").is_file():  # transformers would load its base instead
         raise CheckpointError(
-            f"{folder}: holds a model (config.json) and an adapter (adapter_config.json); move one of"
-            " them to a folder of its own, and give the adapter as such if it is not merged"
+            f"{folder}: holds a model (config.json) and an adapter (adapter_config.json); move one"
+            " of them to a folder of its own, and give the adapter as such if it is not merged"
         )
     for key in ("dtype", "torch_dtype"):
-        known = isinstance(
-            getattr(torch, str(raw.get(key)).removeprefix("torch."), None), torch.dtype
-        )
-        if raw.get(key) is not None and not known:
+        dtype = getattr(torch, str(raw.get(key)).removeprefix("torch."), None)
+        if raw.get(key) is not None and not isinstance(dtype, torch.dtype):
             raise ConfigError(
-                f"{path}: {key}: expected a type such as bfloat16, got {one_line(repr(raw[key]))}; copy the"
-                " file again"
+                f"{path}: {key}: expected a type such as bfloat16, got {one_line(repr(raw[key]))};"
+                " copy the file again"
             )
     quantization = raw.pop("quantization_config", None)
     if quantization is None:
@@ -124,17 +110,16 @@ def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
 
 
 def _network_of(folder: Path, raw: dict[str, Any], placement: Placement) -> PreTrainedModel:
-    model_type = raw.get("model_type")
-    if model_type == "llada":
-        llada = _explained(folder, LLaDAConfig.from_dict, raw)
-        return read_weights(LLaDAModelLM, folder, llada, placement)
-    if model_type == "Dream":
-        dream = _explained(folder, DreamConfig.from_dict, raw)
-        return read_weights(DreamModel, folder, dream, placement)
+    model_type = str(raw.get("model_type"))
+    if model_type in _NATIVE:
+        config_class, model_class = _NATIVE[model_type]
+        config = _explained(folder, config_class.from_dict, raw)
+        return read_weights(model_class, folder, config, placement)
     if not encoder.is_encoder(model_type):
         raise ConfigError(
-            f"{folder / 'config.json'}: model_type {one_line(repr(model_type))} is not supported; supported: "
-            "llada, Dream, and encoders with a masked-LM head such as bert, roberta, modernbert"
+            f"{folder / 'config.json'}: model_type {one_line(repr(raw.get('model_type')))} is not"
+            " supported; supported: llada, Dream, and encoders with a masked-LM head such as bert,"
+            " roberta, modernbert"
         )
     config = _explained(folder, encoder.encoder_config, raw)
     encoder_class = encoder.encoder_class(config)
@@ -146,41 +131,52 @@ def _network_of(folder: Path, raw: dict[str, Any], placement: Placement) -> PreT
     return model
 
 
+def _explained(
+    folder: Path, make: Callable[[dict[str, Any]], Config], raw: dict[str, Any]
+) -> Config:
+    """A configuration; every error names its file."""
+    path = folder / "config.json"
+    try:
+        return make(raw)
+    except SlackDLMError as error:
+        raise ConfigError(str(error).replace("config.json", str(path), 1)) from error
+    except Exception as error:  # a wrong value makes transformers raise whatever it leads to
+        raise ConfigError(
+            f"{path}: not a configuration ({type(error).__name__}: {one_line(error)}); "
+            "copy the file again"
+        ) from error
+
+
 def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> LoadedModel:
     """With the tokenizer and the record of its folder, whose ids and rows fit it."""
     config: Any = model.config
     tokenizer, where = load_tokenizer(folder, config), str(folder)
-    if isinstance(model, LLaDAModelLM | DreamModel):
+    is_native = isinstance(model, LLaDAModelLM | DreamModel)
+    if is_native:
         names = LLADA if isinstance(model, LLaDAModelLM) else DREAM
         check_config_ids(config, tokenizer, names, where=where)
-        if config.max_sequence_length is None:
+        max_length = config.max_sequence_length
+        if max_length is None:
             raise ConfigError(
-                f"{folder / 'config.json'}: expected a length in max_sequence_length, got nothing; copy the"
-                " file again"
+                f"{folder / 'config.json'}: expected a length in max_sequence_length, got nothing;"
+                " copy the file again"
             )
-        max_length = int(config.max_sequence_length)
     else:
         names, max_length = encoder_tokens(tokenizer, where=where), encoder.max_length(model)
-    ends = _ends(config, folder, partial(listed_ends, tokenizer=tokenizer, names=names))
+    ends: tuple[int, ...] = ()
+    # An encoder's single end is, most often, the default of its configuration's class.
+    if is_native or isinstance(config.eos_token_id, list):
+        ends = listed_ends(config.eos_token_id, tokenizer, names, where=f"{folder / 'config.json'}")
+        path = folder / "generation_config.json"
+        if path.is_file():
+            listed = read_json(path).get("eos_token_id")
+            ends += listed_ends(listed, tokenizer, names, where=str(path))
+        ends = tuple(dict.fromkeys(ends))
+        config.eos_token_id = ends[0] if len(ends) == 1 else list(ends)  # to be saved again
     embedding: Any = model.get_input_embeddings()
     check_room(tokenizer, num_rows=len(embedding.weight), where=where)
-    loaded = assemble(model, tokenizer, names, name=name, max_length=max_length, ends=ends)
+    loaded = assemble(model, tokenizer, names, name=name, max_length=int(max_length), ends=ends)
     return replace(loaded, record=read_record(folder), folder=folder)
-
-
-def _ends(config: Any, folder: Path, listed: Callable[..., tuple[int, ...]]) -> tuple[int, ...]:
-    """What ``config.json`` and ``generation_config.json`` call ends; kept in the former when saved."""
-    if not isinstance(config, LLaDAConfig | DreamConfig) and not isinstance(
-        config.eos_token_id, list
-    ):
-        return ()  # of most encoders it is their class's default
-    ends = listed(config.eos_token_id, where=str(folder / "config.json"))
-    path = folder / "generation_config.json"
-    if path.is_file():
-        ends += listed(read_json(path).get("eos_token_id"), where=str(path))
-    ends = tuple(dict.fromkeys(ends))
-    config.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
-    return ends
 
 
 def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
@@ -188,13 +184,11 @@ def _with_adapter(loaded: LoadedModel, adapter: str | Path) -> LoadedModel:
     folder = locate(adapter)
     model = apply_adapter(cast("PreTrainedModel", loaded.model), folder, slack_id=loaded.slack_id)
     model.eval()
-    own = read_record(folder)
+    record = read_record(folder)
     if loaded.folder is not None and loaded.device.type != "meta":
-        named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        recorded = None if own is None else own.base
-        compare_base(folder, recorded, named=named, name=loaded.name, folder=loaded.folder)
-    record = own or loaded.record
-    return replace(loaded, model=model, name=f"{loaded.name}+{adapter}", record=record)
+        compare_base(folder, record, name=loaded.name, folder=loaded.folder)
+    name = f"{loaded.name}+{adapter}"
+    return replace(loaded, model=model, name=name, record=record or loaded.record)
 
 
 def new_model(
@@ -215,12 +209,12 @@ def new_model(
         CheckpointError: If the tokenizer has no mask or end token.
     """
     config = copy.deepcopy(config)
-    end_id = require_id(tokenizer, END_OF_TEXT, where="new_model")
-    for key, token_id in (
-        ("mask_token_id", require_id(tokenizer, MASK, where="new_model")),
-        ("eos_token_id", end_id),
-        ("pad_token_id", end_id),
+    for key, token in (
+        ("mask_token_id", LLADA.mask),
+        ("eos_token_id", LLADA.end),
+        ("pad_token_id", LLADA.end),
     ):
+        token_id = require_id(tokenizer, token, where="new_model")
         if getattr(config, key) is None:
             setattr(config, key, token_id)
     try:
@@ -258,7 +252,7 @@ def save_model(
             quantised, since its weights are not those of the published layout any more; or if
             the folder holds an adapter.
     """
-    target, folder = _parse_dtype(dtype), Path(folder)
+    target, folder = parse_dtype(dtype), Path(folder)
     if isinstance(loaded.model, PeftModel):
         raise ConfigError(
             "save_model: the model carries an adapter; save the adapter with "
@@ -269,15 +263,7 @@ def save_model(
         raise ConfigError("save_model: the model is quantised; save its adapter alone")
     if (folder / "adapter_config.json").exists():
         raise ConfigError(f"save_model: {folder} holds an adapter; choose another folder")
-    state: dict[str, Any] = model.state_dict() if state_dict is None else state_dict
-    if not model.all_tied_weights_keys:
-        # Once the output layer is untied from the embedding, BERT's bias is still one under two names.
-        first = {v.data_ptr(): k for k, v in reversed(state.items())}
-        state = {k: v if first[v.data_ptr()] == k else v.clone() for k, v in state.items()}
-    if target is not None:
-        # Tied weights are one tensor, and stay one.
-        cast = {v.data_ptr(): v.to(target) for v in state.values() if v.is_floating_point()}
-        state = {k: cast.get(v.data_ptr(), v) for k, v in state.items()}
+    state = _as_files(model, state_dict or model.state_dict(), dtype=target)
     with replaced(folder) as draft:
         model.save_pretrained(draft, state_dict=state, max_shard_size=max_shard_size)
         # Older readers know the type by another key, and transformers writes that of the model.
@@ -289,61 +275,22 @@ def save_model(
         if loaded.record is not None:
             write_record(replace(loaded.record, base=None), draft)
         if isinstance(model, DreamModel):
-            _save_dream_files(loaded, draft, model.config)
+            # What the published code cannot load Dream without: the ids again, and the merges.
+            keys = ("bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id")
+            ids = {key: getattr(model.config, key, None) for key in keys}
+            write_json(draft / "generation_config.json", {"_from_model_config": True} | ids)
+            loaded.tokenizer.backend_tokenizer.model.save(str(draft))
 
 
-def _save_dream_files(loaded: LoadedModel, folder: Path, config: DreamConfig) -> None:
-    """What the published code cannot load Dream without: the ids once more, and the merges."""
-    keys = ("bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id")
-    ids = {key: getattr(config, key, None) for key in keys}
-    write_json(folder / "generation_config.json", {"_from_model_config": True} | ids)
-    loaded.tokenizer.backend_tokenizer.model.save(str(folder))
-
-
-def _explained(
-    folder: Path, make: Callable[[dict[str, Any]], Config], raw: dict[str, Any]
-) -> Config:
-    """A configuration; every error names its file."""
-    path = folder / "config.json"
-    try:
-        return make(raw)
-    except SlackDLMError as error:
-        raise ConfigError(str(error).replace("config.json", str(path), 1)) from error
-    except Exception as error:  # a wrong value makes transformers raise whatever it leads to
-        raise ConfigError(
-            f"{path}: not a configuration ({type(error).__name__}: {one_line(error)}); "
-            "copy the file again"
-        ) from error
-
-
-def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype: unknown {dtype!r}; use one of {', '.join(_DTYPES)}")
-    return _DTYPES[dtype]
-
-
-def _device(device: torch.device | str) -> torch.device:
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device: unknown {device!r}; use cpu, cuda or cuda:0") from error
-    if found.type in ("cpu", "meta"):
-        return found
-    num_devices = _num_devices(found.type)
-    if (found.index or 0) >= num_devices:
-        kind = {"cuda": "CUDA"}.get(found.type, found.type)
-        number = counted(num_devices, f"{kind} device") if num_devices else f"no {kind} device"
-        raise ConfigError(
-            f"device: torch {torch.__version__} finds {number} for {str(device)!r}; use another or cpu"
-        )
-    return found
-
-
-def _num_devices(kind: str) -> int:
-    try:
-        backend: Any = torch.get_device_module(kind)
-    except RuntimeError:  # torch knows the name and has nothing behind it
-        return 0
-    return int(backend.device_count()) if backend.is_available() else 0
+def _as_files(
+    model: PreTrainedModel, state: dict[str, Any], *, dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """The weights in the type they are saved in; what is one tensor stays one."""
+    if not model.all_tied_weights_keys:
+        # Untied from the embedding, BERT's output layer still has a bias under two names.
+        first = {v.data_ptr(): k for k, v in reversed(state.items())}
+        state = {k: v if first[v.data_ptr()] == k else v.clone() for k, v in state.items()}
+    if dtype is None:
+        return state
+    converted = {v.data_ptr(): v.to(dtype) for v in state.values() if v.is_floating_point()}
+    return {k: converted.get(v.data_ptr(), v) for k, v in state.items()}

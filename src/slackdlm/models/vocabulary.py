@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from slackdlm.errors import CheckpointError, ConfigError, one_line
+from slackdlm.errors import CheckpointError, one_line
 from slackdlm.models.chat import end_of_turn
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import (
@@ -141,7 +141,6 @@ def assemble(
 
     Raises:
         CheckpointError: If the tokenizer lacks the mask or the end token.
-        ConfigError: If the vocabulary has to grow and the model lies on several devices.
     """
     end_id = require_id(tokenizer, names.end, where=name)
     turn_id = special_id(tokenizer, names.end_of_turn) if names.end_of_turn else None
@@ -178,16 +177,7 @@ def _find_or_add_slack(
 
 @torch.no_grad()
 def _add_rows(model: PreTrainedModel, num_rows: int) -> None:
-    """Grow embedding and head; new rows are the mean of the old ones, so nothing is drawn.
-
-    Raises:
-        ConfigError: If the model lies on several devices: new layers would not follow its map.
-    """
-    if len(set(getattr(model, "hf_device_map", {"": 0}).values())) > 1:
-        raise ConfigError(
-            "device_map: the vocabulary has no row for <slack>, and a spread model cannot grow; "
-            "load it on one device, save_model it, and spread that"
-        )
+    """Grow embedding and head; new rows are the mean of the old ones, so nothing is drawn."""
     embedding: Any = model.get_input_embeddings()
     num_old = len(embedding.weight)
     with torch.random.fork_rng(devices=[]):

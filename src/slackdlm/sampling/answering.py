@@ -18,7 +18,7 @@ from slackdlm.errors import ConfigError, DataError
 from slackdlm.journal import Entry, Journal, item_key
 from slackdlm.jsonl import Row, write_rows
 from slackdlm.models.identity import model_identity
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.records import Question
 from slackdlm.sampling.config import deciding, recorded
 from slackdlm.sampling.intervention import ShiftIntervention

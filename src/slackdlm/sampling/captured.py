@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slackdlm.models.dream import DreamModel
 from slackdlm.models.llada import LLaDAModelLM
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 
 Pass = Callable[[Int[Tensor, "R P"], Bool[Tensor, "R 1 1 K"] | None], Float[Tensor, "R P D"]]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slackdlm.collapse import collapse
 from slackdlm.models.chat import decode_answer
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.sampling.config import Block, SamplerConfig, schedule
 from slackdlm.sampling.intervention import Dose, Placement, Proposal, ShiftIntervention, in_place
 from slackdlm.sampling.noise import Cells, RowNoise

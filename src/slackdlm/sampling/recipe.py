@@ -6,7 +6,7 @@ from typing import Any
 
 from slackdlm.config import Share, apply_overrides, build, read_mapping, settings
 from slackdlm.errors import ConfigError
-from slackdlm.models.training_record import TrainingRecord
+from slackdlm.models.record import TrainingRecord
 from slackdlm.sampling.config import SamplerConfig
 from slackdlm.sampling.intervention import (
     Direction,

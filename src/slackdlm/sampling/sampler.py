@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.models.chat import encode_prompt
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.sampling.config import SamplerConfig, schedule
 from slackdlm.sampling.decoding import Commit, Decoding, Generation, OnStep
 from slackdlm.sampling.intervention import ShiftIntervention

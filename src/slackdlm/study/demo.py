@@ -23,8 +23,9 @@ from slackdlm.benchmarks.answers import read_questions
 from slackdlm.errors import ConfigError
 from slackdlm.jsonl import write_rows
 from slackdlm.judgments import write_judgments
-from slackdlm.models.llada_config import LLaDAConfig
-from slackdlm.models.loading import LoadedModel, load_model, new_model
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import load_model, new_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.records import Question
 from slackdlm.report.page import write_report

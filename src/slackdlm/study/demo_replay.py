@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.benchmarks.answers import read_turns
-from slackdlm.models.loading import LoadedModel
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.sampling.frames import frames
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.study.demo_scores import AnsweredArm

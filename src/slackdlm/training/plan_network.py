@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from slackdlm.models.adapter import apply_adapter, new_adapter
-from slackdlm.models.checkpoint import locate
+from slackdlm.models.hub import locate
 from slackdlm.models.llada import LLaDAModelLM
+from slackdlm.models.loaded import head_name
 from slackdlm.models.loading import load_model
-from slackdlm.models.weights import head_name
 from slackdlm.training.config import Recipe
 from slackdlm.training.run import new_config
 

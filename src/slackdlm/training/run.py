@@ -23,14 +23,14 @@ from slackdlm.atomic import write_json
 from slackdlm.errors import ConfigError, DataError, counted
 from slackdlm.models import encoder
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
-from slackdlm.models.adapter_base import Base, base_sha256
 from slackdlm.models.chat import written_fields
-from slackdlm.models.checkpoint import locate, read_json
-from slackdlm.models.llada_config import LLaDAConfig
-from slackdlm.models.loaded import has_plain_head
-from slackdlm.models.loading import LoadedModel, load_model, new_model, save_model
+from slackdlm.models.checkpoint import read_json
+from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.hub import locate
+from slackdlm.models.loaded import LoadedModel, has_plain_head
+from slackdlm.models.loading import load_model, new_model, save_model
+from slackdlm.models.record import Base, TrainingRecord, base_sha256, read_record, write_record
 from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.models.training_record import TrainingRecord, read_record, write_record
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import FromScratchConfig, ObjectiveConfig, Recipe, TrainingConfig
 from slackdlm.training.data import (
