@@ -25,12 +25,11 @@ from slackdlm.statistics import (
     dose_trend,
     exact_mcnemar,
     mean_interval,
-    paired_difference,
     ratio_interval,
     sign_flip_test,
     standard_error,
 )
-from slackdlm.statistics.style_control import fit_logistic
+from slackdlm.statistics.logistic import Rows, fit_logistic
 
 HERE = Path(__file__).parent
 SIZES = (32, 80, 175, 500)
@@ -124,9 +123,8 @@ def win_rates(points: np.ndarray, weights: np.ndarray, cell: Cell, weighted: Cel
         (games * masses).sum(axis=1), masses.sum(axis=1), rng=rng, num_resamples=resamples
     )
     weighted.interval("BCa over questions (ours)", ratio.low, ratio.high)
-    fitted = fit_logistic(
-        np.ones((2 * cell.n, 1)), games.ravel(), masses.ravel(), np.repeat(np.arange(cell.n), 2)
-    )
+    clusters = np.repeat(np.arange(cell.n), 2)
+    fitted = fit_logistic(Rows(np.ones((2 * cell.n, 1)), games.ravel(), masses.ravel(), clusters))
     if fitted is None:
         weighted.interval("Wald, clustered (ours, style control)", None, None)
     else:
@@ -149,7 +147,7 @@ def differences(points: np.ndarray, cell: Cell, *, swaps: tuple[float, float],
     """One study of two systems against the same baseline, paired by question."""
     drawn = points[rng.integers(0, len(points), cell.n)].mean(axis=1)
     one, two = (np.where(rng.random(cell.n) < swap, 1 - drawn, drawn) for swap in swaps)
-    found = paired_difference(one, two, rng=rng, num_resamples=resamples)
+    found = mean_interval(one - two, rng=rng, num_resamples=resamples)
     cell.interval("BCa over questions (ours)", found.low, found.high)
     cell.test(
         "sign flips over questions (ours)",

@@ -26,8 +26,8 @@ ALLOWED = {
     "training": {"atomic", "config", "errors", "strict_json", "canvas", "lattice", "models"}
     | {"objectives"},
     "sampling": GROUND | {"collapse", "models"},
-    "benchmarks": GROUND | {"models", "statistics"},
-    "statistics": {"errors", "jsonl", "judgments", "benchmarks"},  # to become {"errors"}: arrays in
+    "benchmarks": GROUND | {"models"},
+    "statistics": {"errors"},
     "judging": GROUND | {"models", "benchmarks"},
     "harness": GROUND | {"models", "sampling"},
     "report": {

@@ -12,15 +12,16 @@ from slackdlm.statistics import (
     average_over_seeds,
     benjamini_hochberg,
     dose_trend,
+    exact_mcnemar,
     holm,
     mean_interval,
     over_training_runs,
-    paired_difference,
+    ratio_interval,
     sign_flip_test,
     win_points,
     win_rate,
 )
-from slackdlm.statistics.bootstrap import ratio_interval, widened
+from slackdlm.statistics.bootstrap import widened
 
 NAN = float("nan")
 FEW = 200
@@ -180,19 +181,6 @@ def test_bad_settings_are_refused():
         sign_flip_test(array(1.0, 2.0), rng=rng(), num_resamples=0)
     with pytest.raises(ConfigError, match="confidence"):
         mean_interval(array(1.0, 2.0), rng=rng(), confidence=95.0)
-
-
-def test_a_paired_difference_uses_questions_scored_in_both():
-    a, b = array(1.0, 5.0, NAN, 4.0), array(0.0, NAN, 2.0, 1.0)
-    found = paired_difference(a, b, rng=rng(), num_resamples=FEW)
-    assert (found.value, found.num_scored, found.num_total) == (2.0, 2, 4)
-
-
-def test_pairing_takes_out_what_questions_share():
-    hard = rng(1).normal(size=100)
-    a, b = hard + 0.1 * rng(2).normal(size=100) + 0.2, hard
-    paired = paired_difference(a, b, rng=rng())
-    assert 0.15 < paired.low < paired.high < 0.25
 
 
 # Sign flips
@@ -493,3 +481,53 @@ def test_few_questions_widen_the_interval_as_t_does():
     assert widened(0.95, 2) == 1 - 1e-6
     found = mean_interval(array(1.0, 2.0), rng=rng(), num_resamples=FEW)
     assert (found.low, found.high) == (1.0, 2.0)
+
+
+def test_a_ratio_of_equal_weights_is_the_mean():
+    scores = rng(1).random(60)
+    mean = mean_interval(scores, rng=rng(2))
+    ratio = ratio_interval(2 * scores, np.full(60, 2.0), rng=rng(2))
+    assert ratio.value == pytest.approx(mean.value)
+    assert (ratio.low, ratio.high) == pytest.approx((mean.low, mean.high), abs=0.005)
+    assert ratio_interval(array(NAN), array(1), rng=rng()).value is None
+    assert ratio_interval(array(1, 0), array(2, 0), rng=rng()).low is None
+    assert ratio_interval(array(1, 2), array(2, 4), rng=rng()).low == 0.5
+    weightless = ratio_interval(array(1, 2, 0), array(2, 4, 0), rng=rng())
+    assert (weightless.value, weightless.num_scored, weightless.num_total) == (0.5, 2, 3)
+
+
+# McNemar
+
+
+def test_mcnemar_is_the_binomial_of_the_differing_questions():
+    a, b = array(1, 1, 1, 1, 0, 1, NAN), array(0, 0, 0, 1, 1, 0, 1)
+    assert exact_mcnemar(a, b) == pytest.approx(2 * (1 + 5) / 2**5)
+    assert exact_mcnemar(a, a) == 1.0
+    assert exact_mcnemar(array(NAN), array(1)) is None
+    with pytest.raises(DataError, match="0, 1 or NaN"):
+        exact_mcnemar(array(0.5), array(1))
+
+
+# Ranges
+
+
+def test_an_interval_over_runs_stays_within_the_range_of_the_score():
+    table = array(0.9, 1.0)[:, None] * np.ones((2, 3)) - array(0.0, 0.01, 0.02)
+    wide = over_training_runs(table, rng=rng(), num_resamples=200).new_runs
+    cut = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1)).new_runs
+    assert wide.high > 1
+    assert wide.low < 0.5
+    assert (cut.low, cut.high) == (max(wide.low, 0), 1.0)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1])
+def test_runs_that_agree_are_not_certain_where_the_range_is_known(level):
+    table = np.full((3, 8), level)
+    found = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1))
+    assert found.new_runs == found.these_runs
+    assert found.new_runs.low == pytest.approx(level * 0.05 ** (1 / 8))
+
+
+def test_one_question_says_nothing_about_new_runs():
+    found = over_training_runs(array(0.25, 0.75)[:, None], rng=rng(), num_resamples=200)
+    assert (found.new_runs.value, found.new_runs.low, found.new_runs.high) == (0.5, None, None)

@@ -12,7 +12,7 @@ from slackdlm.records import Answer
 from slackdlm.statistics import (
     benjamini_hochberg,
     holm,
-    paired_difference,
+    mean_interval,
     sign_flip_test,
     win_rate,
 )
@@ -65,7 +65,7 @@ def test_lines_are_the_statistics_of_the_questions():
         (100 * rate.low, 100 * rate.high)
     )
     assert first.p_value == rate.p_value
-    gap = paired_difference(ours[order], theirs[order], rng=rng(), num_resamples=500)
+    gap = mean_interval(ours[order] - theirs[order], rng=rng(), num_resamples=500)
     assert (last.estimate.value, last.estimate.low) == pytest.approx(
         (100 * gap.value, 100 * gap.low)
     )

@@ -2,7 +2,7 @@
 
 The order in which its judge saw the two outputs is not in the file, so its games say nothing about position. Its own
 judge sees one order, drawn at random; judging here asks both and averages them. The length-controlled win rate is
-`statistics.length_control`.
+`study.length_control`.
 
 References:
     Dubois et al., 2024 (arXiv 2404.04475); tatsu-lab/alpaca_eval at cd543a14. Its data are CC BY-NC 4.0.

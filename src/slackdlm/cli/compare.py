@@ -16,8 +16,8 @@ from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
     from slackdlm.judgments import Game, Grade
-    from slackdlm.statistics.length_control import Gamed
     from slackdlm.study.comparison import Comparison, Settings
+    from slackdlm.study.length_control import Gamed
 
 
 def add_compare(commands: Commands) -> None:
@@ -156,8 +156,8 @@ def _unused(arguments: argparse.Namespace, judgments: "Sequence[Game | Grade]") 
 
 
 def _settings(arguments: argparse.Namespace) -> "Settings":
-    from slackdlm.statistics.style_control import COVARIATES, check_covariates
     from slackdlm.study.comparison import Settings
+    from slackdlm.study.style_control import COVARIATES, check_covariates
 
     wanted = arguments.style_control
     check_covariates(wanted or ())
@@ -186,7 +186,7 @@ def _task_groups(tasks: str) -> dict[str, tuple[str, ...]]:
 def _gamed(table: str, questions: str) -> "Gamed":
     from slackdlm.benchmarks.alpaca_eval import read_questions
     from slackdlm.benchmarks.question_source import question_file
-    from slackdlm.statistics.length_control import read_gamed
+    from slackdlm.study.length_control import read_gamed
 
     ids = [question.id for question in read_questions(question_file(questions))]
     return read_gamed(Path(table), question_ids=ids)

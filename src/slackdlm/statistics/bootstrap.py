@@ -84,24 +84,6 @@ def mean_interval(
     return Estimate(centre, low, high, num_scored, num_total)
 
 
-def paired_difference(
-    a: Float[np.ndarray, " Q"],
-    b: Float[np.ndarray, " Q"],
-    *,
-    rng: np.random.Generator,
-    num_resamples: int = 10_000,
-    confidence: float = 0.95,
-    bounds: tuple[float, float] | None = None,
-) -> Estimate:
-    """The mean of ``a - b`` over the questions where both are scored, with its BCa interval.
-
-    Edges and population as in `mean_interval`; ``bounds`` are those of the difference.
-    """
-    return mean_interval(
-        a - b, rng=rng, num_resamples=num_resamples, confidence=confidence, bounds=bounds
-    )
-
-
 def ratio_interval(
     sums: Float[np.ndarray, " Q"],
     weights: Float[np.ndarray, " Q"],

@@ -1,8 +1,9 @@
 """p-values of a whole family of tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 from slackdlm.errors import DataError
@@ -17,11 +18,7 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     References:
         Benjamini and Hochberg, 1995; `scipy.stats.false_discovery_control`.
     """
-    present = _present(p_values)
-    if not present:
-        return [None] * len(p_values)
-    adjusted = stats.false_discovery_control(list(present.values()), method="bh")
-    return _spread(dict(zip(present, adjusted, strict=True)), len(p_values))
+    return _adjusted(p_values, stats.false_discovery_control)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -32,22 +29,26 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     References:
         Holm, 1979.
     """
-    present = _present(p_values)
-    largest = 0.0
-    adjusted: dict[int, float] = {}
-    for rank, place in enumerate(sorted(present, key=present.__getitem__)):
-        largest = max(largest, min(1.0, (len(present) - rank) * present[place]))
-        adjusted[place] = largest
-    return _spread(adjusted, len(p_values))
+    return _adjusted(p_values, _stepped_down)
 
 
-def _present(p_values: Sequence[float | None]) -> dict[int, float]:
-    present = {i: float(p) for i, p in enumerate(p_values) if p is not None and not np.isnan(p)}
-    for place, p_value in present.items():
-        if not 0 <= p_value <= 1:
-            raise DataError(f"p_values[{place}]: expected a p-value in [0, 1], got {p_value}")
-    return present
+def _stepped_down(p_values: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    order = np.argsort(p_values)
+    num_left = np.arange(p_values.size, 0, -1)  # hypotheses not yet rejected
+    raised = np.maximum.accumulate(np.minimum(num_left * p_values[order], 1.0))
+    return raised[np.argsort(order)]
 
 
-def _spread(adjusted: dict[int, float], length: int) -> list[float | None]:
-    return [float(adjusted[i]) if i in adjusted else None for i in range(length)]
+def _adjusted(
+    p_values: Sequence[float | None],
+    adjust: Callable[[Float[np.ndarray, " T"]], Float[np.ndarray, " T"]],
+) -> list[float | None]:
+    """The adjustment of the p-values that are there."""
+    values = np.array([np.nan if p is None else p for p in p_values], dtype=np.float64)
+    for i, p_value in enumerate(values):
+        if not np.isnan(p_value) and not 0 <= p_value <= 1:
+            raise DataError(f"p_values[{i}]: expected a p-value in [0, 1], got {p_value}")
+    present = ~np.isnan(values)
+    if present.any():
+        values[present] = adjust(values[present])
+    return [None if np.isnan(value) else float(value) for value in values]

@@ -1,22 +1,13 @@
 """Win rates: the mean of points per question."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from slackdlm.benchmarks.arena_hard import weight_of
 from slackdlm.errors import DataError
-from slackdlm.judgments import Game
-from slackdlm.statistics.bootstrap import (
-    Estimate,
-    mean_interval,
-    ratio_interval,
-    scored_values,
-)
+from slackdlm.statistics.bootstrap import Estimate, mean_interval, scored_values
 from slackdlm.statistics.permutation import sign_flip_test
-from slackdlm.statistics.questions import QuestionScores, game_scores
 
 
 @dataclass(frozen=True)
@@ -25,18 +16,6 @@ class WinRate(Estimate):
 
     p_value: float | None
     """Two-sided sign-flip p of "no difference"; None if no question was scored."""
-
-
-@dataclass(frozen=True)
-class NullBounds:
-    """What a mean could be if the missing judgments were there."""
-
-    low: float | None
-    """If all of them had been the worst; None without a question."""
-    high: float | None
-    """If all of them had been the best."""
-    num_missing: int
-    """Questions not scored."""
 
 
 def win_points(a: Float[np.ndarray, " Q"], b: Float[np.ndarray, " Q"]) -> Float[np.ndarray, " Q"]:
@@ -70,45 +49,3 @@ def win_rate(
     )
     p_value = sign_flip_test(points - 0.5, rng=rng, num_resamples=num_resamples)
     return WinRate(rate.value, rate.low, rate.high, rate.num_scored, rate.num_total, p_value)
-
-
-def null_bounds(scores: QuestionScores) -> NullBounds:
-    """The mean over all questions under the worst and the best case for every missing judgment.
-
-    The reported mean leaves questions with a missing judgment out; if what is missing is not missing
-    at random, it may lie anywhere between these.
-    """
-    if not scores.ids:
-        return NullBounds(None, None, 0)
-    low, high = float(scores.lowest.mean()), float(scores.highest.mean())
-    return NullBounds(low, high, int(np.isnan(scores.scores).sum()))
-
-
-def weighted_win_rate(
-    games: Sequence[Game],
-    *,
-    rng: np.random.Generator,
-    num_resamples: int = 10_000,
-    confidence: float = 0.95,
-) -> Estimate:
-    """Arena-Hard's mean over rows, a strong verdict making three of them, with a question-level interval.
-
-    The value is that of v2.0's script before its bootstrap, whose mean of 100 unseeded resamples is what
-    that prints; the interval resamples questions, where the script resamples rows as if they were independent.
-    """
-    scored = game_scores(games)
-    whole = scored.whole
-    sums = dict.fromkeys(scored.ids, 0.0)
-    rows = dict.fromkeys(scored.ids, 0.0)
-    for game in games:
-        if game.question_id in whole and game.score is not None:
-            sums[game.question_id] += weight_of(game) * game.score
-            rows[game.question_id] += weight_of(game)
-    return ratio_interval(
-        np.array(list(sums.values())),
-        np.array(list(rows.values())),
-        rng=rng,
-        num_resamples=num_resamples,
-        confidence=confidence,
-        bounds=(0.0, 1.0),
-    )

@@ -18,22 +18,15 @@ from slackdlm.errors import DataError
 from slackdlm.judgments import Game, Grade, identity_text
 from slackdlm.statistics import (
     Estimate,
-    NullBounds,
-    QuestionScores,
     benjamini_hochberg,
     exact_mcnemar,
-    game_scores,
-    grade_scores,
     holm,
     mean_interval,
     minimum_detectable,
-    null_bounds,
-    paired_difference,
     sign_flip_test,
     standard_error,
     win_rate,
 )
-from slackdlm.statistics.style_control import StyleMetadata
 from slackdlm.study.comparison import FEW, Comparison, JudgeReport, Kind, Line, Settings
 from slackdlm.study.coverage import in_common, size_warning, uneven_warning
 from slackdlm.study.judge_report import Group, judge_report, warnings_of
@@ -46,6 +39,14 @@ from slackdlm.study.published import (
     game_figures,
     grade_figures,
 )
+from slackdlm.study.questions import (
+    NullBounds,
+    QuestionScores,
+    game_scores,
+    grade_scores,
+    null_bounds,
+)
+from slackdlm.study.style_control import StyleMetadata
 
 ALL_OWN = "over all its own questions"
 POINTS = Scale(0.0, 1.0, 0.0, 100.0)
@@ -254,7 +255,7 @@ def _difference(
     differences = one - two
     width = None if group.bounds is None else group.bounds[1] - group.bounds[0]
     bounds = None if width is None else (-width, width)
-    estimate = paired_difference(one, two, bounds=bounds, **drawn(settings))
+    estimate = mean_interval(differences, bounds=bounds, **drawn(settings))
     both = ~np.isnan(differences)
     test = "sign flips"
     if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and group.grades:

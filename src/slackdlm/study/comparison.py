@@ -6,8 +6,10 @@ from typing import Literal
 
 from slackdlm.errors import ConfigError
 from slackdlm.judgments import Tally
-from slackdlm.statistics import Estimate, NullBounds, PositionBias, WinRate
-from slackdlm.statistics.style_control import StyleControlled
+from slackdlm.statistics import Estimate, WinRate
+from slackdlm.study.judge_bias import PositionBias
+from slackdlm.study.questions import NullBounds
+from slackdlm.study.style_control import StyleControlled
 
 Kind = Literal["win rate", "mean", "difference"]
 FEW = 4

@@ -8,13 +8,9 @@ import numpy as np
 from slackdlm.benchmarks.judgment_files import Scale
 from slackdlm.errors import DataError
 from slackdlm.judgments import Game, Grade, tally
-from slackdlm.statistics import length_bias, position_bias
-from slackdlm.statistics.style_control import (
-    StyleControlled,
-    StyleMetadata,
-    style_control,
-)
 from slackdlm.study.comparison import JudgeReport, Settings
+from slackdlm.study.judge_bias import length_bias, position_bias
+from slackdlm.study.style_control import StyleControlled, StyleMetadata, style_control
 
 
 @dataclass(frozen=True)

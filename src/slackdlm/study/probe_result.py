@@ -14,11 +14,11 @@ from slackdlm.statistics import (
     average_over_seeds,
     benjamini_hochberg,
     dose_trend,
-    game_scores,
     mean_interval,
     sign_flip_test,
 )
 from slackdlm.study.grid import Condition, Grid
+from slackdlm.study.questions import game_scores
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,10 @@ from slackdlm.benchmarks import (
     wildbench,
 )
 from slackdlm.judgments import Game, Grade, mean_score
-from slackdlm.statistics import (
-    Estimate,
-    in_one_order,
-    mean_interval,
-    weighted_win_rate,
-)
-from slackdlm.statistics.length_control import Gamed, length_controlled_win_rate
+from slackdlm.statistics import Estimate, mean_interval, ratio_interval
 from slackdlm.study.comparison import Settings
+from slackdlm.study.length_control import Gamed, length_controlled_win_rate
+from slackdlm.study.questions import game_scores, in_one_order
 
 SIZES: Mapping[str, tuple[int, int]] = {
     "mt-bench": (80, 2),
@@ -98,6 +94,23 @@ def game_figures(
         score = {"score": _times(100, arena_hard.published_v01(games))} if is_old else {}
         return Figures(score, ours)
     return Figures({}, {})
+
+
+def weighted_win_rate(games: Sequence[Game], **draws: Any) -> Estimate:
+    """Arena-Hard's mean over rows, a strong verdict making three of them, with a question-level interval.
+
+    The value is that of v2.0's script before its bootstrap, whose mean of 100 unseeded resamples is what
+    that prints; the interval resamples questions, where the script resamples rows as if they were independent.
+    ``draws`` are the arguments of `slackdlm.statistics.ratio_interval`.
+    """
+    scores = game_scores(games)
+    sums, rows = dict.fromkeys(scores.ids, 0.0), dict.fromkeys(scores.ids, 0.0)
+    for game in games:
+        if game.question_id in scores.whole and game.score is not None:
+            sums[game.question_id] += arena_hard.weight_of(game) * game.score
+            rows[game.question_id] += arena_hard.weight_of(game)
+    tops, bottoms = (np.array(list(parts.values())) for parts in (sums, rows))
+    return ratio_interval(tops, bottoms, bounds=(0.0, 1.0), **draws)
 
 
 def grade_figures(benchmark: str, grades: Sequence[Grade], *, extras: Extras) -> Figures:

@@ -5,7 +5,7 @@ import pytest
 from games import game, pairs
 
 from slackdlm.benchmarks.arena_hard_files import read_judgments
-from slackdlm.statistics import length_bias, position_bias
+from slackdlm.study.judge_bias import length_bias, position_bias
 
 
 def rng():

@@ -6,17 +6,8 @@ from games import game, pairs
 
 from slackdlm.errors import DataError
 from slackdlm.judgments import Grade, Tally
-from slackdlm.statistics import (
-    common_ids,
-    exact_mcnemar,
-    game_scores,
-    grade_scores,
-    mean_interval,
-    null_bounds,
-    over_training_runs,
-    ratio_interval,
-    weighted_win_rate,
-)
+from slackdlm.study.published import weighted_win_rate
+from slackdlm.study.questions import game_scores, grade_scores, null_bounds
 
 NAN = float("nan")
 
@@ -94,7 +85,6 @@ def test_nothing_judged_is_nothing():
     found = game_scores([])
     assert found.ids == ()
     assert null_bounds(found).low is None
-    assert common_ids(found, game_scores(pairs(("A>B", "A>B")))) == ("q0",)
 
 
 # The weighted win rate
@@ -107,53 +97,3 @@ def test_the_weighted_rate_is_the_published_mean_with_questions_resampled():
     assert found.value == pytest.approx(rows / 8)
     assert (found.num_scored, found.num_total) == (60, 80)
     assert found.low < found.value < found.high
-
-
-def test_a_ratio_of_equal_weights_is_the_mean():
-    scores = rng(1).random(60)
-    mean = mean_interval(scores, rng=rng(2))
-    ratio = ratio_interval(2 * scores, np.full(60, 2.0), rng=rng(2))
-    assert ratio.value == pytest.approx(mean.value)
-    assert (ratio.low, ratio.high) == pytest.approx((mean.low, mean.high), abs=0.005)
-    assert ratio_interval(array(NAN), array(1), rng=rng()).value is None
-    assert ratio_interval(array(1, 0), array(2, 0), rng=rng()).low is None
-    assert ratio_interval(array(1, 2), array(2, 4), rng=rng()).low == 0.5
-    weightless = ratio_interval(array(1, 2, 0), array(2, 4, 0), rng=rng())
-    assert (weightless.value, weightless.num_scored, weightless.num_total) == (0.5, 2, 3)
-
-
-# McNemar
-
-
-def test_mcnemar_is_the_binomial_of_the_differing_questions():
-    a, b = array(1, 1, 1, 1, 0, 1, NAN), array(0, 0, 0, 1, 1, 0, 1)
-    assert exact_mcnemar(a, b) == pytest.approx(2 * (1 + 5) / 2**5)
-    assert exact_mcnemar(a, a) == 1.0
-    assert exact_mcnemar(array(NAN), array(1)) is None
-    with pytest.raises(DataError, match="0, 1 or NaN"):
-        exact_mcnemar(array(0.5), array(1))
-
-
-# Ranges
-
-
-def test_an_interval_over_runs_stays_within_the_range_of_the_score():
-    table = array(0.9, 1.0)[:, None] * np.ones((2, 3)) - array(0.0, 0.01, 0.02)
-    wide = over_training_runs(table, rng=rng(), num_resamples=200).new_runs
-    cut = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1)).new_runs
-    assert wide.high > 1
-    assert wide.low < 0.5
-    assert (cut.low, cut.high) == (max(wide.low, 0), 1.0)
-
-
-@pytest.mark.parametrize("level", [1.0, 0.1])
-def test_runs_that_agree_are_not_certain_where_the_range_is_known(level):
-    table = np.full((3, 8), level)
-    found = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1))
-    assert found.new_runs == found.these_runs
-    assert found.new_runs.low == pytest.approx(level * 0.05 ** (1 / 8))
-
-
-def test_one_question_says_nothing_about_new_runs():
-    found = over_training_runs(array(0.25, 0.75)[:, None], rng=rng(), num_resamples=200)
-    assert (found.new_runs.value, found.new_runs.low, found.new_runs.high) == (0.5, None, None)

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from slackdlm.judgments import Game
-from slackdlm.statistics.winrate import WinRate, win_rate
+from slackdlm.statistics import WinRate, win_rate
 
 
 @dataclass(frozen=True)
@@ -25,40 +27,34 @@ class PositionBias:
     """Points of the answer shown first, 0.5 without bias; per question over those pairs."""
 
 
-def position_bias(
-    games: Sequence[Game], *, rng: np.random.Generator, num_resamples: int = 10_000
-) -> PositionBias:
-    """Position consistency of the judge on questions that it judged in both orders."""
+def position_bias(games: Sequence[Game], **draws: Any) -> PositionBias:
+    """Position consistency of the judge on questions that it judged in both orders.
+
+    ``draws`` are the arguments of `slackdlm.statistics.win_rate`.
+    """
     pairs: dict[tuple[str, str, str, int], dict[int, Game]] = {}
     for game in games:
-        pairs.setdefault((game.question_id, game.a, game.b, game.turn), {})[game.order] = game
-    both = [
-        (pair[0], pair[1])
-        for pair in pairs.values()
-        if len(pair) == 2 and pair[0].score is not None and pair[1].score is not None
-    ]
-    winners = [(_winner(one), _winner(other)) for one, other in both]
-    first: dict[str, list[float]] = {game.question_id: [] for game in games}
-    for one, other in both:
-        first[one.question_id] += [one.score or 0.0, 1.0 - (other.score or 0.0)]
-    points = np.array(
-        [np.mean(told) if told else np.nan for told in first.values()], dtype=np.float64
-    )
+        if game.score is not None:
+            pairs.setdefault((game.question_id, game.a, game.b, game.turn), {})[game.order] = game
+    both = [(pair[0], pair[1]) for pair in pairs.values() if len(pair) == 2]
+    # Points of ``a`` in each order: [pairs, 2].
+    scores = np.array([[game.score for game in pair] for pair in both], dtype=np.float64)
+    scores = scores.reshape(-1, 2)
+    winners = np.sign(scores - 0.5).astype(np.int64)
+    points: dict[str, list[float]] = {game.question_id: [] for game in games}
+    for (game, _), (first, second) in zip(both, scores.tolist(), strict=True):
+        points[game.question_id] += [first, 1.0 - second]
     return PositionBias(
         num_pairs=len(both),
-        num_same=sum(_label(one) == _label(other) for one, other in both),
-        num_same_winner=sum(one == other for one, other in winners),
+        num_same=sum(_label(first) == _label(second) for first, second in both),
+        num_same_winner=int((winners[:, 0] == winners[:, 1]).sum()),
         kappa=_kappa(winners),
-        first=win_rate(points, rng=rng, num_resamples=num_resamples),
+        first=win_rate(_means(points), **draws),
     )
 
 
 def length_bias(
-    games: Sequence[Game],
-    lengths: Mapping[tuple[str, str], int],
-    *,
-    rng: np.random.Generator,
-    num_resamples: int = 10_000,
+    games: Sequence[Game], lengths: Mapping[tuple[str, str], int], **draws: Any
 ) -> WinRate:
     """Points of the longer answer, per question; 0.5 means length decides nothing.
 
@@ -68,23 +64,18 @@ def length_bias(
     Args:
         games: Games of any pairs.
         lengths: Length of each answer by question id and system.
-        rng: As everywhere.
-        num_resamples: As everywhere.
+        draws: Arguments of `slackdlm.statistics.win_rate`.
     """
     points: dict[str, list[float]] = {game.question_id: [] for game in games}
     for game in games:
-        own = lengths.get((game.question_id, game.a))
-        other = lengths.get((game.question_id, game.b))
-        if game.score is not None and own is not None and other is not None and own != other:
-            points[game.question_id].append(game.score if own > other else 1.0 - game.score)
-    values = np.array(
-        [np.mean(told) if told else np.nan for told in points.values()], dtype=np.float64
-    )
-    return win_rate(values, rng=rng, num_resamples=num_resamples)
+        a, b = (lengths.get((game.question_id, system)) for system in (game.a, game.b))
+        if game.score is not None and a is not None and b is not None and a != b:
+            points[game.question_id].append(game.score if a > b else 1.0 - game.score)
+    return win_rate(_means(points), **draws)
 
 
-def _winner(game: Game) -> int:
-    return int(np.sign((game.score or 0.0) - 0.5))
+def _means(points: Mapping[str, Sequence[float]]) -> Float[np.ndarray, " Q"]:
+    return np.array([np.mean(p) if p else np.nan for p in points.values()], dtype=np.float64)
 
 
 def _label(game: Game) -> object:
@@ -99,11 +90,11 @@ def _label(game: Game) -> object:
     return "A=B" if verdict == "B=A" else verdict
 
 
-def _kappa(winners: Sequence[tuple[int, int]]) -> float | None:
-    if not winners:
+def _kappa(winners: Int[np.ndarray, "N 2"]) -> float | None:
+    """Agreement of the two columns beyond chance."""
+    if not len(winners):
         return None
-    table = np.array(winners)
-    observed = float((table[:, 0] == table[:, 1]).mean())
-    shares = np.stack([(table == kind).mean(axis=0) for kind in (-1, 0, 1)])
+    observed = float((winners[:, 0] == winners[:, 1]).mean())
+    shares = np.stack([(winners == kind).mean(axis=0) for kind in (-1, 0, 1)])
     expected = float(shares.prod(axis=1).sum())
     return None if expected == 1 else (observed - expected) / (1 - expected)

@@ -9,12 +9,8 @@ from scipy.special import expit
 from slackdlm.benchmarks.arena_hard import style_metadata
 from slackdlm.benchmarks.arena_hard_files import read_judgments
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.statistics.style_control import (
-    COVARIATES,
-    fit_logistic,
-    style_control,
-    style_differences,
-)
+from slackdlm.statistics.logistic import Rows, fit_logistic
+from slackdlm.study.style_control import COVARIATES, style_control, style_differences
 
 SUBSETS = [list(c) for size in range(5) for c in combinations(COVARIATES, size)]
 LABELS = ["A>>B", "A>B", "A=B", "B>A", "B>>A"]
@@ -110,10 +106,11 @@ def test_the_interval_is_clustered_by_question():
     found = style_control(games, style, covariates=[]).win_rates["m"]
     assert found.low < found.value < found.high
     assert (found.num_scored, found.num_total) == (300, 300)
-    weights = np.ones(8)
-    features, outcomes = np.ones((8, 1)), np.array([1, 1, 0, 0, 1, 1, 1, 1.0])
-    by_row = fit_logistic(features, outcomes, weights, np.arange(8)).errors[0]
-    by_pair = fit_logistic(features, outcomes, weights, np.arange(8) // 2).errors[0]
+    outcomes = np.array([1, 1, 0, 0, 1, 1, 1, 1.0])
+    by_row, by_pair = (
+        fit_logistic(Rows(np.ones((8, 1)), outcomes, np.ones(8), clusters)).errors[0]
+        for clusters in (np.arange(8), np.arange(8) // 2)
+    )
     p = 0.75
     assert by_row == pytest.approx(np.sqrt(8 / 7 * 8 * p * (1 - p)) / (8 * p * (1 - p)))
     assert by_pair > 1.3 * by_row

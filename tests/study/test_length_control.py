@@ -12,12 +12,8 @@ from scipy.stats import norm
 from slackdlm.errors import DataError
 from slackdlm.judgments import Game
 from slackdlm.statistics.bootstrap import Estimate
-from slackdlm.statistics.length_control import (
-    Gamed,
-    fit_l1,
-    length_controlled_win_rate,
-    read_gamed,
-)
+from slackdlm.statistics.logistic import Rows, fit_l1
+from slackdlm.study.length_control import Gamed, length_controlled_win_rate, read_gamed
 
 NUM = 60
 
@@ -103,12 +99,9 @@ def test_the_interval_is_that_of_a_bootstrap_over_questions(gamed_file: Path) ->
                 np.column_stack([length, gamed.difficulty, ones])[drawn],
             ]
         )
-        at = fit_l1(
-            features,
-            np.concatenate([gamed.preference[both], own[drawn]]),
-            np.concatenate([np.full(2 * NUM, 0.1), np.ones(NUM)]),
-            strength=1e4,
-        )
+        outcomes = np.concatenate([gamed.preference[both], own[drawn]])
+        weights = np.concatenate([np.full(2 * NUM, 0.1), np.ones(NUM)])
+        at = fit_l1(Rows(features, outcomes, weights, np.arange(3 * NUM)), strength=1e4)
         values.append(expit(at[1] * gamed.difficulty[drawn] + at[2]).mean())
     assert found.low is not None
     assert found.high is not None
@@ -127,7 +120,7 @@ def test_the_fit_satisfies_the_conditions_of_an_l1_optimum() -> None:
     features, weights = rng.normal(size=(80, 3)), rng.uniform(0.5, 2, 80)
     outcomes = expit(features @ [1.5, 0.02, -1.0] + rng.normal(size=80))
     for strength in (0.05, 1.0, 1e4):
-        at = fit_l1(features, outcomes, weights, strength=strength)
+        at = fit_l1(Rows(features, outcomes, weights, np.arange(80)), strength=strength)
         slope = strength * (features.T @ (weights * (outcomes - expit(features @ at))))
         np.testing.assert_allclose(slope[at != 0], np.sign(at)[at != 0], atol=1e-3 * strength)
         assert (np.abs(slope[at == 0]) <= 1 + 1e-6).all()

@@ -19,22 +19,20 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy import optimize, stats
+from jaxtyping import Float, Int
+from scipy import stats
 from scipy.special import expit, logit
 
 from slackdlm.errors import DataError
 from slackdlm.jsonl import read_text
 from slackdlm.judgments import Game
 from slackdlm.statistics.bootstrap import Estimate, check_confidence
-from slackdlm.statistics.questions import game_scores
+from slackdlm.statistics.logistic import NUM_FOLDS, Rows, cross_validated_strength, fit_l1
+from slackdlm.study.questions import game_scores
 
-STRENGTHS: Final = tuple(float(c) for c in np.logspace(-4, 4, 10))
-"""Inverse strengths ``C`` of the penalty that are tried: scikit-learn's defaults."""
-NUM_FOLDS: Final = 5
 GAMED_WEIGHT: Final = 0.1
 """Of a judgment of the baseline asked to be short or long: 0.2 in all for its two copies."""
 
@@ -77,32 +75,33 @@ def read_gamed(path: Path, *, question_ids: Sequence[str]) -> Gamed:
         DataError: If the file is something else, or of another number of instructions.
     """
     rows = list(csv.DictReader(io.StringIO(read_text(path, what="AlpacaEval's df_gamed.csv"))))
-    columns = ("index", "preference", "std_delta_len", "instruction_difficulty")
-    if not rows or not set(columns) <= rows[0].keys():
-        raise DataError(f"{path}: expected AlpacaEval's df_gamed.csv with {', '.join(columns)}")
+    names = ("index", "preference", "std_delta_len", "instruction_difficulty")
+    if not rows or not set(names) <= rows[0].keys():
+        raise DataError(f"{path}: expected AlpacaEval's df_gamed.csv with {', '.join(names)}")
     try:
-        told = {name: np.array([float(row[name]) for row in rows]) for name in columns}
+        columns = {name: np.array([float(row[name]) for row in rows]) for name in names}
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: expected numbers in {', '.join(columns)} ({error})") from error
-    index = told["index"].astype(np.int64)
-    scored = ~np.isnan(told["preference"])
+        raise DataError(f"{path}: expected numbers in {', '.join(names)} ({error})") from error
+    index = columns["index"].astype(np.int64)
     size = int(index.max()) + 1
-    if (index != told["index"]).any() or set(index.tolist()) != set(range(size)):
+    if (index != columns["index"]).any() or set(index.tolist()) != set(range(size)):
         raise DataError(f"{path}: expected every instruction from 0 to {size - 1} in 'index'")
     if size != len(question_ids):
         raise DataError(
             f"{path}: holds difficulties of {size} instructions and the question file has {len(question_ids)}; give "
             "AlpacaEval's own alpaca_eval.json beside it"
         )
-    difficulty = np.empty(size)
-    difficulty[index[::-1]] = told["instruction_difficulty"][::-1]  # the first row of each counts
-    if not np.isfinite([*difficulty, *told["std_delta_len"], *told["preference"][scored]]).all():
-        raise DataError(f"{path}: expected finite numbers in {', '.join(columns)}")
+    _, first = np.unique(index, return_index=True)  # the first row of each instruction counts
+    difficulty = columns["instruction_difficulty"][first]
+    scored = ~np.isnan(columns["preference"])
+    length, preference = columns["std_delta_len"], columns["preference"][scored]
+    if not np.isfinite([*difficulty, *length, *preference]).all():
+        raise DataError(f"{path}: expected finite numbers in {', '.join(names)}")
     return Gamed(
         question_ids=tuple(question_ids),
         question=index[scored],
-        length=told["std_delta_len"][scored],
-        preference=told["preference"][scored],
+        length=length[scored],
+        preference=preference,
         difficulty=difficulty,
     )
 
@@ -134,11 +133,10 @@ def length_controlled_win_rate(
     num_scored = int(known.sum())
     if num_scored < NUM_FOLDS:
         return LengthControlled(Estimate(None, None, None, num_scored, len(order)), {})
-    rows = _Rows(features[known], outcomes[known], np.ones(num_scored), np.flatnonzero(known))
+    rows = Rows(features[known], outcomes[known], np.ones(num_scored), np.flatnonzero(known))
     if gamed is not None:
-        # As in the published rows: first the baseline's, then the system's.
-        rows = _gamed_rows(gamed).before(rows)
-    at = fit_l1(rows.features, rows.outcomes, rows.weights, strength=_chosen(rows))
+        rows = _with_gamed(rows, gamed)
+    at = fit_l1(rows, strength=cross_validated_strength(rows))
     level = features.copy()
     level[:, 0] = 0.0
     ends = _interval(at, rows, level, confidence=confidence)
@@ -149,7 +147,7 @@ def length_controlled_win_rate(
 
 def _check_same(judged: Sequence[str], gamed: Gamed) -> None:
     known = set(gamed.question_ids)
-    unknown = [one for one in judged if one not in known]
+    unknown = [question for question in judged if question not in known]
     if unknown or len(judged) < len(known):
         first = f", such as {unknown[0]!a}" if unknown else ""
         raise DataError(
@@ -159,58 +157,16 @@ def _check_same(judged: Sequence[str], gamed: Gamed) -> None:
         )
 
 
-def fit_l1(
-    features: Float[np.ndarray, "N P"],
-    outcomes: Float[np.ndarray, " N"],
-    weights: Float[np.ndarray, " N"],
-    *,
-    strength: float,
-) -> Float[np.ndarray, " P"]:
-    """Coefficients that minimise ``|b|_1 + strength * weighted cross-entropy``; outcomes in ``[0, 1]``.
-
-    The optimum itself, where liblinear stops nearby.
-    """
-    num = features.shape[1]
-    scale = strength * weights.sum()
-
-    def loss(halves: Float[np.ndarray, " H"]) -> tuple[float, Float[np.ndarray, " H"]]:
-        # b = up - down with both at least 0: the penalty becomes linear.
-        odds = features @ (halves[:num] - halves[num:])
-        entropy = weights @ (np.logaddexp(0, odds) - outcomes * odds)
-        slope = strength * (features.T @ (weights * (expit(odds) - outcomes)))
-        value = float(halves.sum() + strength * entropy) / scale
-        return value, (1.0 + np.concatenate([slope, -slope])) / scale
-
-    found = optimize.minimize(
-        loss,
-        np.zeros(2 * num),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0, None)] * (2 * num),
-        options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1000},
-    )
-    return np.asarray(found.x[:num] - found.x[num:], dtype=np.float64)
-
-
-class _Rows(NamedTuple):
-    features: Float[np.ndarray, "N P"]
-    outcomes: Float[np.ndarray, " N"]
-    weights: Float[np.ndarray, " N"]
-    question: Int[np.ndarray, " N"]
-
-    def at(self, chosen: Bool[np.ndarray, " N"]) -> "_Rows":
-        return _Rows(*(part[chosen] for part in self))
-
-    def before(self, others: "_Rows") -> "_Rows":
-        return _Rows(*(np.concatenate(parts) for parts in zip(self, others, strict=True)))
-
-
-def _gamed_rows(gamed: Gamed) -> _Rows:
-    """The judgments of the baseline asked to be short or long, which no constant favours."""
+def _with_gamed(rows: Rows, gamed: Gamed) -> Rows:
+    """As in the published rows: first the baseline's, which no constant favours, then the system's."""
     constant = np.zeros(gamed.question.size)
     features = [np.tanh(gamed.length), gamed.difficulty[gamed.question], constant]
-    weights = np.full(gamed.question.size, GAMED_WEIGHT)
-    return _Rows(np.stack(features, axis=1), gamed.preference, weights, gamed.question)
+    return Rows(
+        np.concatenate([np.stack(features, axis=1), rows.features]),
+        np.concatenate([gamed.preference, rows.outcomes]),
+        np.concatenate([np.full(gamed.question.size, GAMED_WEIGHT), rows.weights]),
+        np.concatenate([gamed.question, rows.question]),
+    )
 
 
 def _features(
@@ -226,7 +182,7 @@ def _features(
             raise DataError(
                 f"length control: the game on {game.question_id!a} does not hold both outputs; give judgments that do"
             )
-    differences = np.array([lengths.get(one, np.nan) for one in order])
+    differences = np.array([lengths.get(question, np.nan) for question in order])
     known = differences[~np.isnan(differences)]
     spread = known.std(ddof=1) if known.size > 1 else 0.0
     length = np.tanh(differences / spread) if spread > 0 else np.zeros(len(order))
@@ -236,23 +192,9 @@ def _features(
     return np.stack(columns, axis=1)
 
 
-def _chosen(rows: _Rows) -> float:
-    """The strength whose fit predicts left-out rows best, each fold a fifth of the rows."""
-    fold = np.arange(rows.outcomes.size)[::-1] % NUM_FOLDS
-    losses = np.zeros(len(STRENGTHS))
-    for left_out in range(NUM_FOLDS):
-        seen, unseen = rows.at(fold != left_out), rows.at(fold == left_out)
-        for place, strength in enumerate(STRENGTHS):
-            at = fit_l1(seen.features, seen.outcomes, seen.weights, strength=strength)
-            odds = unseen.features @ at
-            entropy = np.logaddexp(0, odds) - unseen.outcomes * odds
-            losses[place] += float(np.mean(unseen.weights * entropy)) / NUM_FOLDS
-    return STRENGTHS[int(losses.argmin())]
-
-
 def _interval(
     at: Float[np.ndarray, " P"],
-    rows: _Rows,
+    rows: Rows,
     level: Float[np.ndarray, "Q P"],
     *,
     confidence: float,
@@ -263,11 +205,9 @@ def _interval(
     size = predicted.size
     nonzero = np.flatnonzero(at)
     slope = ((predicted * (1 - predicted))[:, None] * level).mean(axis=0)[nonzero]
-    features = rows.features[:, nonzero]
-    probs = expit(rows.features @ at)
     scores = np.zeros((size, nonzero.size))
-    np.add.at(scores, rows.question, features * (rows.weights * (rows.outcomes - probs))[:, None])
-    hessian = (features * (rows.weights * probs * (1 - probs))[:, None]).T @ features
+    np.add.at(scores, rows.question, rows.scores(at)[:, nonzero])
+    hessian = rows.information(at)[np.ix_(nonzero, nonzero)]
     if size * min(value, 1 - value) < 0.5 or nonzero.size == 0 or np.linalg.cond(hessian) > 1e12:
         return value, None, None
     influence = (predicted - value) / size + (scores - scores.mean(axis=0)) @ np.linalg.solve(

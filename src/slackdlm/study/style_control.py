@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 from scipy.special import expit
 
@@ -21,7 +21,8 @@ from slackdlm.benchmarks.arena_hard import weight_of
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.judgments import Game
 from slackdlm.statistics.bootstrap import Estimate, check_confidence
-from slackdlm.statistics.questions import QuestionScores, game_scores
+from slackdlm.statistics.logistic import Fitted, Rows, fit_logistic
+from slackdlm.study.questions import QuestionScores, game_scores
 
 COVARIATES: Final = ("length", "headers", "lists", "bold")
 StyleMetadata = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -70,21 +71,20 @@ def style_control(
     check_covariates(covariates)
     systems = sorted(games)
     scores = {system: game_scores(games[system]) for system in systems}
-    whole = {system: scores[system].whole for system in systems}
+    # Which system, and the game, of every question that has all of its games.
     rows = [
-        (place, game)
-        for place, system in enumerate(systems)
+        (column, game)
+        for column, system in enumerate(systems)
         for game in games[system]
-        if game.question_id in whole[system]
+        if game.question_id in scores[system].whole
     ]
-    table = np.array(
-        [style_differences(style, game) for _, game in rows], dtype=np.float64
-    ).reshape(len(rows), len(COVARIATES))
+    table = np.array([style_differences(style, game) for _, game in rows], dtype=np.float64)
+    table = table.reshape(len(rows), len(COVARIATES))
     table = table[:, [COVARIATES.index(name) for name in covariates]]
     chosen, fitted = _fit(rows, table, num_systems=len(systems), centred=centred)
     rates = {
-        system: _win_rate(fitted, place, scores[system], confidence=confidence)
-        for place, system in enumerate(systems)
+        system: _win_rate(fitted, column, scores[system], confidence=confidence)
+        for column, system in enumerate(systems)
     }
     if fitted is None:
         return StyleControlled(rates, {}, converged=False)
@@ -100,40 +100,32 @@ def _fit(
     *,
     num_systems: int,
     centred: bool,
-) -> tuple[list[int], "Fitted | None"]:
+) -> tuple[list[int], Fitted | None]:
     """Which columns vary, and the systems' strengths with the effects of these; None without a row or a maximum."""
     if not rows:
         return [], None
     weights = np.array([weight_of(game) for _, game in rows], dtype=np.float64)
     chosen, scaled = _scaled(table, weights, centred=centred)
-    strengths = np.eye(num_systems)[[place for place, _ in rows]]
-    fitted = fit_logistic(
-        np.concatenate([strengths, scaled], axis=1),
-        np.array([game.score for _, game in rows], dtype=np.float64),
-        weights,
-        _numbered([game.question_id for _, game in rows]),
-    )
-    return chosen, fitted
+    strengths = np.eye(num_systems)[[system for system, _ in rows]]
+    _, question = np.unique([game.question_id for _, game in rows], return_inverse=True)
+    outcomes = np.array([game.score for _, game in rows], dtype=np.float64)
+    features = np.concatenate([strengths, scaled], axis=1)
+    return chosen, fit_logistic(Rows(features, outcomes, weights, question))
 
 
 def _win_rate(
-    fitted: "Fitted | None", place: int, scores: QuestionScores, *, confidence: float
+    fitted: Fitted | None, column: int, scores: QuestionScores, *, confidence: float
 ) -> Estimate:
-    """The fitted strength at this place as a win rate with its interval."""
+    """The fitted strength of a system as a win rate with its interval."""
     counts = (len(scores.whole), len(scores.ids))
     if fitted is None:
         return Estimate(None, None, None, *counts)
-    at, error = fitted.coefficients[place], fitted.errors[place]
+    strength, error = fitted.coefficients[column], fitted.errors[column]
     if not error > 1e-9:  # NaN, of one question, or 0, of games that all agree
-        return Estimate(float(expit(at)), None, None, *counts)
+        return Estimate(float(expit(strength)), None, None, *counts)
     half = float(stats.norm.ppf((1 + confidence) / 2)) * error
-    return Estimate(float(expit(at)), float(expit(at - half)), float(expit(at + half)), *counts)
-
-
-def _numbered(ids: Sequence[str]) -> Int[np.ndarray, " N"]:
-    """The place of each id among all of them in order."""
-    places = {one: place for place, one in enumerate(sorted(set(ids)))}
-    return np.array([places[one] for one in ids])
+    value, low, high = (float(expit(strength + step)) for step in (0.0, -half, half))
+    return Estimate(value, low, high, *counts)
 
 
 def check_covariates(names: Sequence[str]) -> None:
@@ -156,52 +148,6 @@ def style_differences(style: StyleMetadata, game: Game) -> list[float]:
     return [length, *((x - y) / (x + y + 1) for x, y in densities)]
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A weighted logistic regression."""
-
-    coefficients: Float[np.ndarray, " P"]
-    """Maximum-likelihood estimates."""
-    errors: Float[np.ndarray, " P"]
-    """Cluster-robust standard errors; NaN with fewer clusters than two, 0 where nothing varies."""
-
-
-def fit_logistic(
-    features: Float[np.ndarray, "N P"],
-    outcomes: Float[np.ndarray, " N"],
-    weights: Float[np.ndarray, " N"],
-    clusters: Int[np.ndarray, " N"],
-) -> Fitted | None:
-    """Logistic regression by Newton's method; outcomes in ``[0, 1]``, no intercept of its own.
-
-    None if there is no finite maximum (complete separation) or the features are collinear.
-    """
-    at = np.zeros(features.shape[1])
-    for _ in range(50):
-        probs = expit(features @ at)
-        gradient = features.T @ (weights * (outcomes - probs))
-        hessian = (features * (weights * probs * (1 - probs))[:, None]).T @ features
-        if np.linalg.cond(hessian) > 1e12:
-            return None
-        step = np.linalg.solve(hessian, gradient)
-        # A step of more than 2 in the log-odds overshoots; near the maximum it is never cut.
-        at = at + step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-300))
-        if float(np.abs(step).max()) < 1e-10:
-            break
-    else:
-        return None
-    if np.abs(at).max() > 25:
-        return None
-    names, place = np.unique(clusters, return_inverse=True)
-    residuals = features * (weights * (outcomes - expit(features @ at)))[:, None]
-    sums = np.zeros((names.size, features.shape[1]))
-    np.add.at(sums, place, residuals)
-    bread = np.linalg.inv(hessian)
-    factor = names.size / (names.size - 1) if names.size > 1 else np.nan
-    errors = np.sqrt(factor * np.diag(bread @ (sums.T @ sums) @ bread))
-    return Fitted(at, errors)
-
-
 def _scaled(
     table: Float[np.ndarray, "N C"], weights: Float[np.ndarray, " N"], *, centred: bool
 ) -> tuple[list[int], Float[np.ndarray, "N D"]]:
@@ -221,13 +167,13 @@ def _measures(style: StyleMetadata, question_id: str, system: str) -> list[float
         raise DataError(
             f"{where}: style control needs it and there is none; give both answer files"
         )
-    found = [_count(row.get("token_len"), where=where)]
+    measures = [_count(row.get("token_len"), where=where)]
     for key in ("header_count", "list_count", "bold_count"):
         counts = row.get(key)
         if not isinstance(counts, Mapping):
             raise DataError(f"{where}: no {key} in its metadata; use arena_hard.style_metadata")
-        found.append(sum(_count(value, where=where) for value in counts.values()))
-    return found
+        measures.append(sum(_count(value, where=where) for value in counts.values()))
+    return measures
 
 
 def _count(value: object, *, where: str) -> float:
