@@ -56,7 +56,7 @@ def judge(server: JudgeServer, folder: Path) -> Judged:
         questions,
         ours,
         baseline=base,
-        journal=folder / "j.sqlite",
+        journal=folder / "j.journal",
     )
 
 

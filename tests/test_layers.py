@@ -15,7 +15,7 @@ ALLOWED = {
     "config": {"errors"},
     "terminal": set(),
     "jsonl": {"errors", "atomic", "strict_json"},
-    "journal": {"errors"},
+    "journal": {"atomic", "errors"},
     "judgments": {"errors", "jsonl"},
     "records": {"errors", "jsonl", "judgments"},
     "collapse": {"errors"},

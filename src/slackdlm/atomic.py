@@ -39,7 +39,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with draft.open("wb") as stream:
             stream.write(content)
             stream.flush()
-            _put_on_disk(stream.fileno())
+            put_on_disk(stream.fileno())
         draft.replace(path)
     except BaseException as error:
         with suppress(OSError):  # there may be none, or no place for one
@@ -49,7 +49,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def _put_on_disk(number: int) -> None:
+def put_on_disk(number: int) -> None:
     """Sync a file where its file system can: some mounts over a network cannot."""
     try:
         os.fsync(number)

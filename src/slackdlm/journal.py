@@ -1,41 +1,31 @@
-"""What is already paid for? One SQLite row per finished item, keyed by the content that decided it.
+"""What is already paid for? A folder of JSON lines, one a finished item, keyed by the content that decided it.
 
-Answers and judgments are journalled by the same few functions. The database is the only lock: processes on one machine
-may share a journal, and ``kill -9`` at any time loses nothing that was recorded.
+Every process appends to a file of its own and reads the files of all others, so any number of them share the work, on
+one machine or on several, without a lock. ``kill -9`` at any time loses nothing that was recorded.
 """
 
 import hashlib
 import json
 import os
-import sqlite3
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+import platform
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from slackdlm.atomic import put_on_disk
 from slackdlm.errors import DataError
 
 Status = Literal["ok", "failed"]
-_APPLICATION_ID = 0x51ACD1
-_SCHEMA = (
-    "CREATE TABLE identities (hash TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE items (
-    key TEXT PRIMARY KEY,
-    identity TEXT NOT NULL REFERENCES identities (hash),
-    status TEXT NOT NULL CHECK (status IN ('ok', 'failed')),
-    payload TEXT NOT NULL
-) WITHOUT ROWID""",
-    "CREATE INDEX items_by_identity ON items (identity)",
-)
-_BUSY_SECONDS = 60.0
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
     """One item of a journal."""
 
     key: str
-    """:func:`item_key` of the identity and the item."""
+    """`item_key` of what decides the result."""
     status: Status
     """``failed`` items are tried again by the next run; ``ok`` items never change."""
     payload: dict[str, Any]
@@ -43,11 +33,7 @@ class Entry(NamedTuple):
 
 
 def content_hash(value: object) -> str:
-    """SHA-256 of a JSON value: the same for equal content, whatever the order of its keys.
-
-    Raises:
-        DataError: If the value is not JSON; NaN and infinities are not.
-    """
+    """SHA-256 of a JSON value, whatever the order of its keys; DataError for NaN and what else is not JSON."""
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -56,210 +42,163 @@ def content_hash(value: object) -> str:
 
 
 def item_key(identity: dict[str, Any], item: object) -> str:
-    """Key of an item under an identity; two identities never share a key."""
+    """Key of an item under all that it has in common with others; two identities never share a key."""
     return content_hash([identity, item])
 
 
+def journal_of(output: Path) -> Path:
+    """The folder that keeps what goes into an output, unless the user names another."""
+    return output.with_name(output.name + ".journal")
+
+
 class Journal:
-    """An open journal file; used from the thread that opened it.
+    """An open journal; used from one thread.
 
     Args:
-        path: The SQLite file, made if it is not there, with its folder.
+        folder: Made if it is not there. ``None``: nothing outlives this object.
 
     Raises:
-        DataError: If the file is something else, or cannot be opened or written.
+        DataError: If the folder, or a file in it, is something else.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with _explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _connect(path)
-            try:
-                self._check()
-            except BaseException:
-                self._database.close()
-                raise
-
-    def _check(self) -> None:
-        if self._application() == 0:
-            _create(self.path, self._database)
-        if self._application() != _APPLICATION_ID:
-            raise DataError(f"{self.path}: no journal of this package; choose another file")
-
-    def _application(self) -> int:
-        return self._database.execute("PRAGMA application_id").fetchone()[0]
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; what was recorded is already safe."""
-        self._database.close()
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._file: Path | None = None
+        self._ends: dict[Path, int] = {}
+        self._entries: dict[str, tuple[tuple[bool, float], Entry]] = {}
+        if folder is None:
+            return
+        file = folder if folder.is_file() else next(folder.glob("*.sqlite"), None)
+        if file is not None:
+            raise DataError(
+                f"{file}: expected a folder of JSON lines, got a file, as journals of older versions were; "
+                "delete it or give another journal"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: the journal cannot be opened ({error})") from error
+        self._read()
 
     def get(self, key: str) -> Entry | None:
-        """The item of that key; ``None`` if it was never recorded."""
-        with _explained(self.path):
-            row = self._database.execute(
-                "SELECT key, status, payload FROM items WHERE key = ?", (key,)
-            ).fetchone()
-        return None if row is None else _entry(self.path, row)
+        """The item of that key; ``None`` if no process has recorded it yet."""
+        if not self._is_known(key):
+            self._read()
+        return self._entries[key][1] if key in self._entries else None
 
     def is_done(self, key: str) -> bool:
         """Whether the item is recorded as ``ok``."""
-        with _explained(self.path):
-            row = self._database.execute(
-                "SELECT 1 FROM items WHERE key = ? AND status = 'ok'", (key,)
-            ).fetchone()
-        return row is not None
+        entry = self.get(key)
+        return entry is not None and entry.status == "ok"
 
-    def record(
-        self, key: str, payload: dict[str, Any], *, identity: dict[str, Any], status: Status = "ok"
-    ) -> None:
-        """Write one item; as :meth:`record_all`."""
-        self.record_all([Entry(key, status, payload)], identity=identity)
-
-    def record_all(self, entries: Sequence[Entry], *, identity: dict[str, Any]) -> None:
-        """Write items in one transaction; on return they are on the disk, all of them or none.
-
-        An ``ok`` item stays as it was first recorded, a ``failed`` one is replaced.
-
-        Args:
-            entries: Their keys are :func:`item_key` of ``identity`` and the item.
-            identity: Everything that all items of this kind have in common; kept beside them.
+    def record(self, *entries: Entry) -> None:
+        """Append items; on return they are on the disk. What is ``ok`` already stays as it is.
 
         Raises:
-            DataError: If a payload is not JSON or the file cannot be written.
+            DataError: If a payload is not JSON, and then nothing is written; if the folder cannot be written, and then
+                what was recorded before stays.
         """
-        mark = content_hash(identity)
+        self._read()
+        new = [entry for entry in entries if not self._is_known(entry.key)]
         try:
-            rows = [
-                (entry.key, mark, entry.status, json.dumps(entry.payload, allow_nan=False))
-                for entry in entries
+            lines = [
+                json.dumps(entry._asdict() | {"time": time.time()}, allow_nan=False) + "\n"
+                for entry in new
             ]
         except (TypeError, ValueError) as error:
-            raise DataError(f"{self.path}: expected a JSON payload, got {error}") from error
-        with _explained(self.path):
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                self._database.execute(
-                    "INSERT INTO identities VALUES (?, ?) ON CONFLICT DO NOTHING",
-                    (mark, json.dumps(identity, sort_keys=True)),
+            raise DataError(f"{self.folder}: expected a JSON payload, got {error}") from error
+        if self.folder is not None and lines:
+            self._append(self.folder, "".join(lines).encode())
+        for line in lines:
+            self._take(line)
+
+    def complete(
+        self,
+        items: Mapping[str, T],
+        work: Callable[[Sequence[T]], Sequence[dict[str, Any]]],
+        *,
+        batch_size: Callable[[T], int],
+        on_done: Callable[[int], None],
+    ) -> None:
+        """Work out what no process has recorded yet, and record it batch by batch.
+
+        Args:
+            items: By key, in the order in which they are worked out.
+            work: From a batch to its payloads; one with the key ``error`` is recorded as failed.
+            batch_size: From an item to the size of the batch that it begins.
+            on_done: Called with the number of items just finished, those of earlier runs first.
+        """
+        self._read()
+        pending = [key for key in items if not self._is_known(key)]
+        on_done(len(items) - len(pending))
+        while pending:
+            size = batch_size(items[pending[0]])
+            keys, pending = pending[:size], pending[size:]
+            self._read()  # another process may have been faster
+            batch = [key for key in keys if not self._is_known(key)]
+            payloads = work([items[key] for key in batch]) if batch else []
+            self.record(
+                *(
+                    Entry(key, "failed" if "error" in payload else "ok", payload)
+                    for key, payload in zip(batch, payloads, strict=True)
                 )
-                self._database.executemany(
-                    "INSERT INTO items VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
-                    "status = excluded.status, payload = excluded.payload WHERE status = 'failed'",
-                    rows,
-                )
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+            )
+            on_done(len(keys))
 
-    def entries(self, identity: dict[str, Any]) -> Iterator[Entry]:
-        """All items of one identity, in the order of their keys."""
-        with _explained(self.path):
-            rows = self._database.execute(
-                "SELECT key, status, payload FROM items WHERE identity = ? ORDER BY key",
-                (content_hash(identity),),
-            ).fetchall()
-        return (_entry(self.path, row) for row in rows)
+    def _is_known(self, key: str) -> bool:
+        """Whether it is done, without a look at what others have recorded since."""
+        return key in self._entries and self._entries[key][1].status == "ok"
 
-    def identities(self) -> list[dict[str, Any]]:
-        """Every identity the journal holds items of."""
-        with _explained(self.path):
-            rows = self._database.execute(
-                "SELECT identity FROM identities ORDER BY identity"
-            ).fetchall()
-        return [json.loads(row[0]) for row in rows]
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        return _open(str(path))
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorname not in ("SQLITE_IOERR_RDLOCK", "SQLITE_IOERR_LOCK"):
-            raise
-        # No locks on this file system, as on some of clusters: a folder JOURNAL.lock is one.
-        return _open(f"{path.absolute().as_uri()}?vfs=unix-dotfile", uri=True)
-
-
-def _open(address: str, *, uri: bool = False) -> sqlite3.Connection:
-    """An open database that can be read, by its path or address."""
-    # Autocommit: every statement is a transaction of its own. FULL: a commit survives a power cut too.
-    database = sqlite3.connect(address, timeout=_BUSY_SECONDS, isolation_level=None, uri=uri)
-    try:
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA application_id").fetchone()
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _create(path: Path, database: sqlite3.Connection) -> None:
-    """Make a journal of an empty database, whole or not at all, unless another process has just done it."""
-    database.execute("BEGIN EXCLUSIVE")
-    try:
-        if not database.execute("SELECT 1 FROM sqlite_schema").fetchone():
-            database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            for statement in _SCHEMA:
-                database.execute(statement)
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
-    # Write-ahead logging: readers never wait, and a commit is one append. The file stays in this mode; it goes without
-    # where another process is at it.
-    if _can_log_ahead(path):
-        with suppress(sqlite3.OperationalError):
-            database.execute("PRAGMA journal_mode = WAL")
-
-
-def _can_log_ahead(path: Path) -> bool:
-    """Whether processes can share memory there, tried on a file beside it: network drives have none."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        with closing(sqlite3.connect(draft)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("SELECT 1 FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError:
-        return False
-    finally:
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{draft}{suffix}").unlink(missing_ok=True)
-    return True
-
-
-def _entry(path: Path, row: tuple[str, str, str]) -> Entry:
-    try:
-        return Entry(row[0], cast("Status", row[1]), json.loads(row[2]))
-    except ValueError as error:
-        raise DataError(f"{path}: the payload of item {row[0]} is not JSON ({error})") from error
-
-
-@contextmanager
-def _explained(path: Path) -> Generator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        lock = path.with_name(f"{path.name}.lock")
-        if lock.exists():
+    def _append(self, folder: Path, content: bytes) -> None:
+        name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self._file = self._file or folder / name
+        try:
+            with self._file.open("ab", buffering=0) as stream:
+                while content:
+                    content = content[stream.write(content) :]
+                put_on_disk(stream.fileno())
+        except OSError as error:
+            # A line may have been begun, behind which nothing can be written: go on in a new file.
+            self._file = None
             raise DataError(
-                f"{path}: another process has it, or one that was killed left {lock} behind; wait, or delete it"
+                f"{folder}: the journal cannot be written ({error.strerror}); what was recorded before is kept, "
+                "so run it again once there is room"
             ) from error
-        raise DataError(
-            f"{path}: not a readable and writable journal ({error}); choose another file. If this one held paid "
-            f"replies keep it: 'sqlite3 {path} .recover' shows what can still be read"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: the journal cannot be opened ({error})") from error
+
+    def _read(self) -> None:
+        """Take in what other processes have recorded since."""
+        files = [] if self.folder is None else sorted(self.folder.glob("*.jsonl"))
+        try:
+            for file in files:
+                end = self._ends.get(file, 0)
+                if file != self._file and file.stat().st_size > end:
+                    self._ends[file] = self._read_lines(file, end)
+        except OSError as error:
+            raise DataError(f"{self.folder}: the journal cannot be read ({error})") from error
+
+    def _read_lines(self, file: Path, start: int) -> int:
+        """Take in the lines of a file from there on; where the last whole line ends."""
+        with file.open("rb") as stream:
+            stream.seek(start)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break  # It is being written, or was torn by a kill: then the item is done again.
+                try:
+                    self._take(line)
+                except (ValueError, TypeError, KeyError) as error:
+                    number = 1 + file.read_bytes()[:start].count(b"\n")
+                    raise DataError(
+                        f"{file}:{number}: expected an item of a journal, got {line[:60]!r}; give another journal, or "
+                        "delete the line if the file was damaged: this one item is then done again"
+                    ) from error
+                start += len(line)
+        return start
+
+    def _take(self, line: str | bytes) -> None:
+        """Keep an item, unless another of its key stands: the first that is ``ok``, else the last failure."""
+        row = json.loads(line)
+        is_ok = row["status"] == "ok"
+        entry = Entry(row["key"], "ok" if is_ok else "failed", dict(row["payload"]))
+        rank = (is_ok, -float(row["time"]) if is_ok else float(row["time"]))
+        if entry.key not in self._entries or rank > self._entries[entry.key][0]:
+            self._entries[entry.key] = (rank, entry)

@@ -150,36 +150,36 @@ def test_whole_texts_are_rated_in_parts_that_fit(speaker):
 
 def test_what_is_journalled_is_not_computed_again(speaker, tmp_path, busy):
     counted = busy(speaker)
-    with Journal(tmp_path / "j.sqlite") as journal:
-        lm = HarnessLM(speaker, CONFIG, mc_samples=3, journal=journal)
-        texts, values = (
-            lm.generate_until(generations(CONTEXTS)),
-            lm.loglikelihood(ratings(CONTEXTS[:2])),
-        )
+    journal = Journal(tmp_path / "j.journal")
+    lm = HarnessLM(speaker, CONFIG, mc_samples=3, journal=journal)
+    texts, values = (
+        lm.generate_until(generations(CONTEXTS)),
+        lm.loglikelihood(ratings(CONTEXTS[:2])),
+    )
+    assert counted
+    counted.clear()
+    # Neither batch size nor stop texts are part of what was computed.
+    again = HarnessLM(speaker, replace(CONFIG, batch_size=1), mc_samples=3, journal=journal)
+    assert again.generate_until(generations(CONTEXTS)) == texts
+    assert again.generate_until(generations(CONTEXTS, until=["a"])) == [
+        t.split("a")[0] for t in texts
+    ]
+    assert again.loglikelihood(ratings(CONTEXTS[:2])) == values
+    assert not counted
+    for other in (
+        HarnessLM(speaker, replace(CONFIG, seed=1), mc_samples=3, journal=journal),
+        HarnessLM(speaker, replace(CONFIG, guidance=0.5), mc_samples=3, journal=journal),
+    ):
+        counted.clear()
+        other.generate_until(generations(CONTEXTS[:1]))
         assert counted
         counted.clear()
-        # Neither batch size nor stop texts are part of what was computed.
-        again = HarnessLM(speaker, replace(CONFIG, batch_size=1), mc_samples=3, journal=journal)
-        assert again.generate_until(generations(CONTEXTS)) == texts
-        assert again.generate_until(generations(CONTEXTS, until=["a"])) == [
-            t.split("a")[0] for t in texts
-        ]
-        assert again.loglikelihood(ratings(CONTEXTS[:2])) == values
-        assert not counted
-        for other in (
-            HarnessLM(speaker, replace(CONFIG, seed=1), mc_samples=3, journal=journal),
-            HarnessLM(speaker, replace(CONFIG, guidance=0.5), mc_samples=3, journal=journal),
-        ):
-            counted.clear()
-            other.generate_until(generations(CONTEXTS[:1]))
-            assert counted
-            counted.clear()
-            other.loglikelihood(ratings(CONTEXTS[:1], CHOICES[:1]))
-            assert counted
-        counted.clear()
-        more = HarnessLM(speaker, CONFIG, mc_samples=4, journal=journal)
-        more.loglikelihood(ratings(CONTEXTS[:1], CHOICES[:1]))
+        other.loglikelihood(ratings(CONTEXTS[:1], CHOICES[:1]))
         assert counted
+    counted.clear()
+    more = HarnessLM(speaker, CONFIG, mc_samples=4, journal=journal)
+    more.loglikelihood(ratings(CONTEXTS[:1], CHOICES[:1]))
+    assert counted
 
 
 def test_another_models_results_are_not_taken(speaker, tmp_path):
@@ -191,12 +191,12 @@ def test_another_models_results_are_not_taken(speaker, tmp_path):
     )
     adapted = replace(wrapped, model=adapter)
     texts, values = [], []
-    with Journal(tmp_path / "j.sqlite") as journal:
-        for loaded in (speaker, other, adapted):
-            # The same name on purpose: content decides.
-            lm = HarnessLM(replace(loaded, name="same"), CONFIG, journal=journal)
-            texts.append(lm.generate_until(generations(CONTEXTS[:2]))[0])
-            values.append(lm.loglikelihood(ratings(CONTEXTS[:1], CHOICES[:1]))[0][0])
+    journal = Journal(tmp_path / "j.journal")
+    for loaded in (speaker, other, adapted):
+        # The same name on purpose: content decides.
+        lm = HarnessLM(replace(loaded, name="same"), CONFIG, journal=journal)
+        texts.append(lm.generate_until(generations(CONTEXTS[:2]))[0])
+        values.append(lm.loglikelihood(ratings(CONTEXTS[:1], CHOICES[:1]))[0][0])
     fresh = [
         HarnessLM(loaded, CONFIG).generate_until(generations(CONTEXTS[:1]))[0]
         for loaded in (speaker, other, adapted)
@@ -214,19 +214,17 @@ def test_an_interrupted_run_goes_on_where_it_was(speaker, tmp_path, busy):
         if done == 2:
             raise KeyboardInterrupt
 
-    with Journal(tmp_path / "j.sqlite") as journal:
-        with pytest.raises(KeyboardInterrupt):
-            HarnessLM(speaker, config, journal=journal, on_progress=interrupt).generate_until(
-                generations(CONTEXTS)
-            )
-        before = len(counted)
-        seen: list[tuple[str, int, int]] = []
-        lm = HarnessLM(
-            speaker, config, journal=journal, on_progress=lambda *step: seen.append(step)
+    journal = Journal(tmp_path / "j.journal")
+    with pytest.raises(KeyboardInterrupt):
+        HarnessLM(speaker, config, journal=journal, on_progress=interrupt).generate_until(
+            generations(CONTEXTS)
         )
-        assert lm.generate_until(generations(CONTEXTS)) == expected
-        assert seen == [("generations", n, 6) for n in (2, 4, 6)]
-        assert len(counted) == 3 * before
+    before = len(counted)
+    seen: list[tuple[str, int, int]] = []
+    lm = HarnessLM(speaker, config, journal=journal, on_progress=lambda *step: seen.append(step))
+    assert lm.generate_until(generations(CONTEXTS)) == expected
+    assert seen == [("generations", n, 6) for n in (2, 4, 6)]
+    assert len(counted) == 3 * before
 
 
 def test_bad_settings_and_prompts_are_named(speaker):

@@ -58,7 +58,7 @@ def test_scores_are_shown_written_and_not_computed_twice(
     assert second["questions"] == first["questions"]
     assert {file.name for file in output.parent.iterdir()} == {
         "results.json",
-        "results.json.sqlite",
+        "results.json.journal",
     }
 
 

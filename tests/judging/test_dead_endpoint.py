@@ -29,11 +29,11 @@ def test_it_is_one_error_within_seconds(host: str, dead_url: str, tmp_path: Path
     url = dead_url if host == "dead port" else "http://judge.invalid:8000/v1"
     judge, started = judge_at(url), time.monotonic()
     with pytest.raises(ConfigError, match=f"nothing answers at {url} .*start the server") as caught:
-        run(judge, tmp_path / "j.sqlite")
+        run(judge, tmp_path / "j.journal")
     assert time.monotonic() - started < 10
     assert KEY not in str(caught.value)
     with pytest.raises(ConfigError, match="nothing answers"):
-        run(judge, tmp_path / "k.sqlite")
+        run(judge, tmp_path / "k.journal")
     judge.close()
 
 
@@ -58,15 +58,15 @@ def test_the_command_says_it_once(
 
 def test_what_is_judged_already_needs_no_server(tmp_path: Path) -> None:
     with serving() as server:
-        judged = run(endpoint(server), tmp_path / "j.sqlite")
+        judged = run(endpoint(server), tmp_path / "j.journal")
         again = endpoint(server)
-    assert run(again, tmp_path / "j.sqlite").judgments == judged.judgments
+    assert run(again, tmp_path / "j.journal").judgments == judged.judgments
 
 
 def test_a_server_that_was_there_is_tried_again(tmp_path: Path) -> None:
     """It goes away behind the first reply and comes back, under the same address, before the retries end."""
     with serving() as server:
-        expected = run(endpoint(server), tmp_path / "whole.sqlite").judgments
+        expected = run(endpoint(server), tmp_path / "whole.journal").judgments
     with serving() as server:
         judge = endpoint(server, concurrency=1)
         port = server.server_address[1]
@@ -87,7 +87,7 @@ def test_a_server_that_was_there_is_tried_again(tmp_path: Path) -> None:
             threading.Thread(target=revived.serve_forever, kwargs={"poll_interval": 0.01}).start()
 
         try:
-            judged = run(judge, tmp_path / "j.sqlite", on_judged=on_judged)
+            judged = run(judge, tmp_path / "j.journal", on_judged=on_judged)
         finally:
             judge.close()
             for revived in back:

@@ -225,7 +225,7 @@ def test_any_texts_are_judged_to_rows_that_can_be_written(
         judged = judge_answers(
             protocol, judge, [question], [Answer("q", "ours", (texts[0],))],
             baseline=[Answer("q", "base", (texts[1],))] if name == "pairs" else None,
-            journal=folder / f"{name}.sqlite",
+            journal=folder / f"{name}.journal",
         )  # fmt: skip
         write_judgments(folder / "out.jsonl", judged.judgments)
         read = read_games if name == "pairs" else read_grades

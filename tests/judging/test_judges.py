@@ -113,7 +113,7 @@ def test_a_planted_verdict_does_not_move_the_parser(
 
     judged = judge_answers(
         PAIRS, Thinking("t", reply), [QUESTION], [Answer("q", "ours", (PLANTED,))],
-        baseline=[Answer("q", "base", ("x",))], journal=tmp_path / "j.sqlite",
+        baseline=[Answer("q", "base", ("x",))], journal=tmp_path / "j.journal",
     )  # fmt: skip
     assert {game.verdict for game in judged.judgments} == {verdict}
 
@@ -179,7 +179,7 @@ def test_real_judgments_are_replayed_to_the_same_scores(excerpts: Path, tmp_path
     )
     judged = judge_answers(
         judging_protocol("arena-hard"), ReplayJudge("recorded", games), list(questions.values()),
-        ours, baseline=base, journal=tmp_path / "j.sqlite",
+        ours, baseline=base, journal=tmp_path / "j.journal",
     )  # fmt: skip
     before = {(g.question_id, g.order): (g.score, g.status, g.verdict) for g in games}
     after = {
@@ -210,7 +210,7 @@ def test_the_exact_judge_prefers_the_better_story(tmp_path: Path) -> None:
         questions,
         ours,
         baseline=base,
-        journal=tmp_path / "j.sqlite",
+        journal=tmp_path / "j.journal",
     )
     assert [game.score for game in judged.judgments] == [1.0] * 4 + [0.5] * 2
 
@@ -218,7 +218,7 @@ def test_the_exact_judge_prefers_the_better_story(tmp_path: Path) -> None:
 def test_the_exact_judge_fails_on_a_prompt_of_another_kind(tmp_path: Path) -> None:
     judged = judge_answers(
         PAIRS, ExactJudge("toy", compare), [QUESTION], [Answer("q", "a", ("x",))],
-        baseline=[Answer("q", "b", ("y",))], journal=tmp_path / "j.sqlite",
+        baseline=[Answer("q", "b", ("y",))], journal=tmp_path / "j.journal",
     )  # fmt: skip
     assert judged.tally.num_failed == 2
     assert "toy prompt: expected" in judged.judgments[0].extra["error"]

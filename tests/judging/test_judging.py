@@ -13,7 +13,6 @@ import pytest
 from judge_server import FAULTS, JudgeServer, serving, verdict_for
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.journal import Journal
 from slackdlm.judging.budget import Budget
 from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge
 from slackdlm.judging.judges import Call, CallFailed, ExactJudge, Reply
@@ -58,7 +57,7 @@ def run(judge: Any, journal: Path, **options: Any) -> Judged:
 @pytest.fixture(scope="module")
 def fault_free(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     with serving() as server:
-        return run(endpoint(server), tmp_path_factory.mktemp("j") / "j.sqlite").judgments
+        return run(endpoint(server), tmp_path_factory.mktemp("j") / "j.journal").judgments
 
 
 def test_both_orders_of_every_pair_are_judged(fault_free: list[Any]) -> None:
@@ -78,7 +77,7 @@ def test_both_orders_of_every_pair_are_judged(fault_free: list[Any]) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_changes_no_judgment(fault: str, fault_free: list[Any], tmp_path: Path) -> None:
     with serving(fault) as server:
-        judged = run(endpoint(server), tmp_path / "j.sqlite")
+        judged = run(endpoint(server), tmp_path / "j.journal")
         assert len(server.requests) == 12, "every prompt met the fault once"
     assert judged.judgments == fault_free
     assert judged.stopped is None
@@ -89,7 +88,7 @@ def test_all_faults_one_after_another_change_no_judgment(
 ) -> None:
     faults = ["429", "unparsable", "close", "malformed", "500", "no_choices"]
     with serving(*faults) as server:
-        judged = run(endpoint(server, max_retries=3), tmp_path / "j.sqlite")
+        judged = run(endpoint(server, max_retries=3), tmp_path / "j.journal")
     assert judged.judgments == fault_free
     assert judged.calls == 6 * 4, "replies that could not be used are calls of their own"
 
@@ -97,7 +96,7 @@ def test_all_faults_one_after_another_change_no_judgment(
 def test_what_failed_is_recorded_as_failed_and_asked_again_by_the_next_run(
     fault_free: list[Any], tmp_path: Path
 ) -> None:
-    journal = tmp_path / "j.sqlite"
+    journal = tmp_path / "j.journal"
     with serving("400", forever=True) as server:
         judged = run(endpoint(server, max_retries=0), journal)
     assert judged.tally.num_failed == 6
@@ -120,7 +119,7 @@ def test_what_failed_is_recorded_as_failed_and_asked_again_by_the_next_run(
 def test_a_long_retry_after_is_waited_for_and_not_guessed(tmp_path: Path) -> None:
     with serving("429", retry_after="1.2") as server:
         started = time.monotonic()
-        run(endpoint(server), tmp_path / "j.sqlite")
+        run(endpoint(server), tmp_path / "j.journal")
         # The client's own guess would be half a second.
         assert time.monotonic() - started > 1.2
 
@@ -129,7 +128,7 @@ def test_a_long_retry_after_is_waited_for_and_not_guessed(tmp_path: Path) -> Non
 def test_a_refused_key_or_model_ends_the_run_at_once(fault: str, tmp_path: Path) -> None:
     with serving(fault, forever=True) as server:
         with pytest.raises(ConfigError, match="refuses 'served'") as caught:
-            run(endpoint(server, concurrency=1), tmp_path / "j.sqlite")
+            run(endpoint(server, concurrency=1), tmp_path / "j.journal")
         assert len(server.requests) == 1
     assert KEY not in str(caught.value)
     assert "[key]" in str(caught.value)
@@ -142,7 +141,7 @@ def test_a_dead_endpoint_is_given_up(tmp_path: Path) -> None:
     with serving("400", forever=True) as server:
         judge = endpoint(server, max_retries=0, concurrency=1)
         judged = judge_answers(
-            PAIRS, judge, questions, many, baseline=base, journal=tmp_path / "j.sqlite"
+            PAIRS, judge, questions, many, baseline=base, journal=tmp_path / "j.journal"
         )
         assert len(server.requests) == 20
     assert "20 calls in a row failed" in str(judged.stopped)
@@ -154,11 +153,11 @@ def test_the_key_is_sent_and_written_nowhere(
 ) -> None:
     caplog.set_level("DEBUG")
     with serving("500", "400", forever=True) as server:
-        judged = run(endpoint(server, max_retries=1), tmp_path / "j.sqlite")
+        judged = run(endpoint(server, max_retries=1), tmp_path / "j.journal")
         assert {h["authorization"] for h in server.headers} == {f"Bearer {KEY}"}
     assert judged.tally.num_failed == 6
     assert "[key]" in judged.judgments[0].extra["error"], "the server repeats the key"
-    written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    written = b"".join(file.read_bytes() for file in (tmp_path / "j.journal").iterdir())
     captured = capfd.readouterr()
     everything = [written.decode("latin-1"), repr(judged), caplog.text, *captured]
     assert not [text for text in everything if KEY in text]
@@ -171,7 +170,7 @@ def test_settings_are_sent_and_belong_to_the_identity(tmp_path: Path) -> None:
             "token_limit": "max_completion_tokens", "extra_body": {"min_p": 0.1},
         }  # fmt: skip
         judge = endpoint(server, **settings)
-        run(judge, tmp_path / "j.sqlite")
+        run(judge, tmp_path / "j.journal")
         sent = server.requests[0]
         assert {k: v for k, v in sent.items() if k != "messages"} == {
             "model": "served", "top_p": 0.9, "seed": 3, "max_completion_tokens": 77, "min_p": 0.1,
@@ -188,20 +187,20 @@ def test_settings_are_sent_and_belong_to_the_identity(tmp_path: Path) -> None:
 
 def test_judges_never_share_judgments(fault_free: list[Any], tmp_path: Path) -> None:
     with serving() as server:
-        run(endpoint(server), tmp_path / "j.sqlite")
-        run(endpoint(server, seed=1), tmp_path / "j.sqlite")
+        run(endpoint(server), tmp_path / "j.journal")
+        run(endpoint(server, seed=1), tmp_path / "j.journal")
         assert len(server.requests) == 12
-        assert run(endpoint(server), tmp_path / "j.sqlite").judgments == fault_free
+        assert run(endpoint(server), tmp_path / "j.journal").judgments == fault_free
         assert len(server.requests) == 12
 
 
 def test_a_changed_answer_is_judged_anew_and_nothing_else(tmp_path: Path) -> None:
     with serving() as server:
-        run(endpoint(server), tmp_path / "j.sqlite")
+        run(endpoint(server), tmp_path / "j.journal")
         changed = [replace(answers("ours")[0], turns=("new",)), *answers("ours")[1:]]
         judge_answers(
             PAIRS, endpoint(server), QUESTIONS, changed,
-            baseline=answers("base"), journal=tmp_path / "j.sqlite",
+            baseline=answers("base"), journal=tmp_path / "j.journal",
         )  # fmt: skip
         assert len(server.requests) == 8
 
@@ -211,7 +210,7 @@ def test_equal_answers_of_two_systems_are_one_thing_to_judge(tmp_path: Path) -> 
     with serving() as server:
         judged = judge_answers(
             PAIRS, endpoint(server), QUESTIONS, twins,
-            baseline=answers("base"), journal=tmp_path / "j.sqlite",
+            baseline=answers("base"), journal=tmp_path / "j.journal",
         )  # fmt: skip
         assert len(server.requests) == judged.calls == 6
     scores = {name: [g.score for g in judged.judgments if g.a == name] for name in ("ours", "twin")}
@@ -223,7 +222,7 @@ def test_an_answer_that_is_not_there_is_a_missing_judgment(tmp_path: Path) -> No
     with serving() as server:
         judged = judge_answers(
             PAIRS, endpoint(server), QUESTIONS, answers("ours", count=2),
-            baseline=answers("base"), journal=tmp_path / "j.sqlite",
+            baseline=answers("base"), journal=tmp_path / "j.journal",
         )  # fmt: skip
         assert len(server.requests) == 4
     assert judged.tally.num_total == 6
@@ -236,10 +235,10 @@ def test_the_number_of_calls_is_never_above_the_limit(
 ) -> None:
     with serving("unparsable") as server:
         judge = endpoint(server)
-        judged = run(judge, tmp_path / "j.sqlite", budget=Budget(max_calls=5))
+        judged = run(judge, tmp_path / "j.journal", budget=Budget(max_calls=5))
         assert len(server.requests) == judged.new_calls == 5
         assert judged.stopped == "the limit of --max-calls 5 is reached"
-        assert run(judge, tmp_path / "j.sqlite").judgments == fault_free
+        assert run(judge, tmp_path / "j.journal").judgments == fault_free
         assert len(server.requests) <= 12 + 5
 
 
@@ -250,29 +249,27 @@ def test_the_cost_is_counted_and_never_above_the_limit(tmp_path: Path) -> None:
         plan = plan_judgments(PAIRS, judge, QUESTIONS, answers("ours"), answers("base"))
         worst = judge.worst_usd(plan[0].call)  # pyright: ignore[reportArgumentType]
         assert worst is not None
-        judged = run(judge, tmp_path / "j.sqlite", budget=Budget(max_usd=2.5 * worst))
+        judged = run(judge, tmp_path / "j.journal", budget=Budget(max_usd=2.5 * worst))
         assert judged.new_usd == 200.0 * judged.new_calls
         assert 0 < judged.new_calls < 6
         assert judged.new_usd <= 2.5 * worst
-        rest = run(judge, tmp_path / "j.sqlite")
+        rest = run(judge, tmp_path / "j.journal")
         assert rest.usd == 1200.0
         assert (rest.prompt_tokens, rest.completion_tokens) == (600, 60)
 
 
 def test_a_limit_of_cost_needs_prices(tmp_path: Path) -> None:
     with serving() as server, pytest.raises(ConfigError, match="prices are not known"):
-        run(endpoint(server), tmp_path / "j.sqlite", budget=Budget(max_usd=1.0))
+        run(endpoint(server), tmp_path / "j.journal", budget=Budget(max_usd=1.0))
 
 
 def test_the_baseline_is_the_system_whose_answers_are_shown(tmp_path: Path) -> None:
     """A file may hold answers of others to questions that are not asked."""
     base = [Answer("not asked", "another", ("x",)), *answers("base")]
     judge = ExactJudge("x", _exact)
-    journal = tmp_path / "j.sqlite"
+    journal = tmp_path / "j.journal"
     judged = judge_answers(PAIRS, judge, QUESTIONS, answers("ours"), baseline=base, journal=journal)
     assert {(g.b, g.judge_identity["baseline"]) for g in judged.judgments} == {("base", "base")}
-    with Journal(journal) as opened:
-        assert [identity["baseline"] for identity in opened.identities()] == ["base"]
 
 
 def test_equal_answers_are_judged_in_both_orders() -> None:
@@ -292,13 +289,13 @@ def test_failures_between_replies_do_not_end_a_run(tmp_path: Path) -> None:
                 raise CallFailed("not now", again=False)
             return super().reply(call)
 
-    judged = run(Moody("moody", _exact), tmp_path / "j.sqlite")
+    judged = run(Moody("moody", _exact), tmp_path / "j.journal")
     assert judged.stopped is None
     assert (judged.tally.num_failed, judged.tally.num_scored) == (3, 3)
 
 
 def test_a_dry_run_counts_and_asks_nothing(tmp_path: Path) -> None:
-    journal = tmp_path / "j.sqlite"
+    journal = tmp_path / "j.journal"
     with serving() as server:
         judge = endpoint(server, usd_per_million=(1.0, 1.0), max_tokens=10)
         plan = plan_judgments(PAIRS, judge, QUESTIONS, answers("ours", count=2), answers("base"))
@@ -340,7 +337,7 @@ def start(server: JudgeServer, journal: Path) -> "subprocess.Popen[str]":
 def test_a_killed_run_goes_on_and_two_processes_share_a_journal(
     fault_free: list[Any], tmp_path: Path
 ) -> None:
-    journal = tmp_path / "j.sqlite"
+    journal = tmp_path / "j.journal"
     with serving() as server:
         with start(server, journal) as process:
             assert process.stdout is not None
@@ -361,7 +358,7 @@ def _exact(question: Question, shown: Any) -> str:
 
 
 def test_an_exact_judge_goes_the_same_way(tmp_path: Path) -> None:
-    judged = run(ExactJudge("length-1", _exact), tmp_path / "j.sqlite")
+    judged = run(ExactJudge("length-1", _exact), tmp_path / "j.journal")
     assert {game.score for game in judged.judgments} == {0.5}
     assert judged.usd == 0.0
 
@@ -372,7 +369,7 @@ def test_grades_outside_the_scale_and_second_turns(tmp_path: Path) -> None:
     both = [Answer("81", "ours", ("two", "two")), Answer("81", "short", ("one",))]
     said = {"one": "[[11]]", "two": "Rating: [[7]]"}
     judge = ExactJudge("t", lambda question, shown: said[shown[0][-1]])
-    judged = judge_answers(protocol, judge, [question], both, journal=tmp_path / "j.sqlite")
+    judged = judge_answers(protocol, judge, [question], both, journal=tmp_path / "j.journal")
     grades = [g for g in judged.judgments if isinstance(g, Grade)]
     assert [(g.system, g.turn, g.score, g.status) for g in grades] == [
         ("ours", 1, 7.0, "ok"),
@@ -391,7 +388,7 @@ def test_wildbench_judges_empty_answers_by_itself(tmp_path: Path) -> None:
     judge = ExactJudge("t", lambda question, shown: '{"choice": "B++"}')
     judged = judge_answers(
         protocol, judge, [question], [Answer("s", "ours", ("2",))],
-        baseline=[Answer("s", "base", (" ",))], journal=tmp_path / "j.sqlite",
+        baseline=[Answer("s", "base", (" ",))], journal=tmp_path / "j.journal",
     )  # fmt: skip
     assert [game.score for game in judged.judgments] == [1.0, 1.0]
     assert judged.calls == 0
@@ -412,7 +409,7 @@ def test_answers_that_do_not_fit_together_are_an_error(
 ) -> None:
     judge = ExactJudge("t", _exact)
     with pytest.raises(DataError, match=message):
-        judge_answers(PAIRS, judge, QUESTIONS, ours, baseline=base, journal=tmp_path / "j.sqlite")
+        judge_answers(PAIRS, judge, QUESTIONS, ours, baseline=base, journal=tmp_path / "j.journal")
 
 
 def test_a_graded_benchmark_has_no_baseline() -> None:
@@ -432,11 +429,10 @@ def test_an_interrupted_run_keeps_the_replies_that_were_under_way(tmp_path: Path
 
     with serving() as server:
         with pytest.raises(StopHereError):
-            run(endpoint(server), tmp_path / "j.sqlite", on_judged=interrupt)
+            run(endpoint(server), tmp_path / "j.journal", on_judged=interrupt)
         asked = len(server.requests)
-        with Journal(tmp_path / "j.sqlite") as journal:
-            (identity,) = journal.identities()
-            assert len(list(journal.entries(identity))) == asked == 6
+        (file,) = (tmp_path / "j.journal").iterdir()
+        assert len(file.read_text().splitlines()) == asked == 6
 
 
 @pytest.mark.parametrize(
@@ -468,7 +464,7 @@ def test_a_limit_below_zero_is_an_error(limit: dict[str, Any]) -> None:
 def test_an_exact_judge_needs_no_journal_and_any_other_does(tmp_path: Path) -> None:
     both = {"answers": answers("ours"), "baseline": answers("base")}
     judge = ExactJudge("exact", lambda question, shown: "[[A>B]]")
-    kept = judge_answers(PAIRS, judge, QUESTIONS, **both, journal=tmp_path / "j.sqlite")
+    kept = judge_answers(PAIRS, judge, QUESTIONS, **both, journal=tmp_path / "j.journal")
     assert judge_answers(PAIRS, judge, QUESTIONS, **both, journal=None) == kept
     with serving() as server, pytest.raises(ConfigError, match="only an exact judge"):
         judge_answers(PAIRS, endpoint(server), QUESTIONS, **both, journal=None)

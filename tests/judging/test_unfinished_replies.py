@@ -46,7 +46,7 @@ def judged(
         base = [Answer("q", "base", ("y",))] if protocol.num_shown == 2 else None
         found = judge_answers(
             protocol, judge, [question], [Answer("q", "ours", ("x",))], baseline=base,
-            journal=folder / "j.sqlite",
+            journal=folder / "j.journal",
         )  # fmt: skip
         return found, len(server.requests)
 
@@ -142,7 +142,7 @@ def test_a_replay_keeps_what_was_cut_off_without_a_verdict(tmp_path: Path, rubri
     again = judge_answers(
         judging_protocol("pairs"), ReplayJudge("m", games), [QUESTION],
         [Answer("q", "ours", ("x",))], baseline=[Answer("q", "base", ("y",))],
-        journal=tmp_path / "again.sqlite",
+        journal=tmp_path / "again.journal",
     )  # fmt: skip
     assert [(j.score, j.reply) for j in again.judgments] == [(None, "[[A>B]]")] * 2
 

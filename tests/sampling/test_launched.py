@@ -32,10 +32,7 @@ def test_two_launched_processes_write_what_one_does(
     shown = run_in_two_processes("-m", "slackdlm.cli", *command, "--output", two)
     assert "7 answers" in shown
     assert shown.count("its share is done") <= 1, "the last to finish writes the output"
-    assert {mark.name for mark in (tmp_path / "two.jsonl.journal").glob("*.done")} == {
-        "0-of-2.done",
-        "1-of-2.done",
-    }
+    assert len(list((tmp_path / "two.jsonl.journal").iterdir())) == 2, "a file for each process"
     assert without_seconds(two) == without_seconds(one)
     assert [row["id"] for row in without_seconds(two)] == [f"q{n}" for n in range(7)]
     assert len({row["text"] for row in without_seconds(one)}) > 4

@@ -20,7 +20,7 @@ from slackdlm.cli.decoding import (
     load_chosen,
 )
 from slackdlm.cli.inputs import check_model, check_recipe
-from slackdlm.cli.outputs import check_output_file
+from slackdlm.cli.outputs import check_output_file, check_output_folder
 from slackdlm.errors import ConfigError
 from slackdlm.terminal import printable, progress, table
 
@@ -66,7 +66,9 @@ def add_harness(commands: Commands) -> None:
         help="let tasks such as mbpp run the code that the model writes, here and unprotected",
     )
     add("--output", type=Path, help="results.json: scores, settings and every answer")
-    add("--journal", type=Path, help="default: OUTPUT.sqlite; models and runs may share it")
+    add(
+        "--journal", type=Path, help="folder; default: OUTPUT.journal; models and runs may share it"
+    )
     add_decoding(parser)
     add_intervention(parser)
     parser.set_defaults(run=_harness)
@@ -78,7 +80,7 @@ def _harness(arguments: argparse.Namespace) -> None:
     check_model(arguments.model, arguments.adapter)
     check_recipe(arguments.recipe)
     _quiet()
-    journal = _journal_file(arguments)
+    journal = _journal_folder(arguments)
     how = decoding(arguments, [(arguments.model, arguments.adapter)], gen_length=_GEN_LENGTH)
     if arguments.mc_samples < 1:
         raise ConfigError(f"--mc-samples: expected at least 1, got {arguments.mc_samples}")
@@ -91,7 +93,7 @@ def _harness(arguments: argparse.Namespace) -> None:
     tasks = _tasks(arguments)
     loaded = load_chosen(arguments)
     result = _run(
-        loaded, tasks, how.recipe, settings, mc_samples=arguments.mc_samples, journal_file=journal
+        loaded, tasks, how.recipe, settings, mc_samples=arguments.mc_samples, journal=journal
     )
     if arguments.output is not None:
         write_results(arguments.output, result)
@@ -100,13 +102,16 @@ def _harness(arguments: argparse.Namespace) -> None:
         console.print(Text(f"results: {arguments.output}"))
 
 
-def _journal_file(arguments: argparse.Namespace) -> Path | None:
+def _journal_folder(arguments: argparse.Namespace) -> Path | None:
     """Where answers are kept, once it and the output can be written; None: nowhere."""
+    from slackdlm.journal import journal_of
+
     output, journal = arguments.output, arguments.journal
     check_output_file("--output", output, arguments.recipe)
     if journal is None and output is not None:
-        journal = output.with_name(output.name + ".sqlite")
-    check_output_file("--journal", journal, arguments.recipe, output)
+        journal = journal_of(output)
+    if journal is not None:
+        check_output_folder("--journal", journal, arguments.recipe, output)
     return journal
 
 
@@ -140,7 +145,7 @@ def _run(
     settings: dict[str, Any],
     *,
     mc_samples: int,
-    journal_file: Path | None,
+    journal: Path | None,
 ) -> "HarnessResult":
     """Answer with a progress bar for each kind of request."""
     from contextlib import ExitStack
@@ -151,7 +156,6 @@ def _run(
 
     bars: dict[str, TaskID] = {}
     with ExitStack() as stack:
-        journal = None if journal_file is None else stack.enter_context(Journal(journal_file))
         shown = stack.enter_context(progress(transient=True))
 
         def show(kind: str, done: int, total: int) -> None:
@@ -164,7 +168,7 @@ def _run(
             recipe.sampler,
             intervention=recipe.disturbance,
             mc_samples=mc_samples,
-            journal=journal,
+            journal=None if journal is None else Journal(journal),
             on_progress=show,
         )
         return run_harness(lm, tasks, **settings)

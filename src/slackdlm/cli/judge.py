@@ -10,7 +10,7 @@ from rich.text import Text
 
 from slackdlm.cli.commands import Commands
 from slackdlm.cli.decoding import QUESTIONS_HELP
-from slackdlm.cli.outputs import check_output_file
+from slackdlm.cli.outputs import check_output_file, check_output_folder
 from slackdlm.errors import ConfigError
 from slackdlm.terminal import progress, table
 
@@ -41,7 +41,7 @@ def add_judge(commands: Commands) -> None:
     add("--answers", type=Path, nargs="+", required=True, help="ours or the benchmark's format")
     add("--baseline", type=Path, help="answers of the system that they are compared to")
     add("--output", type=Path, required=True, help="judgments.jsonl")
-    add("--journal", type=Path, help="default: OUTPUT.sqlite; processes may share it")
+    add("--journal", type=Path, help="folder; default: OUTPUT.journal; processes may share it")
     add_judge_choice(parser)
     parser.set_defaults(run=_judge)
 
@@ -95,7 +95,7 @@ def _judge(arguments: argparse.Namespace) -> None:
     )
     given = [files.questions, files.references, files.judge_prompt, files.baseline, *files.answers]
     check_output_file("--output", files.output, *given)
-    check_output_file("--journal", files.journal_file, *given, files.output)
+    check_output_folder("--journal", files.journal_folder, *given, files.output)
     budget = Budget(arguments.max_calls, arguments.max_usd)
     console = Console()
     with closing(judge_of(arguments)) as judge:

@@ -14,19 +14,19 @@ def check_output_file(flag: str, output: Path | None, *others: Path | None) -> N
     """
     if output is None:
         return
-    _check(flag, output, output)
+    _check(flag, output, output, others)
+
+
+def check_output_folder(flag: str, folder: Path, *others: Path | None) -> None:
+    """ConfigError as `check_output_file`, for a folder of files, which need not be there yet."""
+    _check(flag, folder, folder / "file", others)
+
+
+def _check(flag: str, output: Path, file: Path, others: tuple[Path | None, ...]) -> None:
     if any(_is_same(output, other) for other in others if other is not None):
         raise ConfigError(
             f"{flag} {output}: would replace another of the files given; give another {flag}"
         )
-
-
-def check_output_folder(flag: str, folder: Path) -> None:
-    """ConfigError if files cannot be written in an output folder, which need not be there yet."""
-    _check(flag, folder, folder / "file")
-
-
-def _check(flag: str, output: Path, file: Path) -> None:
     try:
         check_writable(file)
     except OSError as error:

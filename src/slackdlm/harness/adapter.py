@@ -157,7 +157,7 @@ class HarnessLM(LM):
             seen[request.task_name, text] += 1
             key = item_key(self.generation_identity, item)
             asked.append(_Asked(key, encoded[text], [], _seed(item)))
-        found = self._answer("generations", asked, self._generate, self.generation_identity)
+        found = self._answer("generations", asked, self._generate)
         return [self._text(found[a.key], *s) for a, s in zip(asked, stoppings, strict=True)]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -171,7 +171,7 @@ class HarnessLM(LM):
             context, target = request.arguments[:2]
             ids = encode_pair(self.loaded.tokenizer, context, target)
             asked.append(self._rated(*ids))
-        found = self._answer("likelihoods", asked, self._rate, self.likelihood_identity)
+        found = self._answer("likelihoods", asked, self._rate)
         return [
             (float(found[a.key]["log_likelihood"]), bool(found[a.key]["is_greedy"])) for a in asked
         ]
@@ -195,9 +195,7 @@ class HarnessLM(LM):
                     for start, end in zip(starts, ends, strict=True)
                 ]
             )
-        found = self._answer(
-            "likelihoods", [a for part in parts for a in part], self._rate, self.likelihood_identity
-        )
+        found = self._answer("likelihoods", [a for part in parts for a in part], self._rate)
         return [sum(float(found[a.key]["log_likelihood"]) for a in part) for part in parts]
 
     def _rated(self, prompt_ids: list[int], target_ids: list[int]) -> _Asked:
@@ -210,33 +208,26 @@ class HarnessLM(LM):
         kind: str,
         asked: Sequence[_Asked],
         work: Callable[[Sequence[_Asked]], list[Row]],
-        identity: Row,
     ) -> dict[str, Row]:
         """Results by key: those of the journal, then those still to be worked out, recorded batch by batch."""
-        unique = {a.key: a for a in asked}
-        found: dict[str, Row] = {}
-        if self.journal is not None:
-            for key in unique:
-                entry = self.journal.get(key)
-                if entry is not None and entry.status == "ok":
-                    found[key] = entry.payload
         # Alike lengths together: less padding.
-        pending = sorted(
-            (a for a in unique.values() if a.key not in found),
-            key=lambda a: len(a.prompt_ids) + len(a.target_ids),
+        ordered = sorted(asked, key=lambda a: len(a.prompt_ids) + len(a.target_ids))
+        unique = {a.key: a for a in ordered}
+        self._check_lengths(kind, list(unique.values()))
+        done = 0
+
+        def report(count: int) -> None:
+            nonlocal done
+            done += count
+            if self.on_progress is not None:
+                self.on_progress(kind, done, len(unique))
+
+        journal = self.journal or Journal(None)
+        journal.complete(
+            unique, work, batch_size=lambda first: self._batch(kind, first), on_done=report
         )
-        self._check_lengths(kind, pending)
-        self._report(kind, len(found), len(unique))
-        start = 0
-        while start < len(pending):
-            batch = pending[start : start + self._batch(kind, pending[start])]
-            for a, payload in zip(batch, work(batch), strict=True):
-                found[a.key] = payload
-                if self.journal is not None:
-                    self.journal.record(a.key, payload, identity=identity)
-            start += len(batch)
-            self._report(kind, len(found), len(unique))
-        return found
+        entries = {key: journal.get(key) for key in unique}
+        return {key: entry.payload for key, entry in entries.items() if entry is not None}
 
     def _batch(self, kind: str, first: _Asked) -> int:
         """Requests worked out together, so that about ``batch_size`` canvases fill a batch."""
@@ -258,10 +249,6 @@ class HarnessLM(LM):
                 f"canvas of {self.config.canvas_length} leaves of the model's {self.loaded.max_length}, the longest "
                 f"has {max(too_long)}; use fewer examples in the prompt (--num-fewshot) or a shorter canvas"
             )
-
-    def _report(self, kind: str, done: int, total: int) -> None:
-        if self.on_progress is not None:
-            self.on_progress(kind, done, total)
 
     def _generate(self, batch: Sequence[_Asked]) -> list[Row]:
         answers = self.sampler.generate_from_ids(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from slackdlm.benchmarks.answer_files import read_answer_file
 from slackdlm.errors import DataError
+from slackdlm.journal import journal_of
 from slackdlm.judging.budget import Budget
 from slackdlm.judging.judges import Judge
 from slackdlm.judging.plan import DryRun, dry_run, plan_judgments, without_partner
@@ -37,12 +38,12 @@ class JudgingFiles:
     judge_prompt: Path | None = None
     """Creative-Writing-Bench's judge prompt, its criteria beside it."""
     journal: Path | None = None
-    """Default: ``OUTPUT.sqlite``."""
+    """Default: ``OUTPUT.journal``."""
 
     @property
-    def journal_file(self) -> Path:
+    def journal_folder(self) -> Path:
         """Where the judgments are kept."""
-        return self.journal or self.output.with_name(self.output.name + ".sqlite")
+        return self.journal or journal_of(self.output)
 
 
 class _Read(NamedTuple):
@@ -68,7 +69,7 @@ def count_calls(files: JudgingFiles, judge: Judge) -> DryRun:
     """What `judge_files` would ask; nothing is asked or written. Errors as there."""
     protocol, questions, answers, baseline = _read(files)
     planned = plan_judgments(protocol, judge, questions, answers, baseline)
-    return dry_run(judge, planned, journal=files.journal_file)
+    return dry_run(judge, planned, journal=files.journal_folder)
 
 
 def judge_files(
@@ -99,7 +100,7 @@ def judge_files(
         questions,
         answers,
         baseline=baseline,
-        journal=files.journal_file,
+        journal=files.journal_folder,
         budget=budget,
         on_plan=on_plan,
         on_judged=on_judged,

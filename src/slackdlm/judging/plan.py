@@ -140,8 +140,8 @@ def dry_run(judge: Judge, planned: Sequence[Planned], *, journal: Path | None = 
     calls = list({item.key: item for item in planned if item.call is not None}.values())
     missing = calls
     if journal is not None and journal.exists():
-        with Journal(journal) as opened:
-            missing = [item for item in calls if not opened.is_done(item.key)]
+        opened = Journal(journal)
+        missing = [item for item in calls if not opened.is_done(item.key)]
     asked = [item.call for item in missing if item.call is not None]
     costs = [judge.worst_usd(call) for call in asked]
     return DryRun(

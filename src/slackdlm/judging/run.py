@@ -9,12 +9,11 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from slackdlm.errors import ConfigError
-from slackdlm.journal import Entry, Journal, Status
+from slackdlm.journal import Entry, Journal
 from slackdlm.jsonl import Row
 from slackdlm.judging.budget import Budget, Spent
 from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, ExactJudge, Judge, why_unfinished
@@ -68,8 +67,8 @@ def judge_answers(
         questions: Of the benchmark.
         answers: Of one or more systems.
         baseline: Of the system they are compared to.
-        journal: SQLite file; other processes may use it at the same time. ``None``: every judgment is made again,
-            which only an exact judge does for nothing.
+        journal: Its folder; other processes may use it at the same time. ``None``: every judgment is made again, which
+            only an exact judge does for nothing.
         budget: Limits of this run.
         on_plan: Called once with the number of judgments.
         on_judged: Called with the judgments just finished, those of earlier runs first, and the cost of this run.
@@ -83,31 +82,13 @@ def judge_answers(
     planned = plan_judgments(protocol, judge, questions, answers, baseline)
     if on_plan is not None:
         on_plan(len(planned))
-    with nullcontext(_Memory()) if journal is None else Journal(journal) as opened:
-        run = _Run(protocol, judge, opened, budget or Budget(), on_judged)
-        stopped = run.ask(planned)
-        judged = run.collect(planned, stopped=stopped)
+    run = _Run(protocol, judge, Journal(journal), budget or Budget(), on_judged)
+    stopped = run.ask(planned)
+    judged = run.collect(planned, stopped=stopped)
     num_cut = sum(why_unfinished(one) == CUT_OFF for one in judged.judgments)
     if num_cut:
         _LOG.warning("%d of %d judgments have no verdict: %s", num_cut, len(planned), CUT_OFF)
     return judged
-
-
-class _Memory:
-    """What stands in for a journal where judgments are made again by every run."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
-
-    def get(self, key: str) -> Entry | None:
-        return self._entries.get(key)
-
-    def is_done(self, key: str) -> bool:
-        entry = self._entries.get(key)
-        return entry is not None and entry.status == "ok"
-
-    def record(self, key: str, payload: Row, *, identity: Row, status: Status = "ok") -> None:
-        self._entries[key] = Entry(key, status, payload)
 
 
 class _Run:
@@ -117,7 +98,7 @@ class _Run:
         self,
         protocol: JudgingProtocol,
         judge: Judge,
-        journal: Journal | _Memory,
+        journal: Journal,
         budget: Budget,
         on_judged: Callable[[int, float | None], None] | None,
     ) -> None:
@@ -226,7 +207,7 @@ class _Run:
         if before is not None and before.status == "failed":
             payload["spent"] = now.plus(Spent(**before.payload["spent"]))._asdict()
         status = "failed" if payload["error"] else "ok"
-        self.journal.record(item.key, payload, identity=item.identity, status=status)
+        self.journal.record(Entry(item.key, status, payload))
 
     def _report(self, count: int) -> None:
         if self.on_judged is not None and count:

@@ -1,6 +1,6 @@
 """What does a displaced token cost on any benchmark? The probe of arXiv 2601.22947, from questions to figures.
 
-    answers/ARM/*.jsonl -> judgments.sqlite -> judgments/ARM.jsonl -> ProbeResult
+    answers/ARM/*.jsonl -> judgments.journal -> judgments/ARM.jsonl -> ProbeResult
 
 Each model is judged against its own undisturbed answers. Every stage reads files and writes files below one folder;
 running the probe again finishes what is missing and changes nothing else.
@@ -204,7 +204,7 @@ def judge_probe(
         questions: Of the benchmark.
         arms: Names of the arms whose answers are there.
         grid: As it was answered.
-        output: Folder of the probe; gets ``judgments.sqlite`` and ``judgments/ARM.jsonl``.
+        output: Folder of the probe; gets ``judgments.journal`` and ``judgments/ARM.jsonl``.
         budget: Limits of this run.
         on_judged: Called with the games just finished and the cost of this run.
 
@@ -226,7 +226,7 @@ def judge_probe(
                 questions,
                 answers,
                 baseline=baseline,
-                journal=output / "judgments.sqlite",
+                journal=output / "judgments.journal",
                 budget=budget,
                 on_judged=on_judged,
             )
