@@ -1,4 +1,4 @@
-"""Small checkpoints in the layout in which LLaDA-8B is published, written without our code."""
+"""Small checkpoints of every family, written without our code."""
 
 import json
 from collections.abc import Callable
@@ -9,172 +9,23 @@ import pytest
 import torch
 from dream_checkpoint import write_checkpoint as write_dream
 from encoder_checkpoints import write_encoder
-from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from llada_checkpoint import write_llada
 from transformers.utils import logging
 
 from slackdlm.models.configs import LLaDAConfig
+from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.loading import load_model, new_model, save_model
+from slackdlm.models.tokenizer import train_tokenizer
 
 logging.disable_progress_bar()
-
-D, N_LAYERS, N_HEADS, F = 64, 2, 4, 192
-TEXTS = [
-    "In the year 1000 the boats sailed 200 miles.",
-    "user assistant system\n\nHello, world!",
-] * 3
-
-# Structure of the published template: it always ends with an assistant header.
-PUBLISHED_TEMPLATE = (
-    "{% set loop_messages = messages %}{% for message in loop_messages %}"
-    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
-    "+ message['content'] | trim + '<|eot_id|>' %}"
-    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}"
-    "{{ content }}{% endfor %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
-)
-
-
-def published_config(*, vocab_size: int, mask_id: int, end_id: int) -> dict[str, Any]:
-    """Every key of the published config.json, with small sizes."""
-    return {
-        "activation_type": "silu",
-        "alibi": False,
-        "alibi_bias_max": 8.0,
-        "architectures": ["LLaDAModelLM"],
-        "attention_dropout": 0.0,
-        "attention_layer_norm": False,
-        "attention_layer_norm_with_affine": True,
-        "auto_map": {
-            "AutoConfig": "configuration_llada.LLaDAConfig",
-            "AutoModel": "modeling_llada.LLaDAModelLM",
-            "AutoModelForCausalLM": "modeling_llada.LLaDAModelLM",
-        },
-        "bias_for_layer_norm": False,
-        "block_group_size": 1,
-        "block_type": "llama",
-        "d_model": D,
-        "embedding_dropout": 0.0,
-        "embedding_size": vocab_size,
-        "eos_token_id": end_id,
-        "flash_attention": False,
-        "include_bias": False,
-        "include_qkv_bias": False,
-        "init_cutoff_factor": None,
-        "init_device": "meta",
-        "init_fn": "mitchell",
-        "init_std": 0.02,
-        "input_emb_norm": False,
-        "layer_norm_type": "rms",
-        "layer_norm_with_affine": True,
-        "mask_token_id": mask_id,
-        "max_sequence_length": 128,
-        "mlp_hidden_size": F,
-        "mlp_ratio": 4,
-        "model_type": "llada",
-        "multi_query_attention": None,
-        "n_heads": N_HEADS,
-        "n_kv_heads": N_HEADS,
-        "n_layers": N_LAYERS,
-        "pad_token_id": end_id,
-        "precision": "amp_bf16",
-        "residual_dropout": 0.0,
-        "rms_norm_eps": 1e-05,
-        "rope": True,
-        "rope_full_precision": True,
-        "rope_theta": 500000.0,
-        "scale_logits": False,
-        "torch_dtype": "float32",
-        "transformers_version": "4.46.3",
-        "use_cache": False,
-        "vocab_size": vocab_size,
-        "weight_tying": False,
-    }
-
-
-def published_tensors(*, vocab_size: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights under the published names."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) / shape[-1] ** 0.5
-
-    def norm() -> torch.Tensor:
-        return 1 + 0.1 * torch.randn(D, generator=generator)
-
-    tensors = {"wte": draw(vocab_size, D), "ln_f": norm(), "ff_out": draw(vocab_size, D)}
-    for i in range(N_LAYERS):
-        block = {"attn_norm": norm(), "ff_norm": norm(), "ff_out": draw(D, F)}
-        block |= {name: draw(D, D) for name in ("q_proj", "k_proj", "v_proj", "attn_out")}
-        block |= {name: draw(F, D) for name in ("ff_proj", "up_proj")}
-        tensors |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
-    return {f"model.transformer.{name}.weight": tensor for name, tensor in tensors.items()}
-
-
-def write_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Two shards and their index."""
-    names = sorted(tensors)
-    half = len(names) // 2
-    weight_map: dict[str, str] = {}
-    for i, part in enumerate((names[:half], names[half:])):
-        shard = f"model-{i + 1:05d}-of-00002.safetensors"
-        save_file({n: tensors[n] for n in part}, folder / shard, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, shard)
-    total = sum(t.numel() * t.element_size() for t in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def write_tokenizer(folder: Path, *, reserved: bool = True) -> dict[str, int]:
-    """tokenizer.json and tokenizer_config.json as published: byte-level BPE and special tokens."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend.train_from_iterator(
-        TEXTS,
-        trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False),
-    )
-    names = ["<|startoftext|>", "<|endoftext|>", "[CLS]", "[gMASK]"]
-    names += [f"<|reserved_token_{i}|>" for i in range(3)] if reserved else []
-    names += ["<|mdm_mask|>", "<role>", "</role>"]
-    names += ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-    backend.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
-    backend.save(str(folder / "tokenizer.json"))
-    config = {
-        "add_bos_token": False,
-        "add_eos_token": False,
-        "bos_token": "<|startoftext|>",
-        "chat_template": PUBLISHED_TEMPLATE,
-        "clean_up_tokenization_spaces": False,
-        "cls_token": "[CLS]",
-        "eos_token": "<|endoftext|>",
-        "fast_tokenizer": True,
-        "gmask_token": "[gMASK]",
-        "model_max_length": 1000000000000000019884624838656,
-        "pad_token": "<|endoftext|>",
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "trust_remote_code": True,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return {name: backend.token_to_id(name) for name in names} | {"": backend.get_vocab_size()}
 
 
 @pytest.fixture
 def write_checkpoint(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a published checkpoint and returns its folder; keywords override config keys."""
+    """Writes a published LLaDA and returns its folder; keywords override config keys."""
 
-    def write(*, spare_rows: int = 5, reserved: bool = True, seed: int = 0, **keys: Any) -> Path:
-        folder = tmp_path / f"published-{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        ids = write_tokenizer(folder, reserved=reserved)
-        rows = ids[""] + spare_rows
-        config = published_config(
-            vocab_size=rows, mask_id=ids["<|mdm_mask|>"], end_id=ids["<|endoftext|>"]
-        )
-        (folder / "config.json").write_text(json.dumps(config | keys))
-        write_weights(folder, published_tensors(vocab_size=rows, seed=seed))
-        return folder
+    def write(**keys: Any) -> Path:
+        return write_llada(tmp_path / f"published-{len(list(tmp_path.iterdir()))}", **keys)
 
     return write
 
@@ -185,23 +36,57 @@ def published(write_checkpoint: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def write_kind(write_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[[str], Path]:
+def write_kind(tmp_path: Path) -> Callable[..., Path]:
     """Writes a model by its kind: LLaDA, LLaDA with one matrix at both ends, Dream or an encoder."""
 
-    def write(kind: str) -> Path:
-        if kind == "dream":
-            return write_dream(tmp_path / "dream")
-        if kind in ("bert", "modernbert"):
-            return write_encoder(tmp_path / kind, kind)
-        published = write_checkpoint()
+    def write(kind: str, **keys: Any) -> Path:
+        folder = tmp_path / kind
         if kind == "llada":
-            return published
-        tokenizer = load_model(published).tokenizer
+            return write_llada(folder, **keys)
+        if kind == "dream":
+            return write_dream(folder, **keys)
+        if kind != "tied":
+            return write_encoder(folder, kind, **keys)
+        tokenizer = load_model(write_llada(tmp_path / "untied")).tokenizer
         shape = {"d_model": 16, "n_layers": 2, "n_heads": 2, "mlp_hidden_size": 24}
-        config = LLaDAConfig(
-            vocab_size=len(tokenizer), weight_tying=True, max_sequence_length=64, **shape
-        )
-        save_model(new_model(config, tokenizer, generator_seed=1), tmp_path / "tied")
-        return tmp_path / "tied"
+        shape |= {"vocab_size": len(tokenizer), "max_sequence_length": 128}
+        config = LLaDAConfig(weight_tying=True, **shape)
+        save_model(new_model(config, tokenizer, generator_seed=1), folder)
+        return folder
 
     return write
+
+
+@pytest.fixture
+def new() -> Callable[..., LoadedModel]:
+    """A new LLaDA with a tokenizer of bytes; keywords override config keys."""
+
+    def make(seed: int = 0, **keys: Any) -> LoadedModel:
+        tokenizer = train_tokenizer(["the boats"], vocab_size=300, kind="byte_bpe")
+        sizes = {"d_model": 32, "n_layers": 2, "n_heads": 2, "mlp_hidden_size": 48}
+        config = LLaDAConfig(**(sizes | {"vocab_size": len(tokenizer)} | keys))
+        return new_model(config, tokenizer, generator_seed=seed)
+
+    return make
+
+
+@pytest.fixture
+def edit() -> Callable[..., None]:
+    """Changes keys of a JSON file, which need not be there."""
+
+    def change(path: Path, **keys: Any) -> None:
+        old = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(old | keys))
+
+    return change
+
+
+@pytest.fixture
+def draw_ids() -> Callable[..., torch.Tensor]:
+    """Two rows of ids that every small vocabulary has and that are no special tokens."""
+
+    def draw(*, length: int = 9, rows: int = 2) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(3)
+        return torch.randint(10, 60, (rows, length), generator=generator)
+
+    return draw

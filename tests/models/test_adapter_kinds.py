@@ -342,16 +342,6 @@ def test_what_cannot_be_peft_s_is_refused_by_name(
         load_model(base, adapter=adapter)
 
 
-def test_an_activated_lora_is_refused(write_kind: Callable[[str], Path], tmp_path: Path) -> None:
-    base = write_kind("llada")
-    adapter = write_adapter(base, KINDS["lora"](*names_of(base)), tmp_path / "adapter")
-    file = adapter / "adapter_config.json"
-    content = json.loads(file.read_text()) | {"alora_invocation_tokens": [5]}
-    file.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="an activated LoRA"):
-        load_model(base, adapter=adapter)
-
-
 # --- the model that an adapter is for --------------------------------------------------------------
 
 

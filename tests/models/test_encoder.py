@@ -9,14 +9,11 @@ from encoder_checkpoints import LONGEST, write_encoder
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, BertConfig, BertModel
 
-from slackdlm.errors import CheckpointError, ConfigError, DataError
+from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.models import encoder
-from slackdlm.models.adapter import new_adapter
 from slackdlm.models.chat import encode_dialogue, encode_prompt
-from slackdlm.models.llada import attention_bias
-from slackdlm.models.loaded import LoadedModel, fused_inputs, recompute_activations
+from slackdlm.models.loaded import LoadedModel, fused_inputs
 from slackdlm.models.loading import load_model, save_model
-from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.training.config import (
     DataConfig,
     ObjectiveConfig,
@@ -68,19 +65,6 @@ def test_the_logits_are_transformers_own(write: Write, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_left_padding_leaves_the_real_positions_as_they_were(write: Write, family: str) -> None:
-    loaded = load_model(write(family))
-    ids = draw_ids(loaded)
-    padded = torch.cat([torch.full((2, 5), loaded.pad_id), ids], dim=1)
-    mask = torch.ones_like(padded)
-    mask[:, :5] = 0
-    alone = loaded.model(ids).logits
-    for form in (mask, mask.bool(), attention_bias(mask)):
-        together = loaded.model(padded, form).logits[:, 5:]
-        torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
 def test_every_gradient_is_that_of_transformers_logits(write: Write, family: str) -> None:
     """Of the bias too, which reaches the loss as a column of the head's weight."""
     loaded = load_model(write(family, spare_rows=2))
@@ -106,69 +90,7 @@ def test_a_head_without_a_bias_adds_no_feature(write: Write) -> None:
     assert layer.hidden.shape[-1] == layer.weight.shape[1] == 32
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_gradient_checkpointing_gives_the_same_gradients(write: Write, family: str) -> None:
-    folder = write(family, attention_dropout=0.0, attention_probs_dropout_prob=0.0)
-    models = [load_model(folder).model for _ in range(2)]
-    ids = draw_ids(load_model(folder))
-    recompute_activations(models[1])
-    assert [model.is_gradient_checkpointing for model in models] == [False, True]
-    for model in models:
-        for part in model.modules():
-            part.training = not isinstance(part, torch.nn.Dropout)
-        model(ids, logits=False).last_hidden_state.logsumexp(-1).sum().backward()
-    for name, parameter in models[0].named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(models[1].get_parameter(name).grad, parameter.grad)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_longest_input_is_what_the_positions_allow(write: Write, family: str) -> None:
-    loaded = load_model(write(family))
-    assert loaded.max_length == LONGEST
-    assert bool(loaded.model(draw_ids(loaded, length=LONGEST)).logits.isfinite().all())
-    with pytest.raises(ConfigError, match=rf"at most {LONGEST} tokens .* got {LONGEST + 1}"):
-        loaded.model(draw_ids(loaded, length=LONGEST + 1))
-
-
-def test_a_row_with_nothing_to_attend_to_is_an_error(write: Write) -> None:
-    loaded = load_model(write("bert"))
-    with pytest.raises(DataError, match="attention_mask: a row is all zeros"):
-        loaded.model(draw_ids(loaded), torch.zeros(2, 12, dtype=torch.long))
-
-
 # --- loading and saving --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("family", "mask", "end", "slack"),
-    [
-        ("bert", "[MASK]", "[SEP]", "[unused0]"),
-        ("roberta", "<mask>", "</s>", "<slack>"),
-        ("modernbert", "[MASK]", "[SEP]", "[unused0]"),
-    ],
-)
-def test_the_special_ids_are_the_tokenizers(
-    write: Write, family: str, mask: str, end: str, slack: str
-) -> None:
-    loaded = load_model(write(family))
-    names = loaded.tokenizer.convert_ids_to_tokens
-    ids = [loaded.mask_id, loaded.slack_id, loaded.pad_id, *loaded.eos_ids]
-    assert names(ids) == [mask, slack, end, end]
-
-
-def test_a_vocabulary_without_a_spare_row_grows_head_bias_and_all(write: Write) -> None:
-    loaded = load_model(write("roberta"))
-    rows = loaded.model.get_output_embeddings().weight
-    assert len(rows) == loaded.slack_id + 1 == loaded.model.config.vocab_size
-    assert len(loaded.model.get_input_embeddings().weight) == len(rows)
-    torch.testing.assert_close(rows[-1], rows[:-1].mean(0), atol=1e-6, rtol=0)
-    assert loaded.model(draw_ids(loaded)).logits.shape[-1] == len(rows)
-
-
-def test_a_spare_row_is_used_before_the_vocabulary_grows(write: Write) -> None:
-    loaded = load_model(write("roberta", spare_rows=3))
-    assert len(loaded.model.get_output_embeddings().weight) == loaded.slack_id + 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -228,13 +150,6 @@ def test_what_is_no_bidirectional_encoder_is_an_error(
         load_model(path.parent)
 
 
-def test_fewer_layers_in_the_config_than_in_the_weights_is_an_error(write: Write) -> None:
-    path = write("bert") / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 1}))
-    with pytest.raises(CheckpointError, match=r"unexpected: bert.encoder.layer.1"):
-        load_model(path.parent)
-
-
 def test_a_body_without_a_head_is_named(write: Write) -> None:
     folder = write("bert")
     config = json.loads((folder / "config.json").read_text())
@@ -289,25 +204,6 @@ def test_the_class_is_transformers_by_name_and_kind(write: Write) -> None:
     assert isinstance(model, encoder.EncoderProtocol)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_adapter_spares_the_head_and_survives_saving(
-    write: Write, tmp_path: Path, family: str
-) -> None:
-    folder = write(family)
-    loaded = new_adapter(load_model(folder), rank=2, alpha=4.0, dropout=0.0)
-    adapted = [n for n, _ in loaded.model.named_parameters() if ".lora_B." in n]
-    assert adapted
-    assert not any("decoder" in name for name in adapted)
-    with torch.no_grad():
-        for name in adapted:
-            loaded.model.get_parameter(name).fill_(0.1)
-    loaded.model.save_pretrained(str(tmp_path / "adapter"))
-    again = load_model(folder, adapter=tmp_path / "adapter")
-    ids = draw_ids(loaded)
-    torch.testing.assert_close(again.model(ids).logits, loaded.model(ids).logits, atol=0, rtol=0)
-    assert not torch.allclose(load_model(folder).model(ids).logits, loaded.model(ids).logits)
-
-
 # --- chat, decoding, training --------------------------------------------------------------------
 
 
@@ -335,31 +231,6 @@ def test_the_plain_format_names_the_speakers_and_ends_turns_with_the_separator(
     ).replace(" .", ".")
     assert second.prompt_ids[: len(first.prompt_ids)] == first.prompt_ids
     assert second.prompt_ids == encode_prompt(tokenizer, [USER, REPLY, USER])
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_special_tokens_in_a_message_are_only_text(write: Write, family: str) -> None:
-    loaded = load_model(write(family))
-    specials = [*loaded.tokenizer.all_special_ids, loaded.slack_id]
-    plain = encode_prompt(loaded.tokenizer, [{"role": "user", "content": "the sea"}])
-    for token in ("[MASK]", "[SEP]", "<mask>", "</s>", "<slack>"):
-        try:
-            hostile = encode_prompt(loaded.tokenizer, [{"role": "user", "content": token}])
-        except DataError:
-            continue  # refused is as good: BERT's toy vocabulary lacks these letters
-        for special in specials:
-            assert hostile.count(special) == plain.count(special)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_prompts_of_mixed_lengths_are_decoded_as_each_alone(write: Write, family: str) -> None:
-    loaded = load_model(write(family))
-    sampler = Sampler(loaded, SamplerConfig(canvas_length=8, steps=4))
-    prompts = ["the sea", "the old boats sailed the sea", "boats"]
-    together = [g.canvas for g in sampler.generate(prompts)]
-    alone = [sampler.generate([prompt])[0].canvas for prompt in prompts]
-    assert together == alone
-    assert all(loaded.mask_id not in canvas for canvas in together)
 
 
 def test_a_key_value_cache_is_refused(write: Write) -> None:

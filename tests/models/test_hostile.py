@@ -146,16 +146,3 @@ def test_a_chat_template_reaches_nothing_outside(
     tokenizer.chat_template = template
     with pytest.raises(ConfigError, match="its chat template cannot be used"):
         encode_prompt(tokenizer, USER)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("max_sequence_length", None), ("dtype", 7), ("torch_dtype", "float12")]
-)
-def test_a_length_or_a_type_that_is_none_is_named(
-    write: Callable[[str], Path], key: str, value: object
-) -> None:
-    folder = write("llada")
-    config = folder / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
-    with pytest.raises(ConfigError, match=rf"config.json: .*{key}"):
-        load_model(folder)

@@ -1,15 +1,9 @@
-import json
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from slackdlm.errors import ConfigError, DataError
 from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.llada import LLaDAModelLM, RMSNorm, rotary_angles, rotate
 from slackdlm.models.loaded import recompute_activations
@@ -101,108 +95,6 @@ def test_the_forward_pass_agrees_with_a_float64_restatement(n_kv_heads: int, the
         torch.testing.assert_close(logits[row].double(), torch.tensor(expected), atol=1e-5, rtol=0)
 
 
-def test_the_parameters_number_what_the_formula_says() -> None:
-    v, d, f, layers = 97, 64, 192, 2
-    formula = 2 * v * d + layers * (4 * d**2 + 3 * d * f + 2 * d) + d
-    assert sum(p.numel() for p in tiny().parameters()) == formula
-
-
-def test_the_8b_defaults_have_the_published_number_of_parameters() -> None:
-    with torch.device("meta"):
-        model = LLaDAModelLM(LLaDAConfig(mlp_hidden_size=12288))
-    assert sum(p.numel() for p in model.parameters()) == 8_015_581_184
-
-
-def test_attention_is_not_causal() -> None:
-    model, ids = tiny(), draw_ids(1, 8)
-    changed = ids.clone()
-    changed[0, -1] = (changed[0, -1] + 1) % 97
-    assert not torch.allclose(model(ids).logits[0, 0], model(changed).logits[0, 0], atol=1e-3)
-
-
-def test_a_mask_of_ones_gives_bitwise_the_logits_without_a_mask() -> None:
-    model, ids = tiny(), draw_ids(2, 9)
-    plain = model(ids).logits
-    torch.testing.assert_close(model(ids, torch.ones_like(ids)).logits, plain, atol=0, rtol=0)
-    ones = torch.ones_like(ids, dtype=torch.bool)
-    torch.testing.assert_close(model(ids, attention_mask=ones).logits, plain, atol=0, rtol=0)
-
-
-def test_what_the_mask_hides_does_not_matter() -> None:
-    model, ids = tiny(), draw_ids(2, 12)
-    mask = torch.ones_like(ids)
-    mask[0, 3:6] = 0
-    other = torch.where(mask == 0, (ids + 11) % 97, ids)
-    real = mask.bool()
-    torch.testing.assert_close(
-        model(ids, mask).logits[real], model(other, mask).logits[real], atol=0, rtol=0
-    )
-    assert bool(model(ids, mask).logits.isfinite().all())
-
-
-@pytest.mark.parametrize("pad_length", [1, 7, 30])
-def test_left_padding_leaves_the_real_positions_as_they_were(pad_length: int) -> None:
-    model, ids = tiny(), draw_ids(1, 11)
-    padded = torch.cat([torch.full((1, pad_length), 5), ids], dim=1)
-    mask = torch.cat([torch.zeros(1, pad_length), torch.ones(1, 11)], dim=1).long()
-    alone = model(ids).logits
-    torch.testing.assert_close(model(padded, mask).logits[:, pad_length:], alone, atol=2e-5, rtol=0)
-
-
-def test_a_batch_of_mixed_lengths_gives_the_logits_of_each_alone() -> None:
-    model, long, short = tiny(), draw_ids(1, 14), draw_ids(1, 6, seed=2)
-    batch = torch.cat([long, torch.cat([torch.zeros(1, 8).long(), short], dim=1)])
-    mask = torch.ones(2, 14).long()
-    mask[1, :8] = 0
-    together = model(batch, mask).logits
-    torch.testing.assert_close(together[:1], model(long).logits, atol=2e-5, rtol=0)
-    torch.testing.assert_close(together[1:, 8:], model(short).logits, atol=2e-5, rtol=0)
-
-
-def test_a_row_with_nothing_to_attend_to_is_an_error() -> None:
-    model, ids = tiny(), draw_ids(2, 5)
-    mask = torch.ones_like(ids)
-    mask[1] = 0
-    with pytest.raises(DataError, match="attention_mask: a row is all zeros"):
-        model(ids, mask)
-
-
-def test_a_longer_input_than_the_model_knows_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"at most 64 tokens \(max_sequence_length\), got 65"):
-        tiny()(draw_ids(1, 65))
-
-
-def test_the_head_applied_to_the_hidden_states_gives_the_logits() -> None:
-    model, ids = tiny(), draw_ids(2, 9)
-    output = model(ids)
-    head = model.get_output_embeddings().weight
-    assert head.shape == (97, 64)
-    torch.testing.assert_close(output.last_hidden_state @ head.T, output.logits, atol=1e-6, rtol=0)
-
-
-def test_the_logits_can_be_left_out() -> None:
-    model, ids = tiny(), draw_ids(2, 9)
-    output = model(ids, logits=False)
-    assert output.logits is None
-    torch.testing.assert_close(
-        output.last_hidden_state, model(ids).last_hidden_state, atol=0, rtol=0
-    )
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant: bool) -> None:
-    ids, mask = draw_ids(2, 9), torch.ones(2, 9).long()
-    mask[0, 0] = 0
-    plain, saving = tiny().train(), tiny().train()
-    saving.activation_checkpointing_enable({"use_reentrant": use_reentrant})
-    assert saving.is_gradient_checkpointing
-    assert not plain.is_gradient_checkpointing
-    for model in (plain, saving):
-        model(ids, mask).logits.logsumexp(-1).sum().backward()
-    for name, parameter in plain.named_parameters():
-        torch.testing.assert_close(saving.get_parameter(name).grad, parameter.grad, atol=0, rtol=0)
-
-
 def test_gradient_checkpointing_recomputes_the_blocks() -> None:
     model = tiny().train()
     recompute_activations(model)
@@ -259,105 +151,6 @@ def test_norms_and_rotations_are_the_published_ones_to_the_bit(dtype: torch.dtyp
     published = (x32 * angles.cos() + turned * angles.sin()).to(dtype)
     cos, sin = rotary_angles(7, head_size=16, theta=10_000.0, device=x.device)
     assert torch.equal(rotate(x.to(dtype), cos, sin), published)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("weight_tying", [False, True])
-def test_saving_and_loading_is_bit_exact(
-    tmp_path: Path, dtype: torch.dtype, weight_tying: bool
-) -> None:
-    model, ids = tiny(weight_tying=weight_tying).to(dtype), draw_ids(2, 9)
-    model.save_pretrained(tmp_path)
-    loaded = LLaDAModelLM.from_pretrained(tmp_path)
-    assert loaded.dtype == dtype
-    assert loaded.state_dict().keys() == model.state_dict().keys()
-    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, atol=0, rtol=0)
-    names = set(load_file(tmp_path / "model.safetensors"))
-    assert len(names) == (20 if weight_tying else 21)
-    assert ("model.transformer.ff_out.weight" in names) == (not weight_tying)
-
-
-def test_the_tied_head_is_the_embedding() -> None:
-    model = tiny(weight_tying=True)
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-
-
-def test_the_saved_config_has_the_published_keys(
-    tmp_path: Path, write_checkpoint: Callable[..., Path]
-) -> None:
-    published = json.loads((write_checkpoint() / "config.json").read_text())
-    LLaDAConfig.from_dict(published).save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    for key in published.keys() - {"auto_map", "torch_dtype", "transformers_version", "use_cache"}:
-        assert saved[key] == published[key], key
-    assert "auto_map" not in saved
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("alibi", True),
-        ("input_emb_norm", True),
-        ("attention_layer_norm", True),
-        ("scale_logits", True),
-        ("include_bias", True),
-        ("include_qkv_bias", True),
-        ("bias_for_layer_norm", True),
-        ("layer_norm_with_affine", False),
-        ("attention_dropout", 0.1),
-        ("embedding_dropout", 0.1),
-        ("residual_dropout", 0.1),
-        ("block_type", "sequential"),
-        ("activation_type", "swiglu"),
-        ("layer_norm_type", "default"),
-        ("rope", False),
-        ("rope_full_precision", False),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}),
-        ("clip_qkv", 8.0),
-        ("block_group_size", 2),
-        ("multi_query_attention", True),
-        ("init_fn", "kaiming_normal"),
-    ],
-)
-def test_a_variant_that_is_not_implemented_is_an_error_naming_its_key(
-    key: str, value: object
-) -> None:
-    with pytest.raises(ConfigError, match=rf"config.json: {key} = .* is not implemented"):
-        tiny(**{key: value})
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("logit_softcap", 30.0), ("rope_thetta", 1e4), ("quantization_config", {})]
-)
-def test_a_key_nobody_knows_is_an_error_unless_it_asks_for_nothing(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"the key {key} = .* is not known and may change"):
-        tiny(**{key: value})
-    for nothing in (None, False):
-        tiny(**{key: nothing})
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"n_heads": 5}, "d_model must be an even multiple of n_heads, got 64 and 5"),
-        ({"n_heads": 64}, "d_model must be an even multiple of n_heads, got 64 and 64"),
-        ({"n_kv_heads": 3}, "n_heads must be a multiple of n_kv_heads, got 4 and 3"),
-        ({"embedding_size": 96}, "embedding_size must be at least vocab_size, got 96 and 97"),
-        ({"n_layers": 0}, "n_layers: expected a whole number from 1 to 4096, got 0"),
-        (
-            {"n_layers": 2**40},
-            "n_layers: expected a whole number from 1 to 4096, got 1099511627776",
-        ),
-        ({"d_model": {}}, "d_model: expected a whole number from 1 to"),
-        (
-            {"rope_theta": float("nan")},
-            "rope_theta: expected a number from 1e-30 to 1e[+]30, got nan",
-        ),
-    ],
-)
-def test_sizes_that_do_not_fit_are_an_error(keys: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        tiny(**keys)
 
 
 def test_a_new_model_is_initialised_as_documented() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from slackdlm.errors import ConfigError
 from slackdlm.models.adapter import new_adapter
@@ -20,21 +19,7 @@ def draw_ids() -> torch.Tensor:
     return torch.randint(0, 290, (2, 9), generator=torch.Generator().manual_seed(3))
 
 
-def test_an_unknown_quantization_is_an_error(published: Path) -> None:
-    with pytest.raises(ConfigError, match="quantization: unknown '8bit'; use '4bit'"):
-        load_model(published, quantization="8bit")
-
-
 # --- attention kernels ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mask", [None, torch.ones(2, 9, dtype=torch.long)])
-def test_without_padding_the_flash_kernel_runs(published: Path, mask: torch.Tensor | None) -> None:
-    model, ids = load_model(published).model, draw_ids()
-    with sdpa_kernel(SDPBackend.MATH):
-        expected = model(ids, mask).logits
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # an error if it could not be used
-        torch.testing.assert_close(model(ids, mask).logits, expected, atol=1e-5, rtol=0)
 
 
 # --- saving --------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from llada_checkpoint import write_weights
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 # Structure of the published template: a default system message, headers only when asked for.
@@ -122,15 +122,7 @@ def write_checkpoint(folder: Path, *, spare_rows: int = 4, **keys: Any) -> Path:
     rows = max(ids.values()) + 1 + spare_rows
     config = published_config(rows=rows, ids=ids) | keys
     (folder / "config.json").write_text(json.dumps(config))
-    tensors = published_tensors(rows=rows)
-    weight_map: dict[str, str] = {}
-    for i, part in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2])):
-        shard = f"model-{i + 1:05d}-of-00002.safetensors"
-        save_file({n: tensors[n] for n in part}, folder / shard, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, shard)
-    total = sum(t.numel() * t.element_size() for t in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_weights(folder, published_tensors(rows=rows))
     (folder / "modeling_dream.py").write_text("raise SystemExit('remote code was run')")
     (folder / "tokenization_dream.py").write_text("raise SystemExit('remote code was run')")
     return folder
