@@ -18,7 +18,7 @@ from measurement import hardware, spread, write_csv
 from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, reference
-from slackdlm.lattice.band import gather_columns
+from slackdlm.lattice.band import Batch, Columns, gather_columns
 from slackdlm.objectives.slack_ctc import slack_ctc_loss
 
 RESULTS = Path(__file__).parent / "results"
@@ -81,10 +81,8 @@ def _plain_loss(
 ) -> Tensor:
     """The plain recursion under autograd: none of the kernels, and no formula for the gradient."""
     num_slack = canvas.shape[1] - targets.shape[1]
-    columns = gather_columns(
-        logits.log_softmax(2), canvas, targets, *lengths, num_slack=num_slack, **ids
-    )
-    return -reference.band_log_likelihood(*columns, *lengths)
+    batch = Batch(canvas, targets, *lengths, **ids, num_slack=num_slack)
+    return -reference.band_log_likelihood(gather_columns(logits.log_softmax(2), batch))
 
 
 def _torch_ctc_error(logits: Tensor, targets: Tensor) -> float:
@@ -106,8 +104,8 @@ def costs(repeats: int) -> Iterator[dict[str, object]]:
         scores = torch.randn(num_positions, num_samples, 64).log_softmax(2).requires_grad_()
         targets = torch.randint(1, 64, (num_samples, num_tokens))
         ours, outside = _times(
-            partial(band_posteriors, *columns),
-            partial(_torch_ctc, scores, targets, columns[2], columns[3]),
+            partial(band_posteriors, columns),
+            partial(_torch_ctc, scores, targets, columns.canvas_lengths, columns.target_lengths),
             repeats=repeats,
         )
         yield {
@@ -135,7 +133,7 @@ def growth(repeats: int) -> Iterator[dict[str, object]]:
         ("K", [(4096, slack) for slack in (48, 96, 192, 384, 768)]),
     ):
         problems = [_columns(1, *size) for size in sizes]
-        runs = [partial(band_posteriors, *columns) for columns in problems]
+        runs = [partial(band_posteriors, columns) for columns in problems]
         medians = [times["p50"] for times in _times(*runs, repeats=repeats)]
         points = [length if varied == "L" else slack for length, slack in sizes]
         exponent = float(np.polyfit(np.log(points), np.log(medians), 1)[0])
@@ -149,7 +147,7 @@ def growth(repeats: int) -> Iterator[dict[str, object]]:
             }
 
 
-def _columns(num_samples: int, num_positions: int, num_slack: int) -> tuple[Tensor, ...]:
+def _columns(num_samples: int, num_positions: int, num_slack: int) -> Columns:
     generator = torch.Generator().manual_seed(0)
     token = torch.randn(num_samples, num_positions, num_slack + 1, generator=generator)
     slack = torch.randn(num_samples, num_positions, generator=generator)
@@ -157,7 +155,7 @@ def _columns(num_samples: int, num_positions: int, num_slack: int) -> tuple[Tens
     outside = (position < used) | (position - used >= num_positions - num_slack)
     token = token.masked_fill(outside, -torch.inf)
     canvas_lengths = torch.full((num_samples,), num_positions)
-    return token, slack, canvas_lengths, canvas_lengths - num_slack
+    return Columns(token, slack, canvas_lengths, canvas_lengths - num_slack)
 
 
 def _times(*runs: Callable[[], object], repeats: int) -> list[dict[str, float]]:

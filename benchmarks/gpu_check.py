@@ -29,7 +29,7 @@ from measurement import Spread, hardware, now, spread, write_csv
 from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, cpu
-from slackdlm.lattice.band import clamp_columns, target_band
+from slackdlm.lattice.band import Batch, Columns, clamp_columns, target_band
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.llada import LLaDAModelLM
@@ -132,10 +132,10 @@ def gradient_error(
     is_visible = torch.rand(canvas.shape, generator=generator) < visible
     canvas = torch.where(is_visible, canvas, MASK_ID)
     lengths = torch.full((num_samples,), num_positions), torch.full((num_samples,), num_tokens)
-    band = target_band(targets, *lengths, num_positions=num_positions, num_slack=num_slack)
-    columns = clamp_columns(token, slack, band, canvas, mask_id=MASK_ID, slack_id=SLACK_ID)
-    exact = cpu.posteriors(columns.token.double(), columns.slack.double(), *lengths)
-    ours = band_posteriors(*(x.to(device) for x in (*columns, *lengths)))
+    batch = Batch(canvas, targets, *lengths, MASK_ID, SLACK_ID, num_slack)
+    columns = clamp_columns(token, slack, target_band(batch), batch)
+    exact = cpu.posteriors(columns.in_float64())
+    ours = band_posteriors(Columns(*(x.to(device) for x in columns)))
     errors = [
         (ours.token.cpu().double() - exact.token).abs().max(),
         (ours.slack.cpu().double() - exact.slack).abs().max(),
@@ -179,10 +179,7 @@ def time_lattice(scale: Scale, output: Path) -> None:
             p20, p50, p80 = timed(
                 partial(
                     band_posteriors,
-                    token,
-                    slack,
-                    lengths,
-                    lengths - num_slack,
+                    Columns(token, slack, lengths, lengths - num_slack),
                     needs_posteriors=needs_posteriors,
                 ),
                 scale,

@@ -17,17 +17,18 @@ MASK_ID, SLACK_ID = 1001, 1000
 @settings(max_examples=200)
 @given(problem=problems(contradiction=0.2))
 def test_the_kernel_equals_the_reference_on_every_edge(problem: Problem):
-    columns, lengths = columns_of(problem)
-    ours, expected = cpu.posteriors(*columns, *lengths), reference.posteriors(*columns, *lengths)
+    columns = columns_of(problem)
+    ours, expected = cpu.posteriors(columns), reference.posteriors(columns)
     torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
 
 
 def test_kernel_and_reference_answer_in_the_same_dtypes_and_without_a_graph():
-    columns, *lengths = draw_long_columns(8, 5, kind="random", visible=0.0)
-    columns = [part.requires_grad_() for part in columns]
+    columns = draw_long_columns(8, 5, kind="random", visible=0.0)
+    columns.token.requires_grad_()
+    columns.slack.requires_grad_()
     for kernel in (cpu, reference):
         for wanted in (True, False):
-            result = kernel.posteriors(*columns, *lengths, needs_posteriors=wanted)
+            result = kernel.posteriors(columns, needs_posteriors=wanted)
             assert [part.dtype for part in result] == [torch.float64, torch.float32, torch.float32]
             assert bool(result.token.any()) is wanted
             assert not any(part.requires_grad for part in result)
@@ -55,8 +56,8 @@ def alpha_beta(columns: Columns) -> tuple[float, Tensor, Tensor]:
 
 
 def check_long(num_positions: int, num_tokens: int, kind: str, visible: float) -> None:
-    columns, *lengths = draw_long_columns(num_positions, num_tokens, kind=kind, visible=visible)
-    ours = cpu.posteriors(*columns, *lengths)
+    columns = draw_long_columns(num_positions, num_tokens, kind=kind, visible=visible)
+    ours = cpu.posteriors(columns)
     log_likelihood, token, slack = alpha_beta(columns)
     assert ours.log_likelihood.item() == pytest.approx(log_likelihood, rel=1e-10)
     torch.testing.assert_close(ours.token[0].double(), token, rtol=0, atol=1e-6)
@@ -88,41 +89,41 @@ def test_many_samples_run_in_threads_and_give_what_each_gives_alone(
     monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     drawn = [draw_long_columns(64, 40, kind="random", visible=0.3 * b) for b in range(3)]
-    together = [torch.cat(parts) for parts in zip(*(d[0] for d in drawn), strict=True)]
-    lengths = [torch.cat([d[i] for d in drawn]) for i in (1, 2)]
-    batch = cpu.posteriors(*together, *lengths)
-    for b, (columns, *alone_lengths) in enumerate(drawn):
-        alone = cpu.posteriors(*columns, *alone_lengths)
+    batch = cpu.posteriors(Columns(*map(torch.cat, zip(*drawn, strict=True))))
+    for b, columns in enumerate(drawn):
+        alone = cpu.posteriors(columns)
         for ours, expected in zip(batch, alone, strict=True):
             torch.testing.assert_close(ours[b : b + 1], expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("column", "edge"), [("token", (0, 20, 5)), ("slack", (0, 20))])
 def test_one_nan_score_gives_nan_and_never_a_number(column: str, edge: tuple[int, ...]):
-    columns, *lengths = draw_long_columns(40, 30, kind="random", visible=0.0)
+    columns = draw_long_columns(40, 30, kind="random", visible=0.0)
     getattr(columns, column)[edge] = math.nan
-    result = cpu.posteriors(*columns, *lengths)
+    result = cpu.posteriors(columns)
     assert result.log_likelihood.isnan().all()
     assert result.token.isnan().all()
 
 
 def test_the_log_likelihood_alone_costs_no_posteriors():
-    columns, *lengths = draw_long_columns(40, 30, kind="random", visible=0.3)
-    with_posteriors = cpu.posteriors(*columns, *lengths)
-    without = cpu.posteriors(*columns, *lengths, needs_posteriors=False)
+    columns = draw_long_columns(40, 30, kind="random", visible=0.3)
+    with_posteriors = cpu.posteriors(columns)
+    without = cpu.posteriors(columns, needs_posteriors=False)
     assert torch.equal(with_posteriors.log_likelihood, without.log_likelihood)
 
 
 def test_a_second_derivative_is_refused():
-    columns, *lengths = draw_long_columns(8, 5, kind="random", visible=0.0)
+    columns = draw_long_columns(8, 5, kind="random", visible=0.0)
     token = columns.token.requires_grad_()
-    log_likelihood = band_log_likelihood(token, columns.slack, *lengths)
+    log_likelihood = band_log_likelihood(columns)
     with pytest.raises(ConfigError, match="second derivatives are not available"):
         torch.autograd.grad(log_likelihood.sum(), token, create_graph=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_columns_are_refused(dtype: torch.dtype):
-    columns, *lengths = draw_long_columns(8, 5, kind="random", visible=0.0)
+    columns = draw_long_columns(8, 5, kind="random", visible=0.0)
     with pytest.raises(ConfigError, match=r"float32 or float64, got torch\.b?float16"):
-        band_log_likelihood(columns.token.to(dtype), columns.slack.to(dtype), *lengths)
+        band_log_likelihood(
+            columns._replace(token=columns.token.to(dtype), slack=columns.slack.to(dtype))
+        )

@@ -14,11 +14,11 @@ import slackdlm
 PROGRAM = """
 import math, torch
 from slackdlm.lattice import cpu
+from slackdlm.lattice.band import Columns
 half = math.log(0.5)
-found = cpu.posteriors(
-    torch.full((1, 2, 2), half), torch.full((1, 2), half), torch.tensor([2]), torch.tensor([1])
-)
-print(round(math.exp(found.log_likelihood.item()), 6), cpu.__file__)
+scores = torch.full((1, 2, 2), half), torch.full((1, 2), half)
+result = cpu.posteriors(Columns(*scores, torch.tensor([2]), torch.tensor([1])))
+print(round(math.exp(result.log_likelihood.item()), 6), cpu.__file__)
 """
 
 

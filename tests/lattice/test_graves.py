@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from problems import IDS, SLACK_ID, Problem, expected_gradient, expected_loss, problems
 
 from slackdlm.errors import ConfigError
+from slackdlm.lattice.band import Batch
 from slackdlm.lattice.graves import graves_log_likelihood, interleave_slack
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -15,7 +16,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}
 @given(problems(contradiction=0.3))
 def test_the_recursion_equals_the_enumeration_in_value_and_gradient(problem: Problem):
     logits = problem.logits.requires_grad_()
-    loss = -graves_log_likelihood(logits.log_softmax(2), *problem[1:], **IDS)
+    loss = -graves_log_likelihood(logits.log_softmax(2), problem.batch)
     loss.sum().backward()
     torch.testing.assert_close(loss.detach(), expected_loss(problem, "graves"), **EXACT)
     torch.testing.assert_close(logits.grad, expected_gradient(problem, "graves"), **EXACT)
@@ -26,9 +27,8 @@ def test_with_everything_masked_it_equals_the_ctc_loss_of_torch():
     log_probs = torch.randn(2, 9, 6, dtype=torch.float64).log_softmax(2)
     targets = torch.tensor([[1, 1, 2, 4], [3, 0, 5, 5]])
     lengths = torch.tensor([9, 7]), torch.tensor([4, 2])
-    ours = -graves_log_likelihood(
-        log_probs, torch.full((2, 9), 7), targets, *lengths, mask_id=7, slack_id=5
-    )
+    batch = Batch(torch.full((2, 9), 7), targets, *lengths, mask_id=7, slack_id=5, num_slack=5)
+    ours = -graves_log_likelihood(log_probs, batch)
     theirs = torch.nn.functional.ctc_loss(
         log_probs.transpose(0, 1), targets, *lengths, blank=5, reduction="none"
     )
@@ -38,8 +38,9 @@ def test_with_everything_masked_it_equals_the_ctc_loss_of_torch():
 def test_two_equal_tokens_do_not_fit_on_two_positions():
     log_probs = torch.zeros(1, 2, 4).log_softmax(2)
     two = torch.tensor([2])
-    args = (log_probs, torch.full((1, 2), IDS["mask_id"]), torch.tensor([[0, 0]]), two, two)
-    assert graves_log_likelihood(*args, **IDS).item() == -math.inf
+    canvas, targets = torch.full((1, 2), IDS["mask_id"]), torch.tensor([[0, 0]])
+    batch = Batch(canvas, targets, two, two, **IDS, num_slack=0)
+    assert graves_log_likelihood(log_probs, batch).item() == -math.inf
 
 
 def test_padding_of_a_target_becomes_slack():
@@ -51,7 +52,6 @@ def test_padding_of_a_target_becomes_slack():
 
 def test_half_precision_log_probs_are_refused():
     one = torch.tensor([1])
+    batch = Batch(one[None], one[None], one, one, **IDS, num_slack=0)
     with pytest.raises(ConfigError, match=r"float32 or float64, got torch\.bfloat16"):
-        graves_log_likelihood(
-            torch.zeros(1, 1, 4, dtype=torch.bfloat16), one[None], one[None], one, one, **IDS
-        )
+        graves_log_likelihood(torch.zeros(1, 1, 4, dtype=torch.bfloat16), batch)

@@ -6,9 +6,19 @@ import oracles
 import pytest
 import torch
 from hypothesis import given, settings
-from problems import IDS, MASK_ID, SLACK_ID, Problem, columns_of, draw_long_columns, problems
+from problems import (
+    IDS,
+    MASK_ID,
+    SLACK_ID,
+    Problem,
+    columns_of,
+    draw_long_columns,
+    map_columns,
+    problems,
+)
 from torch import Tensor
 
+from slackdlm.lattice.band import Columns
 from slackdlm.lattice.paths import Paths, best_path, sample_path
 
 NUM_DRAWS = 3000
@@ -37,10 +47,9 @@ def draw_uniforms(*shape: int, seed: int = 0) -> Tensor:
 @settings(max_examples=25)
 @given(problem=problems(contradiction=0.2))
 def test_alignments_are_drawn_with_their_posterior_probability(problem: Problem):
-    columns, lengths = columns_of(problem)
-    repeated = [tensor.repeat_interleave(NUM_DRAWS, dim=0) for tensor in (*columns, *lengths)]
-    uniforms = draw_uniforms(*repeated[1].shape)
-    paths = sample_path(*repeated, uniforms=uniforms)
+    columns = columns_of(problem)
+    repeated = map_columns(lambda tensor: tensor.repeat_interleave(NUM_DRAWS, dim=0), columns)
+    paths = sample_path(repeated, uniforms=draw_uniforms(*repeated.slack.shape))
     for b in range(len(problem.canvas)):
         expected = probabilities(problem, b)
         drawn = slice(b * NUM_DRAWS, (b + 1) * NUM_DRAWS)
@@ -64,8 +73,8 @@ def test_alignments_are_drawn_with_their_posterior_probability(problem: Problem)
 @settings(max_examples=200)
 @given(problem=problems(contradiction=0.2))
 def test_the_best_alignment_is_the_likeliest_of_all(problem: Problem):
-    columns, lengths = columns_of(problem)
-    paths = best_path(*columns, *lengths)
+    columns = columns_of(problem)
+    paths = best_path(columns)
     for b in range(len(problem.canvas)):
         expected = probabilities(problem, b)
         assert bool(paths.exists[b]) == bool(expected)
@@ -80,11 +89,11 @@ def test_the_best_alignment_is_the_likeliest_of_all(problem: Problem):
 @given(problem=problems(contradiction=0.0))
 @pytest.mark.parametrize("draw", ["sample", "best"])
 def test_visible_cells_and_the_target_are_kept(problem: Problem, draw: str):
-    columns, lengths = columns_of(problem)
+    columns = columns_of(problem)
     if draw == "best":
-        paths = best_path(*columns, *lengths)
+        paths = best_path(columns)
     else:
-        paths = sample_path(*columns, *lengths, uniforms=draw_uniforms(*problem.canvas.shape))
+        paths = sample_path(columns, uniforms=draw_uniforms(*problem.canvas.shape))
     for b, length in enumerate(problem.canvas_lengths.tolist()):
         path = filled(problem, paths, b)
         canvas = problem.canvas[b, :length].tolist()
@@ -102,7 +111,8 @@ def test_extreme_uniforms_still_reach_the_target(uniform: float):
     uniforms = torch.full((1, 6), uniform, dtype=torch.float64)
     outside = torch.arange(6)[:, None] - torch.arange(3)
     scores[0, (outside < 0) | (outside >= 4)] = -torch.inf
-    paths = sample_path(scores, torch.zeros(1, 6).double(), *lengths, uniforms=uniforms)
+    columns = Columns(scores, torch.zeros(1, 6).double(), *lengths)
+    paths = sample_path(columns, uniforms=uniforms)
     first = [True, True, False, False, False, False]
     assert paths.is_slack[0].tolist() == (first if uniform == 0.0 else first[::-1])
 
@@ -110,21 +120,22 @@ def test_extreme_uniforms_still_reach_the_target(uniform: float):
 def test_equal_scores_put_slack_as_far_right_as_it_goes():
     scores = torch.zeros(1, 5, 2)
     scores[0, 0, 1] = scores[0, 4, 0] = -torch.inf
-    paths = best_path(scores, torch.zeros(1, 5), torch.tensor([5]), torch.tensor([4]))
+    paths = best_path(Columns(scores, torch.zeros(1, 5), torch.tensor([5]), torch.tensor([4])))
     assert paths.is_slack[0].tolist() == [False] * 4 + [True]
 
 
 def test_a_canvas_without_positions_has_an_empty_alignment():
-    empty = torch.zeros(2, 0, 1), torch.zeros(2, 0), torch.tensor([0, 0]), torch.tensor([0, 1])
-    for paths in (best_path(*empty), sample_path(*empty, uniforms=torch.zeros(2, 0))):
+    lengths = torch.tensor([0, 0]), torch.tensor([0, 1])
+    empty = Columns(torch.zeros(2, 0, 1), torch.zeros(2, 0), *lengths)
+    for paths in (best_path(empty), sample_path(empty, uniforms=torch.zeros(2, 0))):
         assert paths.is_slack.shape == (2, 0)
         assert paths.exists.tolist() == [True, False]
 
 
 def test_long_canvases_reach_their_target_in_float32_columns():
-    columns, *lengths = draw_long_columns(600, 400, kind="peaky", visible=0.3)
+    columns = draw_long_columns(600, 400, kind="peaky", visible=0.3)
     uniforms = draw_uniforms(64, 600)
-    repeated = [tensor.expand(64, *tensor.shape[1:]) for tensor in (*columns, *lengths)]
-    paths = sample_path(*repeated, uniforms=uniforms)
+    repeated = map_columns(lambda tensor: tensor.expand(64, *tensor.shape[1:]), columns)
+    paths = sample_path(repeated, uniforms=uniforms)
     assert paths.exists.all()
     assert (paths.is_slack.sum(1) == 200).all()

@@ -3,19 +3,17 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings
-from problems import IDS, Problem, expected_gradient, expected_loss, problems
+from problems import Problem, expected_gradient, expected_loss, problems
 
 from slackdlm.errors import ConfigError
-from slackdlm.lattice.band import gather_columns
+from slackdlm.lattice.band import Columns, gather_columns
 from slackdlm.lattice.reference import band_log_likelihood, safe_logaddexp
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def loss_of(problem: Problem, logits: torch.Tensor) -> torch.Tensor:
-    num_slack = max(0, int((problem.canvas_lengths - problem.target_lengths).max()))
-    columns = gather_columns(logits.log_softmax(2), *problem[1:], num_slack=num_slack, **IDS)
-    return -band_log_likelihood(*columns, problem.canvas_lengths, problem.target_lengths)
+    return -band_log_likelihood(gather_columns(logits.log_softmax(2), problem.batch))
 
 
 @settings(max_examples=150)
@@ -46,13 +44,13 @@ def test_an_empty_canvas_with_an_empty_target_is_certain():
     for num_positions in (0, 3):
         token = torch.full((2, num_positions, 1), -math.inf)
         slack = torch.zeros(2, num_positions)
-        assert band_log_likelihood(token, slack, nothing, nothing).tolist() == [0.0, 0.0]
+        assert band_log_likelihood(Columns(token, slack, nothing, nothing)).tolist() == [0.0, 0.0]
 
 
 def test_a_target_longer_than_its_canvas_is_impossible_with_zero_gradient():
     token = torch.zeros(1, 2, 1, requires_grad=True)
     lengths = torch.tensor([2]), torch.tensor([3])
-    log_likelihood = band_log_likelihood(token, torch.zeros(1, 2), *lengths)
+    log_likelihood = band_log_likelihood(Columns(token, torch.zeros(1, 2), *lengths))
     log_likelihood.backward()
     assert log_likelihood.item() == -math.inf
     assert token.grad is not None
@@ -64,7 +62,7 @@ def test_a_single_improbable_path_is_summed_exactly():
     token = torch.full((1, num_positions, 1), -300.0, requires_grad=True)
     slack = torch.full((1, num_positions), -1.0)
     length = torch.tensor([num_positions])
-    log_likelihood = band_log_likelihood(token, slack, length, length)
+    log_likelihood = band_log_likelihood(Columns(token, slack, length, length))
     log_likelihood.backward()
     assert log_likelihood.item() == -300.0 * num_positions
     assert token.grad is not None
@@ -74,10 +72,9 @@ def test_a_single_improbable_path_is_summed_exactly():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_columns_are_refused(dtype: torch.dtype):
     length = torch.tensor([2])
+    scores = torch.zeros(1, 2, 1, dtype=dtype), torch.zeros(1, 2, dtype=dtype)
     with pytest.raises(ConfigError, match=r"float32 or float64, got torch\.b?float16"):
-        band_log_likelihood(
-            torch.zeros(1, 2, 1, dtype=dtype), torch.zeros(1, 2, dtype=dtype), length, length
-        )
+        band_log_likelihood(Columns(*scores, length, length))
 
 
 def test_gradcheck_in_float64():
@@ -86,5 +83,5 @@ def test_gradcheck_in_float64():
     slack = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     lengths = torch.tensor([5, 4]), torch.tensor([3, 2])
     assert torch.autograd.gradcheck(
-        lambda t, s: band_log_likelihood(t, s, *lengths), (token, slack)
+        lambda *scores: band_log_likelihood(Columns(*scores, *lengths)), (token, slack)
     )

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 pytest.importorskip("triton")
 from slackdlm.lattice import triton_kernel
+from slackdlm.lattice.band import Columns
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -68,7 +69,7 @@ def test_the_kernel_is_launched_on_the_device_of_the_scores(monkeypatch: pytest.
     with FakeTensorMode():
         lengths = torch.zeros(3, dtype=torch.long, device="cuda:1")
         scores = torch.zeros(3, 5, 2, device="cuda:1"), torch.zeros(3, 5, device="cuda:1")
-        result = triton_kernel.posteriors(*scores, lengths, lengths)
+        result = triton_kernel.posteriors(Columns(*scores, lengths, lengths))
     assert launched == [((3,), 1)]
     assert current == [0]
     assert result.token.device == torch.device("cuda:1")

@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from slackdlm.objectives.alignment import Alignment, alignment_of
+from slackdlm.objectives.checks import Terms
 from slackdlm.objectives.through_head import read_through
 
 MASK, SLACK, V = 7, 6, 8
 
 
 def align(hidden: torch.Tensor, head: torch.Tensor, *batch: torch.Tensor) -> Alignment:
-    ids = {"vocab_size": V, "mask_id": MASK, "slack_id": SLACK}
-    return alignment_of(read_through(lambda x: x @ head.T, hidden, *batch, **ids, chunk_size=2))
+    terms = Terms(*batch, mask_id=MASK, slack_id=SLACK)
+    return alignment_of(
+        read_through(lambda x: x @ head.T, hidden, terms, vocab_size=V, chunk_size=2)
+    )
 
 
 def enumerate_entropy(

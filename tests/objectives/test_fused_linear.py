@@ -12,6 +12,7 @@ from torch import Tensor
 from slackdlm import fused_linear_slack_ctc_loss, masked_ce_loss, slack_ctc_loss
 from slackdlm.errors import ConfigError
 from slackdlm.objectives import fused_linear, vocabulary_pass
+from slackdlm.objectives.checks import Terms
 from slackdlm.objectives.through_head import losses_of, read_through
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -83,14 +84,17 @@ def test_it_equals_the_plain_pieces_in_value_and_every_gradient(
         "ctc_weight": ctc_weight,
         "ce_weights": ce_weights if own_ce_weights else None,
         "sample_weights": sample_weights,
-        "chunk_size": chunk_size,
     }
     if through_head:
         layer = partial(torch.matmul, other=head_weight.T)
-        reading = read_through(layer, hidden, *problem[1:], vocab_size=VOCAB_SIZE, **options)
-        loss = losses_of(reading)
+        terms = Terms(*problem[1:], **options)
+        loss = losses_of(
+            read_through(layer, hidden, terms, vocab_size=VOCAB_SIZE, chunk_size=chunk_size)
+        )
     else:
-        loss = fused_linear_slack_ctc_loss(hidden, head_weight, *problem[1:], **options)
+        loss = fused_linear_slack_ctc_loss(
+            hidden, head_weight, *problem[1:], **options, chunk_size=chunk_size
+        )
     expected = sample_weights * plain_loss(
         hidden, head_weight, problem, clean, ctc_weight=ctc_weight, ce_weights=ce_weights
     )

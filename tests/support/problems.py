@@ -1,5 +1,6 @@
 """Random small batches for the losses, hard cases included, and what the enumeration says."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import oracles
@@ -7,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slackdlm.lattice.band import Columns, clamp_columns, gather_columns, target_band
+from slackdlm.lattice.band import Batch, Columns, clamp_columns, gather_columns, target_band
 
 NUM_TOKENS = 3
 SLACK_ID = 3
@@ -24,6 +25,12 @@ class Problem(NamedTuple):
     targets: Tensor
     canvas_lengths: Tensor
     target_lengths: Tensor
+
+    @property
+    def batch(self) -> Batch:
+        """The same without its logits, as the lattice takes it."""
+        num_slack = max(0, int((self.canvas_lengths - self.target_lengths).max()))
+        return Batch(*self[1:], **IDS, num_slack=num_slack)
 
     def sample(self, b: int) -> tuple[list[list[float]], list[int], list[int]]:
         """Logits, canvas and target of one sample without its padding, as the oracle takes them."""
@@ -99,17 +106,17 @@ def expected_gradient(problem: Problem, mode: str = "slack") -> Tensor:
     return gradient
 
 
-def columns_of(problem: Problem) -> tuple[Columns, tuple[Tensor, Tensor]]:
-    """Log-probabilities of every lattice edge, and the lengths of canvases and targets, as kernels take them."""
-    num_slack = max(0, int((problem.canvas_lengths - problem.target_lengths).max()))
-    log_probs = problem.logits.log_softmax(2)
-    columns = gather_columns(log_probs, *problem[1:], num_slack=num_slack, **IDS)
-    return columns, (problem.canvas_lengths, problem.target_lengths)
+def columns_of(problem: Problem) -> Columns:
+    """Log-probabilities of every lattice edge, as kernels take them."""
+    return gather_columns(problem.logits.log_softmax(2), problem.batch)
 
 
-def draw_long_columns(
-    num_positions: int, num_tokens: int, *, kind: str, visible: float
-) -> tuple[Columns, Tensor, Tensor]:
+def map_columns(function: Callable[[Tensor], Tensor], columns: Columns) -> Columns:
+    """Columns with the function applied to every tensor."""
+    return Columns(*(function(tensor) for tensor in columns))
+
+
+def draw_long_columns(num_positions: int, num_tokens: int, *, kind: str, visible: float) -> Columns:
     """Float32 columns of one long sample: ``random``, ``cold`` (slack 14 nats down) or ``peaky``."""
     mask_id, slack_id = 1001, 1000
     generator = torch.Generator().manual_seed(num_tokens)
@@ -127,6 +134,5 @@ def draw_long_columns(
     is_visible = torch.rand(canvas.shape, generator=generator) < visible
     canvas = torch.where(is_visible, canvas, mask_id)
     lengths = torch.tensor([num_positions]), torch.tensor([num_tokens])
-    band = target_band(targets, *lengths, num_positions=num_positions, num_slack=num_slack)
-    columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
-    return columns, *lengths
+    batch = Batch(canvas, targets, *lengths, mask_id, slack_id, num_slack)
+    return clamp_columns(token, slack, target_band(batch), batch)

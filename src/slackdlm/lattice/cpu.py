@@ -14,12 +14,11 @@ from typing import Any, no_type_check
 import numba
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numba.core.caching import FunctionCache
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
-from torch import Tensor
 
+from slackdlm.lattice.band import Columns
 from slackdlm.lattice.posteriors import Posteriors
 
 # Below e**-40 the smaller of two terms is lost in float64 anyway.
@@ -64,18 +63,12 @@ def _compiled(kernel: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-def posteriors(
-    token_scores: Float[Tensor, "B L band"],
-    slack_scores: Float[Tensor, "B L"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-    *,
-    needs_posteriors: bool = True,
-) -> Posteriors:
+def posteriors(columns: Columns, *, needs_posteriors: bool = True) -> Posteriors:
     """`slackdlm.lattice.band_posteriors` of tensors on the CPU, samples in parallel."""
-    token = token_scores.detach().contiguous().numpy()
-    slack = slack_scores.detach().contiguous().numpy()
-    lengths = list(zip(canvas_lengths.tolist(), target_lengths.tolist(), strict=True))
+    token = columns.token.detach().contiguous().numpy()
+    slack = columns.slack.detach().contiguous().numpy()
+    sizes = columns.canvas_lengths.tolist(), columns.target_lengths.tolist()
+    lengths = list(zip(*sizes, strict=True))
     log_likelihood = np.full(len(lengths), -np.inf)
     token_posterior = np.zeros_like(token)
     slack_posterior = np.zeros_like(slack)

@@ -4,30 +4,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slackdlm.lattice.band import Batch
 from slackdlm.lattice.posteriors import check_precision
 from slackdlm.lattice.reference import safe_logaddexp
 
 
-def graves_log_likelihood(
-    log_probs: Float[Tensor, "B L V"],
-    canvas: Int[Tensor, "B L"],
-    targets: Int[Tensor, "B S"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-    *,
-    mask_id: int,
-    slack_id: int,
-) -> Float[Tensor, " B"]:
+def graves_log_likelihood(log_probs: Float[Tensor, "B L V"], batch: Batch) -> Float[Tensor, " B"]:
     """Log-probability, in nats, that a filled canvas merges and collapses to the target.
 
     Args:
         log_probs: Log-probabilities of every token at every position, float32 or float64.
-        canvas: The canvas as the model saw it, ``mask_id`` where masked.
-        targets: Token ids, right-padded with anything.
-        canvas_lengths: Content positions of each canvas.
-        target_lengths: Tokens of each target.
-        mask_id: Id that marks a masked position.
-        slack_id: Id of ``<slack>``, the blank of this lattice.
+        batch: Canvases and targets; ``<slack>`` is the blank of this lattice.
 
     Returns:
         Log-likelihood per sample; ``-inf`` with zero gradient where no path exists, as for ``00``
@@ -40,15 +27,16 @@ def graves_log_likelihood(
         Graves et al., 2006, section 4.1; the clamping of visible positions is ours.
     """
     check_precision(log_probs, name="log_probs")
-    labels = interleave_slack(targets, target_lengths, slack_id=slack_id)  # [B, 2S+1]
+    canvas_lengths, target_lengths = batch.canvas_lengths, batch.target_lengths.long()
+    labels = interleave_slack(batch.targets, target_lengths, slack_id=batch.slack_id)  # [B, 2S+1]
     scores = log_probs.gather(2, labels[:, None, :].expand(-1, log_probs.shape[1], -1))
     impossible = scores.new_tensor(-torch.inf)
     if_visible = torch.where(
-        labels[:, None, :] == canvas[:, :, None], scores.new_zeros(()), impossible
+        labels[:, None, :] == batch.canvas[:, :, None], scores.new_zeros(()), impossible
     )
-    scores = torch.where((canvas == mask_id)[:, :, None], scores, if_visible)
+    scores = torch.where((batch.canvas == batch.mask_id)[:, :, None], scores, if_visible)
     may_skip = torch.zeros_like(labels, dtype=torch.bool)
-    may_skip[:, 2:] = (labels[:, 2:] != slack_id) & (labels[:, 2:] != labels[:, :-2])
+    may_skip[:, 2:] = (labels[:, 2:] != batch.slack_id) & (labels[:, 2:] != labels[:, :-2])
 
     # state[:, s]: log-probability of all prefixes that end in label s. A path starts with the first
     # slack or token.
@@ -59,8 +47,8 @@ def graves_log_likelihood(
         skip = torch.where(may_skip, _shift(state, 2), impossible)
         moved = safe_logaddexp(safe_logaddexp(state, step), skip) + emitted
         state = torch.where((i < canvas_lengths)[:, None], moved, state)
-    ends_in_slack = state.gather(1, 2 * target_lengths.long()[:, None])[:, 0]
-    ends_in_token = state.gather(1, (2 * target_lengths.long() - 1).clamp(min=0)[:, None])[:, 0]
+    ends_in_slack = state.gather(1, 2 * target_lengths[:, None])[:, 0]
+    ends_in_token = state.gather(1, (2 * target_lengths - 1).clamp(min=0)[:, None])[:, 0]
     ends_in_token = torch.where(target_lengths > 0, ends_in_token, impossible)
     final = safe_logaddexp(ends_in_slack, ends_in_token)
     of_empty_canvas = torch.where(target_lengths > 0, impossible, scores.new_zeros(()))

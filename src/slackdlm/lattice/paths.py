@@ -7,10 +7,11 @@ is a Markov chain in "slack used so far", so a path is drawn from left to right,
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from slackdlm.lattice import band_posteriors
+from slackdlm.lattice.band import Columns
 
 
 class Paths(NamedTuple):
@@ -22,14 +23,7 @@ class Paths(NamedTuple):
     """False where no path leads to the target; ``is_slack`` is then False everywhere."""
 
 
-def sample_path(
-    token_scores: Float[Tensor, "B L band"],
-    slack_scores: Float[Tensor, "B L"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-    *,
-    uniforms: Float[Tensor, "B L"],
-) -> Paths:
+def sample_path(columns: Columns, *, uniforms: Float[Tensor, "B L"]) -> Paths:
     """Draw an alignment with the probability that the columns give it, given the target.
 
     With ``m[i, k]`` the posterior probability that ``k`` slack tokens were used before position
@@ -39,11 +33,7 @@ def sample_path(
         m[i+1, k] = p[i, k] + m[i, k-1] - p[i, k-1]
 
     Args:
-        token_scores: Columns as :func:`slackdlm.lattice.band_posteriors` takes them; computed in
-            float64, whatever their dtype.
-        slack_scores: Score of ``<slack>``.
-        canvas_lengths: Positions of each sample, at most ``L``.
-        target_lengths: Tokens of each sample.
+        columns: Scores of the edges; computed in float64, whatever their dtype.
         uniforms: Independent, in [0, 1); one per position decides whether slack stands there.
 
     Returns:
@@ -52,9 +42,8 @@ def sample_path(
     References:
         Ours; forward-filtering sampling of hidden Markov models, turned around.
     """
-    posteriors = band_posteriors(
-        token_scores.double(), slack_scores.double(), canvas_lengths, target_lengths
-    )
+    canvas_lengths, target_lengths = columns.canvas_lengths, columns.target_lengths
+    posteriors = band_posteriors(columns.in_float64())
     exists = posteriors.log_likelihood.isfinite()
     budget = (canvas_lengths - target_lengths).clamp(min=0)
     num_samples, _, num_states = posteriors.token.shape
@@ -73,37 +62,24 @@ def sample_path(
         decisions.append(is_slack)
         used = used + is_slack.to(used.dtype)
         mass = token + torch.nn.functional.pad(by_slack[:, :-1], (1, 0))
-    return Paths(_stack(decisions, slack_scores), exists)
+    return Paths(_stack(decisions, columns.slack), exists)
 
 
-def best_path(
-    token_scores: Float[Tensor, "B L band"],
-    slack_scores: Float[Tensor, "B L"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-) -> Paths:
+def best_path(columns: Columns) -> Paths:
     """The alignment with the highest score; of two equal ones that with slack further right.
 
-    Args:
-        token_scores: Columns as :func:`slackdlm.lattice.band_posteriors` takes them; computed in
-            float64, whatever their dtype.
-        slack_scores: Score of ``<slack>``.
-        canvas_lengths: Positions of each sample, at most ``L``.
-        target_lengths: Tokens of each sample.
-
-    Returns:
-        Paths.
+    Computed in float64, whatever the dtype of the columns.
 
     References:
         Viterbi, 1967.
     """
-    token_scores, slack_scores = token_scores.double(), slack_scores.double()
-    num_samples, _, num_states = token_scores.shape
-    state = token_scores.new_full((num_samples, num_states), -torch.inf)
+    tokens, slacks, canvas_lengths, target_lengths = columns.in_float64()
+    num_samples, _, num_states = tokens.shape
+    state = tokens.new_full((num_samples, num_states), -torch.inf)
     state[:, 0] = 0.0
     came_by_slack: list[Tensor] = []
-    columns = zip(token_scores.unbind(1), slack_scores.unbind(1), strict=True)
-    for i, (token, slack) in enumerate(columns):
+    positions = zip(tokens.unbind(1), slacks.unbind(1), strict=True)
+    for i, (token, slack) in enumerate(positions):
         by_token = state + token
         by_slack = torch.nn.functional.pad(state[:, :-1], (1, 0), value=-torch.inf) + slack[:, None]
         came_by_slack.append(by_slack >= by_token)
@@ -117,7 +93,7 @@ def best_path(
         is_slack = came_by_slack[i].gather(1, used[:, None])[:, 0] & (i < canvas_lengths) & exists
         decisions.append(is_slack)
         used = used - is_slack.to(used.dtype)
-    return Paths(_stack(decisions[::-1], slack_scores), exists)
+    return Paths(_stack(decisions[::-1], columns.slack), exists)
 
 
 def _stack(decisions: list[Tensor], slack_scores: Tensor) -> Bool[Tensor, "B L"]:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
+from slackdlm.lattice.band import Columns
 
 
 class Posteriors(NamedTuple):
@@ -37,21 +38,12 @@ class DifferentiableLattice(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any,
         kernel: Callable[..., Posteriors],
-        token_scores: Float[Tensor, "B L band"],
-        slack_scores: Float[Tensor, "B L"],
-        canvas_lengths: Int[Tensor, " B"],
-        target_lengths: Int[Tensor, " B"],
+        *columns: Tensor,
     ) -> Float[Tensor, " B"]:
-        """Runs the kernel, backward recursion included if a gradient will be wanted."""
-        result = kernel(
-            token_scores,
-            slack_scores,
-            canvas_lengths,
-            target_lengths,
-            needs_posteriors=any(ctx.needs_input_grad),
-        )
+        """Runs the kernel on `Columns`, backward recursion included if a gradient will be wanted."""
+        result = kernel(Columns(*columns), needs_posteriors=any(ctx.needs_input_grad))
         ctx.save_for_backward(result.token, result.slack)
-        return result.log_likelihood.to(token_scores.dtype)
+        return result.log_likelihood.to(columns[0].dtype)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -63,10 +55,4 @@ class DifferentiableLattice(torch.autograd.Function):
             )
         token, slack = ctx.saved_tensors
         (grad_output,) = grad_outputs
-        return (
-            None,
-            grad_output[:, None, None] * token,
-            grad_output[:, None] * slack,
-            None,
-            None,
-        )
+        return None, grad_output[:, None, None] * token, grad_output[:, None] * slack, None, None

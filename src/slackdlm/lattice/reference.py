@@ -4,9 +4,10 @@ Slow and exact: the yardstick of the kernels beside it, and what runs where they
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from slackdlm.lattice.band import Columns
 from slackdlm.lattice.posteriors import Posteriors, check_precision
 
 
@@ -20,26 +21,12 @@ def safe_logaddexp(left: Float[Tensor, "*N"], right: Float[Tensor, "*N"]) -> Flo
     return torch.where(both_impossible, left.new_tensor(-torch.inf), total)
 
 
-def band_log_likelihood(
-    token_log_probs: Float[Tensor, "B L band"],
-    slack_log_probs: Float[Tensor, "B L"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-) -> Float[Tensor, " B"]:
+def band_log_likelihood(columns: Columns) -> Float[Tensor, " B"]:
     """Log-probability, in nats, that independently filled positions collapse to the target.
 
     With "slack used so far" ``k`` as the state::
 
-        a[i+1, k] = logaddexp(a[i, k] + token_log_probs[i, k], a[i, k-1] + slack_log_probs[i])
-
-    Args:
-        token_log_probs: Entry ``[i, k]`` is the log-probability of ``y[i - k]`` at position ``i``,
-            ``-inf`` where there is no such token. Float32 or float64. Scores that are not
-            normalised are fine too: the result is then the log-sum over paths of their summed
-            scores.
-        slack_log_probs: Log-probability of ``<slack>``.
-        canvas_lengths: Positions of each sample, at most ``L``; later positions are not read.
-        target_lengths: Tokens of each sample.
+        a[i+1, k] = logaddexp(a[i, k] + token[i, k], a[i, k-1] + slack[i])
 
     Returns:
         Log-likelihood per sample. An empty canvas with an empty target has 0. ``-inf`` with zero
@@ -52,14 +39,15 @@ def band_log_likelihood(
         The collapse map is that of arXiv 2601.22947 v2; the recursion is the RNA loss of Sak et
         al., 2017, with slack for blank.
     """
-    check_precision(token_log_probs, name="columns")
-    num_states = token_log_probs.shape[2]
-    state = token_log_probs.new_full((token_log_probs.shape[0], num_states), -torch.inf)
+    tokens, slacks, canvas_lengths, target_lengths = columns
+    check_precision(tokens, name="columns")
+    num_states = tokens.shape[2]
+    state = tokens.new_full((tokens.shape[0], num_states), -torch.inf)
     state[:, 0] = 0.0
     first = state.new_full((state.shape[0], 1), -torch.inf)
     # unbind, because the gradient of an index into [B, L, band] is a [B, L, band] of its own
-    columns = zip(token_log_probs.unbind(1), slack_log_probs.unbind(1), strict=True)
-    for i, (token, slack) in enumerate(columns):
+    positions = zip(tokens.unbind(1), slacks.unbind(1), strict=True)
+    for i, (token, slack) in enumerate(positions):
         shifted = torch.cat((first, state[:, : num_states - 1]), dim=1)
         moved = safe_logaddexp(state + token, shifted + slack[:, None])
         state = torch.where((i < canvas_lengths)[:, None], moved, state)
@@ -68,19 +56,12 @@ def band_log_likelihood(
     return torch.where(budget < 0, final.new_tensor(-torch.inf), final)
 
 
-def posteriors(
-    token_scores: Float[Tensor, "B L band"],
-    slack_scores: Float[Tensor, "B L"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-    *,
-    needs_posteriors: bool = True,
-) -> Posteriors:
+def posteriors(columns: Columns, *, needs_posteriors: bool = True) -> Posteriors:
     """`slackdlm.lattice.band_posteriors`: the posteriors are the gradient of the log-likelihood."""
     with torch.enable_grad():
-        token = token_scores.detach().requires_grad_()
-        slack = slack_scores.detach().requires_grad_()
-        log_likelihood = band_log_likelihood(token, slack, canvas_lengths, target_lengths)
+        token = columns.token.detach().requires_grad_()
+        slack = columns.slack.detach().requires_grad_()
+        log_likelihood = band_log_likelihood(columns._replace(token=token, slack=slack))
         if not needs_posteriors or not log_likelihood.requires_grad:
             return Posteriors(
                 log_likelihood.detach().double(), torch.zeros_like(token), torch.zeros_like(slack)

@@ -11,28 +11,21 @@ from typing import no_type_check
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from slackdlm.errors import ConfigError
+from slackdlm.lattice.band import Columns
 from slackdlm.lattice.posteriors import Posteriors
 
 MAX_BLOCK = 8192  # states that fit the registers of one program
 
 
-def posteriors(
-    token_scores: Float[Tensor, "B L band"],
-    slack_scores: Float[Tensor, "B L"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-    *,
-    needs_posteriors: bool = True,
-) -> Posteriors:
+def posteriors(columns: Columns, *, needs_posteriors: bool = True) -> Posteriors:
     """`slackdlm.lattice.band_posteriors` of CUDA tensors; no wait for the device.
 
     Raises:
         ConfigError: If the slack budget is beyond ``MAX_BLOCK - 1``.
     """
+    token_scores, slack_scores, canvas_lengths, target_lengths = columns
     num_samples, num_positions, band = token_scores.shape
     block = max(16, triton.next_power_of_2(band))
     if block > MAX_BLOCK:

@@ -32,9 +32,8 @@ def alignment_of(reading: Reading) -> Alignment:
     References:
         Ours. The posteriors are those whose difference from the softmax is slack-CTC's gradient.
     """
-    problem, masked = reading.problem, reading.masked
-    lengths = problem.canvas_lengths, problem.target_lengths
-    posteriors = band_posteriors(*reading.columns, *lengths)
+    masked = reading.problem.masked
+    posteriors = band_posteriors(reading.columns)
     edges = torch.cat([posteriors.token, posteriors.slack[:, :, None]], dim=2).double()
     entropy = (torch.special.entr(edges.clamp(0, 1)).sum(2) * masked).sum(1)
     return Alignment(

@@ -1,7 +1,5 @@
 """What does a batch cost, from hidden states on? Output layer, cross-entropy, slack-CTC in one."""
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,8 +7,13 @@ from torch import Tensor
 from slackdlm.errors import ConfigError
 from slackdlm.lattice import Posteriors, band_posteriors
 from slackdlm.lattice.band import Columns, clamp_columns, target_band
-from slackdlm.objectives import checks
-from slackdlm.objectives.vocabulary_pass import Supervision, VocabularyLoss, default_chunk_size
+from slackdlm.objectives.checks import Problem, Terms, check_floating, checked_problem
+from slackdlm.objectives.vocabulary_pass import (
+    Layer,
+    Supervision,
+    VocabularyLoss,
+    default_chunk_size,
+)
 
 _TILE = 256  # positions whose band logits are computed in one product
 _TILE_GPU = 1024  # there a tile costs its twenty launches, not its arithmetic
@@ -65,125 +68,44 @@ def fused_linear_slack_ctc_loss(
     References:
         arXiv 2601.22947 for the objective; the weighting and the single pass are ours.
     """
+    batch = canvas, targets, canvas_lengths, target_lengths, mask_id, slack_id
+    terms = Terms(*batch, clean, ctc_weight, ce_weights, sample_weights)
+    return fused_loss(Layer(hidden, head_weight, slack_row), terms, chunk_size=chunk_size)
+
+
+def fused_loss(layer: Layer, terms: Terms, *, chunk_size: int | None = None) -> Float[Tensor, " B"]:
+    """`fused_linear_slack_ctc_loss`, its arguments as records."""
     where = "fused_linear_slack_ctc_loss"
-    checks.check_scores(where, hidden, name="hidden", axes="B L D")
-    _check_layer(where, hidden, head_weight, name="head_weight", axes="V D")
-    if slack_row is not None:
-        _check_layer(where, hidden, slack_row, name="slack_row", axes="D")
+    _check_layer(where, layer)
     if chunk_size is not None and chunk_size < 1:
         raise ConfigError(f"{where}: chunk_size must be at least 1, got {chunk_size}")
-    problem = checked_problem(
-        where,
-        (canvas, targets, canvas_lengths, target_lengths),
-        shape=(hidden.shape[0], hidden.shape[1], head_weight.shape[0]),
-        mask_id=mask_id,
-        slack_id=slack_id,
-        clean=clean,
-        ctc_weight=ctc_weight,
-        ce_weights=ce_weights,
-        sample_weights=sample_weights,
-    )
+    hidden, vocab_size = layer.hidden, layer.head.shape[0]
+    num_samples, num_positions, _ = hidden.shape
+    problem = checked_problem(where, terms, (num_samples, num_positions, vocab_size))
     dtype = _product_dtype(hidden)
     if not torch.is_grad_enabled():
-        hidden, head_weight = hidden.detach(), head_weight.detach()
-        slack_row = None if slack_row is None else slack_row.detach()
+        layer = layer.detached()
     with torch.autocast(hidden.device.type, enabled=False):
-        row = head_weight[slack_id] if slack_row is None else slack_row
         supervision, lattice_loss = _supervise(
             problem,
-            *(tensor.detach().to(dtype) for tensor in (hidden, head_weight, row)),
-            needs_posteriors=any(
-                tensor is not None and tensor.requires_grad
-                for tensor in (hidden, head_weight, slack_row)
-            ),
+            layer.detached().to(dtype),
+            needs_posteriors=any(x is not None and x.requires_grad for x in layer),
         )
-        return VocabularyLoss.apply(
-            hidden,
-            head_weight,
-            slack_row,
-            lattice_loss,
-            supervision,
-            dtype,
-            chunk_size or default_chunk_size(head_weight.shape[0], hidden.device),
-        )  # pyright: ignore[reportReturnType]
+        chunk_size = chunk_size or default_chunk_size(vocab_size, hidden.device)
+        return VocabularyLoss.apply(*layer, lattice_loss, supervision, dtype, chunk_size)  # pyright: ignore[reportReturnType]
 
 
-class Problem(NamedTuple):
-    """A batch that may be a loss, its defaults filled in."""
-
-    canvas: Int[Tensor, "B L"]
-    targets: Int[Tensor, "B S"]
-    canvas_lengths: Int[Tensor, " B"]
-    target_lengths: Int[Tensor, " B"]
-    mask_id: int
-    slack_id: int
-    num_slack: int
-    """``K``, the largest slack budget."""
-    clean: Int[Tensor, "B L"]
-    ctc_weight: float
-    ce_weights: Float[Tensor, "B L"]
-    """Float64; 0 at visible positions."""
-    sample_weights: Float[Tensor, " B"]
-    """Float64."""
-
-
-def _check_layer(where: str, hidden: Tensor, layer: Tensor, *, name: str, axes: str) -> None:
-    checks.check_scores(where, layer, name=name, axes=axes)
-    if layer.shape[-1] != hidden.shape[2]:
-        raise ConfigError(
-            f"{where}: hidden has {hidden.shape[2]} features but {name} has {layer.shape[-1]}"
-        )
-
-
-def checked_problem(
-    where: str,
-    batch: tuple[Tensor, Tensor, Tensor, Tensor],
-    *,
-    shape: tuple[int, int, int],
-    mask_id: int,
-    slack_id: int,
-    clean: Tensor | None,
-    ctc_weight: float,
-    ce_weights: Tensor | None,
-    sample_weights: Tensor | None,
-) -> Problem:
-    """The batch of ``(B, L, V)``, if nothing is wrong with it."""
-    num_samples, num_positions, vocab_size = shape
-    if not 0 <= ctc_weight <= 1:
-        raise ConfigError(f"{where}: ctc_weight must lie in [0, 1], got {ctc_weight}")
-    if clean is None and (ctc_weight < 1 or ce_weights is not None):
-        raise ConfigError(
-            f"{where}: cross-entropy has weight (ctc_weight {ctc_weight}, ce_weights "
-            f"{'given' if ce_weights is not None else 'not given'}) but clean is missing; pass it"
-        )
-    checks.check_ids(where, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
-    checks.check_batch_shapes(where, *batch, shape=shape[:2])
-    canvas, _, canvas_lengths, target_lengths = batch
-    if ce_weights is None:
-        inside = checks.inside_lengths(canvas_lengths, num_positions)
-        ce_weights = (1.0 - ctc_weight) * inside.double()
-    checks.check_weights(where, ce_weights, shape[:2], name="ce_weights")
-    if sample_weights is None:
-        sample_weights = torch.ones(num_samples, device=canvas.device, dtype=torch.float64)
-    checks.check_weights(where, sample_weights, shape[:1], name="sample_weights")
-    supervised = (canvas == mask_id) & (ce_weights > 0)
-    faults = checks.batch_faults(*batch, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
-    faults |= checks.weight_faults(ce_weights, name="ce_weights")
-    faults |= checks.weight_faults(sample_weights, name="sample_weights")
-    if clean is not None:
-        checks.check_integers(where, clean, shape[:2], name="clean")
-        faults |= checks.clean_faults(clean, supervised, mask_id=mask_id, vocab_size=vocab_size)
-    budget = checks.largest_budget(canvas_lengths, target_lengths)
-    return Problem(
-        *batch,
-        mask_id=mask_id,
-        slack_id=slack_id,
-        num_slack=checks.raise_first_fault(where, faults, budget),
-        clean=canvas if clean is None else clean,
-        ctc_weight=ctc_weight,
-        ce_weights=ce_weights.double() * supervised,
-        sample_weights=sample_weights.double(),
-    )
+def _check_layer(where: str, layer: Layer) -> None:
+    check_floating(where, "hidden", layer.hidden, "B L D")
+    named = [("head_weight", layer.head, "V D"), ("slack_row", layer.slack_row, "D")]
+    for name, weight, axes in named:
+        if weight is None:
+            continue
+        check_floating(where, name, weight, axes)
+        if weight.shape[-1] != layer.hidden.shape[2]:
+            raise ConfigError(
+                f"{where}: hidden has {layer.hidden.shape[2]} features but {name} has {weight.shape[-1]}"
+            )
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
@@ -195,44 +117,27 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def _supervise(
-    problem: Problem,
-    hidden: Float[Tensor, "B L D"],
-    head_weight: Float[Tensor, "V D"],
-    slack_row: Float[Tensor, " D"],
-    *,
-    needs_posteriors: bool,
+    problem: Problem, layer: Layer, *, needs_posteriors: bool
 ) -> tuple[Supervision, Float[Tensor, " B"]]:
     """Soft targets and weights of every row, and the weighted lattice term of each sample's loss.
 
     On raw logits the loss is ``sum of log-sum-exps - log Z``: the pass adds the first, this the
     second.
     """
-    num_samples, num_positions, _ = hidden.shape
     if problem.ctc_weight > 0:
-        columns = lattice_columns(
-            hidden,
-            head_weight,
-            slack_row,
-            *problem[:4],
-            num_slack=problem.num_slack,
-            mask_id=problem.mask_id,
-            slack_id=problem.slack_id,
-        )
-        lengths = problem.canvas_lengths, problem.target_lengths
-        lattice = band_posteriors(*columns, *lengths, needs_posteriors=needs_posteriors)
+        columns = _lattice_columns(problem, layer)
+        lattice = band_posteriors(columns, needs_posteriors=needs_posteriors)
     else:
-        nothing = hidden.new_zeros(num_samples, num_positions, 1, dtype=torch.float32)
+        nothing = layer.hidden.new_zeros(*layer.hidden.shape[:2], 1, dtype=torch.float32)
         lattice = Posteriors(torch.zeros_like(problem.sample_weights), nothing, nothing[:, :, 0])
-    inside = checks.inside_lengths(problem.canvas_lengths, num_positions)
-    masked = inside & (problem.canvas == problem.mask_id)
     supervision = Supervision(
-        problem.ctc_weight * masked.double(),
-        problem.ce_weights,
-        problem.clean.long(),
-        _padded_with_0(problem.targets, problem.target_lengths),
-        lattice.token,
-        lattice.slack,
-        problem.slack_id,
+        ctc_weights=problem.ctc_weight * problem.masked.double(),
+        ce_weights=problem.ce_weights,
+        clean=problem.clean.long(),
+        targets=problem.batch.targets,
+        token_posterior=lattice.token,
+        slack_posterior=lattice.slack,
+        slack_id=problem.batch.slack_id,
     )
     weights = problem.sample_weights
     lattice_loss = -problem.ctc_weight * lattice.log_likelihood * weights
@@ -240,37 +145,16 @@ def _supervise(
     return supervision.scaled(weights * is_possible), lattice_loss.where(weights > 0, 0.0)
 
 
-def lattice_columns(
-    hidden: Float[Tensor, "B L D"],
-    head_weight: Float[Tensor, "V D"],
-    slack_row: Float[Tensor, " D"],
-    canvas: Int[Tensor, "B L"],
-    targets: Int[Tensor, "B S"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
-    *,
-    num_slack: int,
-    mask_id: int,
-    slack_id: int,
-) -> Columns:
+def _lattice_columns(problem: Problem, layer: Layer) -> Columns:
     """As `slackdlm.lattice.band.gather_columns`, of raw logits that are computed for the band alone.
 
-    ``slack_row`` is the output layer's row of ``<slack>``, or what takes its place. Float32 (float64 for float64
-    input).
+    Float32 (float64 for float64 input).
     """
-    targets = _padded_with_0(targets, target_lengths)
-    band = target_band(
-        targets, canvas_lengths, target_lengths, num_positions=canvas.shape[1], num_slack=num_slack
-    )
-    token = band_logits(hidden, head_weight, targets, num_slack=num_slack)
-    slack = (hidden @ slack_row).to(token.dtype)
-    return clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
-
-
-def _padded_with_0(
-    targets: Int[Tensor, "B S"], target_lengths: Int[Tensor, " B"]
-) -> Int[Tensor, "B S"]:
-    return targets.long() * checks.inside_lengths(target_lengths, targets.shape[1])
+    batch = problem.batch
+    token = band_logits(layer.hidden, layer.head, batch.targets, num_slack=batch.num_slack)
+    slack_row = layer.head[batch.slack_id] if layer.slack_row is None else layer.slack_row
+    slack = (layer.hidden @ slack_row).to(token.dtype)
+    return clamp_columns(token, slack, target_band(batch), batch)
 
 
 def band_logits(

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slackdlm.errors import ConfigError
 from slackdlm.objectives import checks
 
 
@@ -36,21 +35,17 @@ def masked_ce_loss(
         Nie et al., 2025 (LLaDA), equation 5 without its 1/p weight.
     """
     where = "masked_ce_loss"
-    checks.check_scores(where, logits, name="logits", axes="B L V")
+    checks.check_floating(where, "logits", logits, "B L V")
     num_samples, num_positions, vocab_size = logits.shape
-    checks.check_integers(where, canvas, (num_samples, num_positions), name="canvas")
-    checks.check_integers(where, clean, (num_samples, num_positions), name="clean")
-    checks.check_integers(where, canvas_lengths, (num_samples,), name="canvas_lengths")
-    if mask_id < 0:
-        raise ConfigError(f"{where}: mask_id must not be negative, got {mask_id}")
+    checks.check_integers(where, "canvas", canvas, (num_samples, num_positions))
+    checks.check_integers(where, "clean", clean, (num_samples, num_positions))
+    checks.check_integers(where, "canvas_lengths", canvas_lengths, (num_samples,))
+    checks.check_mask_id(where, mask_id)
     inside = checks.inside_lengths(canvas_lengths, num_positions)
     supervised = (canvas == mask_id) & inside
-    checks.raise_first_fault(
-        where,
-        checks.canvas_faults(canvas, canvas_lengths, mask_id=mask_id, vocab_size=vocab_size)
-        | checks.clean_faults(clean, supervised, mask_id=mask_id, vocab_size=vocab_size),
-        canvas_lengths.new_zeros(()),
-    )
+    faults = checks.canvas_faults(canvas, canvas_lengths, mask_id, vocab_size)
+    faults |= checks.clean_faults(clean, supervised, mask_id, vocab_size)
+    checks.raise_first_fault(where, faults, canvas_lengths.new_zeros(()))
     return position_ce(logits, clean, supervised).sum(1)
 
 

@@ -9,7 +9,7 @@ from slackdlm.errors import ConfigError
 from slackdlm.lattice import band_log_likelihood
 from slackdlm.lattice.band import gather_columns
 from slackdlm.lattice.graves import graves_log_likelihood
-from slackdlm.objectives import checks
+from slackdlm.objectives.checks import Terms, check_floating, checked_problem
 
 
 def slack_ctc_loss(
@@ -53,21 +53,12 @@ def slack_ctc_loss(
     where = "slack_ctc_loss"
     if collapse not in ("slack", "graves"):
         raise ConfigError(f"{where}: unknown collapse {collapse!r}; use 'slack' or 'graves'")
-    checks.check_scores(where, logits, name="logits", axes="B L V")
-    batch = (canvas, targets, canvas_lengths, target_lengths)
+    check_floating(where, "logits", logits, "B L V")
     num_samples, num_positions, vocab_size = logits.shape
-    checks.check_ids(where, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size)
-    checks.check_batch_shapes(where, *batch, shape=(num_samples, num_positions))
-    num_slack = checks.raise_first_fault(
-        where,
-        checks.batch_faults(*batch, mask_id=mask_id, slack_id=slack_id, vocab_size=vocab_size),
-        checks.largest_budget(canvas_lengths, target_lengths),
-    )
+    terms = Terms(canvas, targets, canvas_lengths, target_lengths, mask_id, slack_id)
+    batch = checked_problem(where, terms, (num_samples, num_positions, vocab_size)).batch
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     log_probs = logits.log_softmax(dim=2, dtype=dtype)
     if collapse == "graves":
-        return -graves_log_likelihood(log_probs, *batch, mask_id=mask_id, slack_id=slack_id)
-    columns = gather_columns(
-        log_probs, *batch, num_slack=num_slack, mask_id=mask_id, slack_id=slack_id
-    )
-    return -band_log_likelihood(*columns, canvas_lengths, target_lengths)
+        return -graves_log_likelihood(log_probs, batch)
+    return -band_log_likelihood(gather_columns(log_probs, batch))

@@ -15,8 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from slackdlm.lattice import band_log_likelihood
 from slackdlm.lattice.band import Columns, clamp_columns, target_band
-from slackdlm.objectives import checks
-from slackdlm.objectives.fused_linear import Problem, checked_problem
+from slackdlm.objectives.checks import Problem, Terms, checked_problem
 from slackdlm.objectives.vocabulary_pass import default_chunk_size
 
 Head = Callable[[Float[Tensor, "1 R D"]], Float[Tensor, "1 R V"]]
@@ -33,29 +32,13 @@ class Reading(NamedTuple):
     clean: Float[Tensor, "B L"]
     """Log-probability of the clean token where cross-entropy has weight, else anything finite."""
 
-    @property
-    def masked(self) -> Bool[Tensor, "B L"]:
-        """Masked positions of the content."""
-        problem = self.problem
-        inside = checks.inside_lengths(problem.canvas_lengths, problem.canvas.shape[1])
-        return inside & (problem.canvas == problem.mask_id)
-
 
 def read_through(
     head: Head,
     hidden: Float[Tensor, "B L D"],
-    canvas: Int[Tensor, "B L"],
-    targets: Int[Tensor, "B S"],
-    canvas_lengths: Int[Tensor, " B"],
-    target_lengths: Int[Tensor, " B"],
+    terms: Terms,
     *,
     vocab_size: int,
-    mask_id: int,
-    slack_id: int,
-    clean: Int[Tensor, "B L"] | None = None,
-    ctc_weight: float = 1.0,
-    ce_weights: Float[Tensor, "B L"] | None = None,
-    sample_weights: Float[Tensor, " B"] | None = None,
     chunk_size: int | None = None,
 ) -> Reading:
     """The log-probabilities that losses and figures need, as one call of ``head`` for each chunk of rows.
@@ -66,37 +49,20 @@ def read_through(
     Raises:
         ConfigError: If a shape, a dtype, an id or a weight is wrong.
     """
-    problem = checked_problem(
-        "read_through",
-        (canvas, targets, canvas_lengths, target_lengths),
-        shape=(hidden.shape[0], hidden.shape[1], vocab_size),
-        mask_id=mask_id,
-        slack_id=slack_id,
-        clean=clean,
-        ctc_weight=ctc_weight,
-        ce_weights=ce_weights,
-        sample_weights=sample_weights,
-    )
-    band = target_band(
-        targets,
-        canvas_lengths,
-        target_lengths,
-        num_positions=canvas.shape[1],
-        num_slack=problem.num_slack,
-    )
+    shape = (hidden.shape[0], hidden.shape[1], vocab_size)
+    problem = checked_problem("read_through", terms, shape)
+    batch, band = problem.batch, target_band(problem.batch)
     has_ce = problem.ce_weights > 0
-    others = [torch.full_like(problem.clean, slack_id), problem.clean.where(has_ce, 0)]
-    inside = checks.inside_lengths(canvas_lengths, canvas.shape[1])
-    found = _log_probs(
+    others = [torch.full_like(problem.clean, batch.slack_id), problem.clean.where(has_ce, 0)]
+    log_probs = _log_probs(
         head,
         hidden,
         torch.cat([band.ids, torch.stack(others, dim=2)], dim=2),
-        (canvas == mask_id) & (inside | has_ce),
+        problem.masked | has_ce,
         chunk_size=chunk_size or default_chunk_size(vocab_size, hidden.device),
     )
-    token, slack, of_clean = found[:, :, :-2], found[:, :, -2], found[:, :, -1]
-    columns = clamp_columns(token, slack, band, canvas, mask_id=mask_id, slack_id=slack_id)
-    return Reading(problem, columns, slack, of_clean)
+    token, slack, of_clean = log_probs[:, :, :-2], log_probs[:, :, -2], log_probs[:, :, -1]
+    return Reading(problem, clamp_columns(token, slack, band, batch), slack, of_clean)
 
 
 def losses_of(reading: Reading) -> Float[Tensor, " B"]:
@@ -104,8 +70,7 @@ def losses_of(reading: Reading) -> Float[Tensor, " B"]:
     problem = reading.problem
     losses = -(problem.ce_weights * reading.clean.double()).sum(1)
     if problem.ctc_weight > 0:
-        lengths = problem.canvas_lengths, problem.target_lengths
-        ctc = -band_log_likelihood(*reading.columns, *lengths).double()
+        ctc = -band_log_likelihood(reading.columns).double()
         losses = (losses + problem.ctc_weight * ctc).where(ctc != torch.inf, torch.inf)
     weights = problem.sample_weights
     return (weights * losses).where(weights > 0, 0.0).to(reading.slack.dtype)
@@ -132,5 +97,5 @@ def _log_probs(
         checkpoint(of_rows, flat[part], flat_ids[part], use_reentrant=False)
         for part in rows.split(chunk_size)
     ]
-    found = torch.cat(parts)  # pyright: ignore[reportArgumentType] - checkpoint returns anything
-    return found.new_zeros(flat_ids.shape).index_copy(0, rows, found).view(ids.shape)
+    joined = torch.cat(parts)  # pyright: ignore[reportArgumentType] - checkpoint returns anything
+    return joined.new_zeros(flat_ids.shape).index_copy(0, rows, joined).view(ids.shape)

@@ -6,6 +6,7 @@ logits is ``weight * softmax - weighted targets``, so both share one pass and ``
 exists.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,25 +45,31 @@ class Supervision(NamedTuple):
         )
 
 
-class PassResult(NamedTuple):
-    """Loss and gradients of one pass."""
+class Layer(NamedTuple):
+    """Hidden states and the output layer that reads them."""
 
-    loss: Float[Tensor, " B"]
-    """``sum_i (ctc_weights_i + ce_weights_i) * logsumexp_i - ce_weights_i * logit_i[clean_i]``, float64."""
-    hidden_grad: Tensor | None
-    """Gradient of the summed loss, or None if not wanted."""
-    head_grad: Tensor | None
-    """Gradient of the summed loss, or None if not wanted."""
-    slack_row_grad: Tensor | None
-    """Gradient of the summed loss, or None if not wanted."""
-
-
-class _Gradients(NamedTuple):
-    """Buffers that the chunks add to; None where a gradient is not wanted."""
-
-    hidden: Float[Tensor, "N D"] | None
-    head: Float[Tensor, "V D"] | None
+    hidden: Float[Tensor, "B L D"]
+    head: Float[Tensor, "V D"]
     slack_row: Float[Tensor, " D"] | None
+    """Takes the place of the output layer's row of ``<slack>``."""
+
+    def to(self, dtype: torch.dtype) -> "Layer":
+        """The same in another dtype."""
+        row = None if self.slack_row is None else self.slack_row.to(dtype)
+        return Layer(self.hidden.to(dtype), self.head.to(dtype), row)
+
+    def detached(self) -> "Layer":
+        """The same as constants."""
+        row = None if self.slack_row is None else self.slack_row.detach()
+        return Layer(self.hidden.detach(), self.head.detach(), row)
+
+
+class Gradients(NamedTuple):
+    """Of the summed loss with respect to a `Layer`; None where not wanted."""
+
+    hidden: Tensor | None
+    head: Tensor | None
+    slack_row: Tensor | None
 
 
 def default_chunk_size(vocab_size: int, device: torch.device) -> int:
@@ -72,76 +79,59 @@ def default_chunk_size(vocab_size: int, device: torch.device) -> int:
 
 
 def vocabulary_pass(
-    hidden: Float[Tensor, "B L D"],
-    head_weight: Float[Tensor, "V D"],
-    slack_row: Float[Tensor, " D"] | None,
-    supervision: Supervision,
-    *,
-    chunk_size: int,
-    needs_hidden_grad: bool,
-    needs_head_grad: bool,
-    needs_slack_row_grad: bool,
-) -> PassResult:
+    layer: Layer, supervision: Supervision, *, chunk_size: int, needed: Sequence[bool]
+) -> tuple[Float[Tensor, " B"], Gradients]:
     """Loss and gradients of all supervised rows; everything else never meets the output layer.
 
     Args:
-        hidden: Last hidden states in the dtype of the matrix products.
-        head_weight: Output layer in the same dtype.
-        slack_row: Takes the place of the output layer's row of ``<slack>``, in the same dtype.
+        layer: In the dtype of the matrix products.
         supervision: Weights and targets.
         chunk_size: Rows of logits held at a time.
-        needs_hidden_grad: Whether to compute the gradient of ``hidden``.
-        needs_head_grad: Whether to compute the gradient of ``head_weight``.
-        needs_slack_row_grad: Whether to compute the gradient of ``slack_row``.
+        needed: Which gradients to compute, in the order of `Gradients`.
 
     Returns:
-        The loss without the lattice's own term, and the gradients with it. Sums are float32
+        ``sum_i (ctc_weights_i + ce_weights_i) * logsumexp_i - ce_weights_i * logit_i[clean_i]`` in
+        float64, which lacks the lattice's own term, and the gradients of the whole. Sums are float32
         (float64 for float64 input), whatever the dtype of the products.
     """
+    hidden, head, _ = layer
     accumulator = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     num_samples, num_positions, hidden_size = hidden.shape
-    flat_hidden = hidden.reshape(-1, hidden_size)
+    flat = layer._replace(hidden=hidden.reshape(-1, hidden_size))
     is_supervised = (supervision.ctc_weights != 0) | (supervision.ce_weights != 0)
     rows = is_supervised.flatten().nonzero()[:, 0]
     loss = torch.zeros(num_samples, dtype=torch.float64, device=hidden.device)
-    gradients = _Gradients(
-        hidden=torch.zeros_like(flat_hidden) if needs_hidden_grad else None,
-        head=torch.zeros_like(head_weight, dtype=accumulator) if needs_head_grad else None,
-        slack_row=flat_hidden.new_zeros(hidden_size, dtype=accumulator)
-        if needs_slack_row_grad
-        else None,
+    gradients = Gradients(  # buffers that the chunks add to
+        hidden=torch.zeros_like(flat.hidden) if needed[0] else None,
+        head=torch.zeros_like(head, dtype=accumulator) if needed[1] else None,
+        slack_row=hidden.new_zeros(hidden_size, dtype=accumulator) if needed[2] else None,
     )
     # Written over by every chunk: fresh pages would cost as much as half of a product.
-    scratch = flat_hidden.new_empty(
-        min(chunk_size, len(rows)), head_weight.shape[0], dtype=accumulator
-    )
+    scratch = hidden.new_empty(min(chunk_size, len(rows)), head.shape[0], dtype=accumulator)
     for chunk in rows.split(chunk_size):
-        row_loss = _run_chunk(
-            flat_hidden, head_weight, slack_row, supervision, chunk, scratch, gradients
-        )
+        row_loss = _run_chunk(flat, supervision, chunk, scratch, gradients)
         loss.index_add_(0, chunk // num_positions, row_loss)
-    shaped = None if gradients.hidden is None else gradients.hidden.view(hidden.shape)
-    return PassResult(loss, shaped, gradients.head, gradients.slack_row)
+    if gradients.hidden is not None:
+        gradients = gradients._replace(hidden=gradients.hidden.view(hidden.shape))
+    return loss, gradients
 
 
 def _run_chunk(
-    flat_hidden: Float[Tensor, "N D"],
-    head_weight: Float[Tensor, "V D"],
-    slack_row: Float[Tensor, " D"] | None,
+    layer: Layer,
     supervision: Supervision,
     chunk: Int[Tensor, " R"],
     scratch: Float[Tensor, "C V"],
-    gradients: _Gradients,
+    gradients: Gradients,
 ) -> Float[Tensor, " R"]:
     """Weighted loss of a few rows; adds their gradients to the buffers, where there are any."""
-    dtype, slack_id = flat_hidden.dtype, supervision.slack_id
+    flat_hidden, head, slack_row = layer
     inputs, logits = flat_hidden[chunk], scratch[: len(chunk)]
-    if dtype == scratch.dtype:
-        torch.mm(inputs, head_weight.T, out=logits)
+    if inputs.dtype == scratch.dtype:
+        torch.mm(inputs, head.T, out=logits)
     else:
-        logits.copy_(inputs @ head_weight.T)
+        logits.copy_(inputs @ head.T)
     if slack_row is not None:
-        logits[:, slack_id] = (inputs @ slack_row).to(logits.dtype)
+        logits[:, supervision.slack_id] = (inputs @ slack_row).to(logits.dtype)
     ce_weights = supervision.ce_weights.flatten()[chunk]
     row_weights = supervision.ctc_weights.flatten()[chunk] + ce_weights
     clean = torch.where(ce_weights != 0, supervision.clean.flatten()[chunk], 0)
@@ -151,28 +141,37 @@ def _run_chunk(
     sums = exponentials.sum(1)
     row_loss = row_weights * (sums.log() + top[:, 0]).double()
     row_loss -= torch.where(ce_weights != 0, ce_weights * clean_logits.double(), 0.0)
-    if all(gradient is None for gradient in gradients):
-        return row_loss
-    factors = (row_weights / sums).to(exponentials.dtype)  # else mul_ goes slowly
-    logits_grad = exponentials.mul_(factors[:, None])
-    _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
-    logits_grad = logits_grad.to(dtype)
-    slack_grad = None
-    if slack_row is not None:
+    if any(gradient is not None for gradient in gradients):
+        factors = (row_weights / sums).to(exponentials.dtype)  # else mul_ goes slowly
+        logits_grad = exponentials.mul_(factors[:, None])
+        _subtract_targets(logits_grad, supervision, chunk, clean, ce_weights)
+        _add_gradients(layer, logits_grad.to(inputs.dtype), supervision.slack_id, chunk, gradients)
+    return row_loss
+
+
+def _add_gradients(
+    layer: Layer,
+    logits_grad: Float[Tensor, "R V"],
+    slack_id: int,
+    chunk: Int[Tensor, " R"],
+    gradients: Gradients,
+) -> None:
+    """What the gradient of a chunk's logits adds to the buffers."""
+    inputs, slack_grad = layer.hidden[chunk], None
+    if layer.slack_row is not None:
         slack_grad = logits_grad[:, slack_id].clone()
         logits_grad[:, slack_id] = 0  # the output layer's own row was not used
         if gradients.slack_row is not None:
             gradients.slack_row.add_(slack_grad @ inputs)
     if gradients.hidden is not None:
-        hidden_grad = logits_grad @ head_weight
-        if slack_grad is not None and slack_row is not None:
-            hidden_grad.addr_(slack_grad, slack_row)
+        hidden_grad = logits_grad @ layer.head
+        if slack_grad is not None and layer.slack_row is not None:
+            hidden_grad.addr_(slack_grad, layer.slack_row)
         gradients.hidden[chunk] = hidden_grad
-    if gradients.head is not None and gradients.head.dtype == dtype:
+    if gradients.head is not None and gradients.head.dtype == logits_grad.dtype:
         gradients.head.addmm_(logits_grad.T, inputs)
     elif gradients.head is not None:
         gradients.head.add_(logits_grad.T @ inputs)
-    return row_loss
 
 
 def _subtract_targets(
@@ -214,25 +213,18 @@ class VocabularyLoss(torch.autograd.Function):
         chunk_size: int,
     ) -> Float[Tensor, " B"]:
         """Runs the pass in ``dtype`` and adds ``lattice_loss``, the lattice's own weighted term."""
-        ctx.run = partial(
-            vocabulary_pass,
-            chunk_size=chunk_size,
-            needs_hidden_grad=ctx.needs_input_grad[0],
-            needs_head_grad=ctx.needs_input_grad[1],
-            needs_slack_row_grad=ctx.needs_input_grad[2],
-        )
-        inputs = (hidden, head_weight, slack_row)
-        result: PassResult = ctx.run(*_cast(inputs, dtype), supervision)
-        ctx.save_for_backward(*inputs)
+        ctx.run = partial(vocabulary_pass, chunk_size=chunk_size, needed=ctx.needs_input_grad[:3])
+        layer = Layer(hidden, head_weight, slack_row)
+        loss, ctx.gradients = ctx.run(layer.to(dtype), supervision)
+        ctx.save_for_backward(*layer)
         ctx.supervision, ctx.dtype = supervision, dtype
-        ctx.gradients = result[1:]
-        loss = result.loss + lattice_loss
+        loss = loss + lattice_loss
         return loss.to(torch.float64 if dtype == torch.float64 else torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Scales the gradients; runs the pass again where one number cannot scale the head's."""
-        inputs = ctx.saved_tensors
+        layer = Layer(*ctx.saved_tensors)
         (factors,) = grad_outputs
         gradients, ctx.gradients = ctx.gradients, None
         is_shared = len(factors) > 0 and bool((factors == factors[0]).all())
@@ -240,20 +232,12 @@ class VocabularyLoss(torch.autograd.Function):
         if gradients is not None and factor is not None:
             gradients = [None if g is None else _scale(g, factor) for g in gradients]
         else:  # each sample has its own factor, or this is not the first backward
-            gradients = ctx.run(*_cast(inputs, ctx.dtype), ctx.supervision.scaled(factors))[1:]
+            _, gradients = ctx.run(layer.to(ctx.dtype), ctx.supervision.scaled(factors))
         typed = (
             None if gradient is None else gradient.to(value.dtype)
-            for gradient, value in zip(gradients, inputs, strict=True)
+            for gradient, value in zip(gradients, ctx.saved_tensors, strict=True)
         )
         return (*typed, None, None, None, None)
-
-
-def _cast(
-    inputs: tuple[Tensor, Tensor, Tensor | None], dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    hidden, head_weight, slack_row = inputs
-    row = None if slack_row is None else slack_row.to(dtype)
-    return hidden.to(dtype), head_weight.to(dtype), row
 
 
 def _scale(gradient: Tensor, factor: float) -> Tensor:

@@ -54,7 +54,7 @@ def aligned(
     with _in_evaluation_mode(network):
         reading = read_batch(model, network, blank, spec=spec, bf16=bf16)
     lengths = batch["ctc_lengths"], batch["target_lengths"]
-    paths = sample_path(*reading.columns, *lengths, uniforms=batch["uniforms"])
+    paths = sample_path(reading.columns, uniforms=batch["uniforms"])
     # Position i holds target token number "tokens before i" unless slack stands there.
     places = (~paths.is_slack).long().cumsum(1) - 1
     tokens = batch["targets"].gather(1, places.clamp(0, batch["targets"].shape[1] - 1))

@@ -13,8 +13,10 @@ from transformers import PreTrainedModel
 
 from slackdlm.models.loaded import forward_replaced, fused_inputs, plain_head
 from slackdlm.objectives.alignment import Alignment, alignment_of
-from slackdlm.objectives.fused_linear import fused_linear_slack_ctc_loss
+from slackdlm.objectives.checks import Terms
+from slackdlm.objectives.fused_linear import fused_loss
 from slackdlm.objectives.through_head import Head, Reading, losses_of, read_through
+from slackdlm.objectives.vocabulary_pass import Layer
 from slackdlm.training.stream import CanvasSpec
 
 
@@ -49,9 +51,8 @@ def sample_losses(
         inputs = fused_inputs(network, hidden, slack_id=spec.slack_id)
         if inputs is None:
             return losses_of(_read(head, hidden, network, batch, spec))
-        layer = inputs.hidden, inputs.weight
-        terms = _terms(batch, spec)
-        return fused_linear_slack_ctc_loss(*layer, **terms, slack_row=inputs.slack_row)
+        layer = Layer(inputs.hidden, inputs.weight, inputs.slack_row)
+        return fused_loss(layer, _terms(batch, spec))
 
     with _in_output_layer(network, loss_of, batch, bf16=bf16):
         return model(batch["input_ids"], batch["attention_mask"], logits=False)
@@ -98,23 +99,23 @@ def _read(
     spec: CanvasSpec,
 ) -> Reading:
     vocab_size = plain_head(network.get_output_embeddings()).out_features
-    return read_through(head, hidden, vocab_size=vocab_size, **_terms(batch, spec))
+    return read_through(head, hidden, _terms(batch, spec), vocab_size=vocab_size)
 
 
-def _terms(batch: dict[str, Tensor], spec: CanvasSpec) -> dict[str, Any]:
+def _terms(batch: dict[str, Tensor], spec: CanvasSpec) -> Terms:
     """The batch as the losses call its parts."""
-    return {
-        "canvas": batch["noisy"],
-        "targets": batch["targets"],
-        "canvas_lengths": batch["ctc_lengths"],
-        "target_lengths": batch["target_lengths"],
-        "mask_id": spec.mask_id,
-        "slack_id": spec.slack_id,
-        "clean": batch["clean"],
-        "ctc_weight": spec.ctc_weight,
-        "ce_weights": batch["ce_weights"],
-        "sample_weights": batch["loss_weights"],
-    }
+    return Terms(
+        canvas=batch["noisy"],
+        targets=batch["targets"],
+        canvas_lengths=batch["ctc_lengths"],
+        target_lengths=batch["target_lengths"],
+        mask_id=spec.mask_id,
+        slack_id=spec.slack_id,
+        clean=batch["clean"],
+        ctc_weight=spec.ctc_weight,
+        ce_weights=batch["ce_weights"],
+        sample_weights=batch["loss_weights"],
+    )
 
 
 @contextmanager
