@@ -86,8 +86,7 @@ def test_train_refuses_what_it_would_ignore_or_not_find(capsys, recipe, flags, m
     [
         (("--first", 2), "--first: has no effect without --input"),
         (("--column", "text"), "--column: has no effect without --input"),
-        (("--direction", "left"), "--intervention and --rate: give both or neither"),
-        (("--when", "early"), "--intervention and --rate: give both or neither"),
+        (("--set", "judge.seed=1"), "judge: unknown key"),
     ],
 )
 def test_generate_refuses_flags_that_would_be_ignored(capsys, model, flags, message):
@@ -219,3 +218,32 @@ def hostile(tmp_path_factory) -> Iterator[dict[str, str]]:
     os.chdir(folder)
     yield write_inputs(folder)
     os.chdir(before)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("generate", "m", "--stps", "3"), "did you mean --steps?"),
+        (("answer", "m", "--guidance", "2"), "it is a setting: --set sampler.guidance=VALUE"),
+        (("judge", "--judge-top-p", "1"), "it is a setting: --set judge.top_p=VALUE"),
+        (("report", "--guidance", "2"), "--help lists what there is"),
+    ],
+)
+def test_a_flag_that_there_is_none_of_is_answered_with_what_to_write(capsys, words, advice):
+    needed = {"answer": ("--questions", "q", "--output", "o"), "report": ("r",)}.get(words[0], ())
+    if words[0] == "judge":
+        needed = ("--benchmark", "pairs", "--questions", "q", "--answers", "a", "--output", "o")
+        needed += ("--judge", "toy")
+    with pytest.raises(SystemExit) as left:
+        main([*words, *needed])
+    assert left.value.code == 2
+    assert advice in capsys.readouterr().err
+
+
+def test_a_judge_and_its_settings_come_from_a_file():
+    from slackdlm.judging.config import load_judge
+
+    recipes = Path(__file__).parents[1] / "recipes"
+    config = load_judge(str(recipes / "judge-openai.yaml"), ["judge.model=m", "judge.top_p=0.5"])
+    assert (config.kind, config.model, config.top_p) == ("openai", "m", 0.5)
+    assert load_judge(str(recipes / "judge-local.yaml"), ["judge.device=cpu"]).device == "cpu"

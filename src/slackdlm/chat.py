@@ -10,8 +10,9 @@ from rich.text import Text
 
 from slackdlm.errors import ConfigError, DataError, SlackDLMError
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.sampling.intervention import InterventionKind, ShiftIntervention
-from slackdlm.sampling.recipe import DecodingRecipe, InterventionConfig
+from slackdlm.sampling.config import InterventionConfig, InterventionKind
+from slackdlm.sampling.intervention import ShiftIntervention
+from slackdlm.sampling.recipe import DecodingRecipe, intervention_of
 from slackdlm.sampling.sampler import Generation, Sampler, SamplerConfig
 from slackdlm.terminal import printable
 
@@ -53,7 +54,7 @@ class ChatSettings:
         Raises:
             ConfigError: If the rate is wrong.
         """
-        return None if self.asked.rate == 0 else self.asked.with_seed(self.sampler.seed)
+        return None if self.asked.rate == 0 else intervention_of(self.asked, seed=self.sampler.seed)
 
 
 @dataclass

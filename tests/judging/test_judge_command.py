@@ -59,7 +59,7 @@ def test_judging_at_an_endpoint_resumes_counts_and_keeps_the_key_to_itself(
     with serving("500", "unparsable") as server:
         judge = [
             "--judge", "openai", "--judge-model", "served", "--base-url", server.url, "--key-variable",
-            "MY_KEY", "--usd-per-million", 1, 10,
+            "MY_KEY", "--set", "judge.usd_per_million=[1, 10]",
         ]  # fmt: skip
         assert run(*files, *judge, "--dry-run") == 0
         assert "6 calls of 6 judgments" in " ".join(capsys.readouterr().out.split())
@@ -113,18 +113,21 @@ def test_connections_are_closed_however_a_run_ends(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--judge", "replay"], "give the recorded judgments"),
-        (["--judge", "openai"], "give the judge's name with --judge-model"),
+        (["--judge", "replay"], "judge.recorded: kind: replay needs it"),
+        (["--judge", "openai"], "judge.model: kind: openai needs it; give --judge-model"),
         (
             ["--judge", "openai", "--judge-model", "m", "--key-variable", "NOT_SET"],
             "NOT_SET is not set",
         ),
         (["--judge", "toy", "--benchmark", "arena"], "unknown 'arena'; use one of arena-hard"),
-        (["--judge", "toy", "--max-calls", "-1"], "--max-calls: expected at least 0"),
-        (["--judge", "toy", "--concurrency", "0"], "--concurrency: expected more than 0, got 0"),
-        (["--judge", "toy", "--max-tokens", "-1"], "--max-tokens: expected more than 0, got -1"),
-        (["--judge", "toy", "--timeout", "nan"], "--timeout: expected more than 0, got nan"),
-        (["--judge", "toy", "--max-missing", "5"], "--max-missing: expected a share, got 5"),
+        (["--judge", "toy", "--max-calls", "-1"], "judge.max_calls: expected at least 0"),
+        (
+            ["--judge", "toy", "--set", "judge.concurrency=0"],
+            "judge.concurrency: expected at least 1",
+        ),
+        (["--judge", "toy", "--set", "judge.seed=3"], "judge.seed: has no effect with kind: toy"),
+        (["--judge", "none.yaml"], "--judge none.yaml: expected a YAML file or one of openai"),
+        (["--judge", "toy", "--max-missing", "5"], "judge.max_missing: expected at most 1, got 5"),
         (["--judge", "toy", "--output", "/dev/null/x"], "cannot be written"),
         (["--judge", "toy", "--baseline", "missing.jsonl"], "there is no such file"),
     ],

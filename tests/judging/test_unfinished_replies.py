@@ -161,10 +161,10 @@ def test_judge_says_how_many_were_cut_off(
             "judge", "--benchmark", "pairs", "--questions", tmp_path / "q.jsonl",
             "--answers", tmp_path / "ours.jsonl", "--baseline", tmp_path / "base.jsonl",
             "--judge", "openai", "--judge-model", "m", "--base-url", server.url,
-            "--output", tmp_path / "judged.jsonl", "--max-tokens", "7",
+            "--output", tmp_path / "judged.jsonl", "--set", "judge.max_tokens=7",
         ]  # fmt: skip
         code = main([str(flag) for flag in flags])
     error = " ".join(capsys.readouterr().err.split())
     assert code == 2
     assert "2 of 2 judgments have no verdict: cut off" in caplog.text
-    assert "raise --max-tokens" in error
+    assert "raise judge.max_tokens" in error

@@ -57,8 +57,7 @@ def commands(draw: st.DrawFn, inputs: dict[str, str]) -> list[str]:
     }[name]  # fmt: skip
     words = [name, *needed]
     value = st.sampled_from(WORDS) | st.sampled_from(sorted(inputs.values())) | st.text(max_size=5)
-    flags = [action for action in _flags(name) if "--help" not in action.option_strings]
-    for action in draw(st.lists(st.sampled_from(flags), max_size=4)):
+    for action in draw(st.lists(st.sampled_from(FLAGS[name]), max_size=4)):
         words.append(action.option_strings[-1])
         if action.nargs != 0:
             choices = st.sampled_from(sorted(map(str, action.choices or ("1",))))
@@ -72,7 +71,11 @@ def commands(draw: st.DrawFn, inputs: dict[str, str]) -> list[str]:
 
 def _flags(command: str) -> list[argparse.Action]:
     groups = [a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    return [a for a in groups[0].choices[command]._actions if a.option_strings]
+    actions = groups[0].choices[command]._actions
+    return [a for a in actions if a.option_strings and "--help" not in a.option_strings]
+
+
+FLAGS = {name: _flags(name) for name in COMMANDS}
 
 
 def attempt_command(words: list[str]) -> Outcome:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -15,6 +15,7 @@ from rich.text import Text
 from slackdlm.cli.chat import add_chat
 from slackdlm.cli.compare import add_compare
 from slackdlm.cli.demo import add_demo
+from slackdlm.cli.flags import remedy
 from slackdlm.cli.generate import add_answer, add_generate
 from slackdlm.cli.harness import add_harness
 from slackdlm.cli.judge import add_judge
@@ -95,10 +96,30 @@ class _Warnings(logging.Handler):
 
 
 class _Parser(argparse.ArgumentParser):
+    """Without abbreviations: a misspelt flag is none that happens to begin like it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
         """Print and exit."""
         leave_it_to_the_first()
         super().error(message)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As the library's; a flag that there is none of is answered with what to write instead."""
+        arguments, unknown = self.parse_known_args(*args, **kwargs)
+        if unknown:
+            flags = [word for word in unknown if word.startswith("--")]
+            advice = f"; {remedy(flags[0], _flags_of(self, arguments))}" if flags else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+        return arguments
+
+
+def _flags_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
+    """Of the command that was given."""
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))  # pyright: ignore[reportPrivateUsage]
+    return list(commands.choices[arguments.command]._option_string_actions)  # pyright: ignore[reportPrivateUsage]
 
 
 class _Version(argparse.Action):
@@ -121,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser = cast("argparse.ArgumentParser", new)  # of this type the commands know it
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", dest="command"
+    )
     add_demo(commands)
     add_train(commands)
     add_generate(commands)

@@ -7,9 +7,9 @@ from importlib import import_module
 from rich.console import Console
 from rich.text import Text
 
-from slackdlm.cli.commands import Commands
+from slackdlm.cli.checks import check_model, check_recipe
 from slackdlm.cli.decoding import add_decoding, add_intervention, add_model, decoding, load_chosen
-from slackdlm.cli.inputs import check_model, check_recipe
+from slackdlm.cli.flags import Commands
 
 GEN_LENGTH = 128
 

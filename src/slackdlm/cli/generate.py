@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from slackdlm.cli.commands import Commands
+from slackdlm.cli.checks import (
+    check_files,
+    check_model,
+    check_output_file,
+    check_recipe,
+    refuse_beside,
+)
 from slackdlm.cli.decoding import (
     QUESTIONS_HELP,
     add_decoding,
@@ -19,8 +25,7 @@ from slackdlm.cli.decoding import (
     decoding,
     load_chosen,
 )
-from slackdlm.cli.inputs import check_files, check_model, check_recipe, refuse_beside
-from slackdlm.cli.outputs import check_output_file
+from slackdlm.cli.flags import Commands
 from slackdlm.errors import ConfigError, DataError, counted
 from slackdlm.terminal import printable
 
@@ -51,7 +56,6 @@ def add_generate(commands: Commands) -> None:
     )
     parser.add_argument(
         "--trace",
-        dest="trace_file",  # a setting of the sampler is called trace
         type=Path,
         metavar="JSONL",
         help="the same as data: a line per answer with positions, tokens, confidences and displacements of every step",
@@ -78,7 +82,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     from slackdlm.sampling.answering import check_output
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
-    config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
+    config, shift = chosen.recipe.sampler, chosen.recipe.shift
     if file is not None:
         questions = read_questions(file, column=arguments.column, first=arguments.first)
     else:
@@ -96,7 +100,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         questions = [Question("0", None, ({"role": "user", "content": text},))]
     for flag, given, endings in (
         ("--replay", arguments.replay, (".html", ".htm")),
-        ("--trace", arguments.trace_file, (".jsonl",)),
+        ("--trace", arguments.trace, (".jsonl",)),
     ):
         if given is None:
             continue
@@ -111,9 +115,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     loaded = load_chosen(arguments)
     Console(stderr=True).print(Text(chosen.canvas, style="dim"))
     if arguments.output is not None:
-        _write_answers(loaded, questions, config, disturbance, arguments.output)
+        _write_answers(loaded, questions, config, shift, arguments.output)
     else:
-        _print_answers(loaded, questions, chosen.recipe, arguments.replay, arguments.trace_file)
+        _print_answers(loaded, questions, chosen.recipe, arguments.replay, arguments.trace)
 
 
 def _print_answers(
@@ -135,8 +139,8 @@ def _print_answers(
 
     console, errors = Console(), Console(stderr=True)
     is_traced = replay is not None or trace is not None
-    config, disturbance = recipe.sampler, recipe.disturbance
-    sampler = Sampler(loaded, replace(config, batch_size=1, trace=is_traced), disturbance)
+    config, shift = recipe.sampler, recipe.shift
+    sampler = Sampler(loaded, replace(config, batch_size=1, trace=is_traced), shift)
     replays: list[dict[str, Any]] = []
     traces: list[dict[str, Any]] = []
     for row, question in enumerate(track(questions, "decoding", console=errors, transient=True)):
@@ -153,8 +157,8 @@ def _print_answers(
         replays.append(
             {
                 "arm": loaded.name,
-                "kind": "none" if disturbance is None else disturbance.kind,
-                "rate": 0.0 if disturbance is None else disturbance.rate,
+                "kind": "none" if shift is None else shift.kind,
+                "rate": 0.0 if shift is None else shift.rate,
                 "frames": frames(loaded, generation),
             }
             | shown
@@ -207,7 +211,7 @@ def _answer(arguments: argparse.Namespace) -> None:
     from slackdlm.sampling.answering import check_output, shard_from_environment
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
-    config, disturbance = chosen.recipe.sampler, chosen.recipe.disturbance
+    config, shift = chosen.recipe.sampler, chosen.recipe.shift
     check_first(arguments.first)
     if arguments.benchmark is None:
         refuse_beside("without --benchmark", ("--export", arguments.export))
@@ -225,7 +229,7 @@ def _answer(arguments: argparse.Namespace) -> None:
         loaded,
         questions,
         config,
-        disturbance,
+        shift,
         arguments.output,
         name=arguments.name,
         shard=shard,
@@ -238,7 +242,7 @@ def _write_answers(
     loaded: "LoadedModel",
     questions: "Sequence[Question]",
     config: "SamplerConfig",
-    disturbance: "ShiftIntervention | None",
+    shift: "ShiftIntervention | None",
     output: Path,
     *,
     name: str | None = None,
@@ -262,7 +266,7 @@ def _write_answers(
             questions,
             config,
             output,
-            intervention=disturbance,
+            intervention=shift,
             system=name,
             shard=shard,
             on_answers=lambda count: progress.advance(bar, count),

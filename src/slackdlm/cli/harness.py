@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import TaskID
 from rich.text import Text
 
-from slackdlm.cli.commands import Commands
+from slackdlm.cli.checks import check_model, check_output_file, check_output_folder, check_recipe
 from slackdlm.cli.decoding import (
     add_decoding,
     add_intervention,
@@ -19,8 +19,7 @@ from slackdlm.cli.decoding import (
     decoding,
     load_chosen,
 )
-from slackdlm.cli.inputs import check_model, check_recipe
-from slackdlm.cli.outputs import check_output_file, check_output_folder
+from slackdlm.cli.flags import Commands
 from slackdlm.errors import ConfigError
 from slackdlm.terminal import printable, progress, table
 
@@ -166,7 +165,7 @@ def _run(
         lm = HarnessLM(
             loaded,
             recipe.sampler,
-            intervention=recipe.disturbance,
+            intervention=recipe.shift,
             mc_samples=mc_samples,
             journal=None if journal is None else Journal(journal),
             on_progress=show,

@@ -2,16 +2,17 @@
 
 import argparse
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from slackdlm.cli.commands import Commands
-from slackdlm.cli.decoding import QUESTIONS_HELP
-from slackdlm.cli.outputs import check_output_file, check_output_folder
-from slackdlm.errors import ConfigError
+from slackdlm.cli.checks import check_output_file, check_output_folder
+from slackdlm.cli.decoding import QUESTIONS_HELP, chosen_device
+from slackdlm.cli.flags import Commands, add_set, add_settings
+from slackdlm.judging.config import OPENAI_URL, JudgeConfig, load_judge
 from slackdlm.terminal import progress, table
 
 if TYPE_CHECKING:
@@ -42,8 +43,13 @@ def add_judge(commands: Commands) -> None:
     add("--baseline", type=Path, help="answers of the system that they are compared to")
     add("--output", type=Path, required=True, help="judgments.jsonl")
     add("--journal", type=Path, help="folder; default: OUTPUT.journal; processes may share it")
+    add_set(add, "judge.temperature=1")
     add_judge_choice(parser)
     parser.set_defaults(run=_judge)
+
+
+_DAILY = ("model", "base_url", "key_variable")
+_BUDGET = ("recorded", "max_calls", "max_usd", "max_missing")
 
 
 def add_judge_choice(parser: argparse.ArgumentParser) -> None:
@@ -51,30 +57,13 @@ def add_judge_choice(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("judge").add_argument
     add(
         "--judge",
-        choices=["openai", "local", "replay", "toy"],
         required=True,
-        help="an endpoint, a model on this machine, recorded judgments, or the exact judge of the demo's toy language",
+        metavar="KIND|YAML",
+        help="openai (an OpenAI-compatible endpoint), local (a model on this machine), replay (recorded judgments), "
+        "toy (the exact judge of the demo's language), or a file such as recipes/judge-openai.yaml",
     )
-    add("--judge-model", help="its name at the endpoint, a folder or a hub id")
-    add("--recorded", type=Path, help="judgments that a replay repeats")
-    add("--base-url", help="of any OpenAI-compatible endpoint (default: OpenAI's)")
-    add("--key-variable", help="environment variable of the key (at OpenAI: OPENAI_API_KEY)")
-    add("--judge-temperature", type=float, default=0.0, help="below 0: none is sent (default: 0)")
-    add("--judge-top-p", type=float, help="sent if given")
-    add("--judge-seed", type=int, help="sent if given")
-    add("--max-tokens", type=int, default=16_000, help="of a reply (default: %(default)s)")
-    add("--completion-tokens", action="store_true", help="send it as max_completion_tokens")
-    add("--concurrency", type=int, default=8, help="calls at a time (default: %(default)s)")
-    add("--timeout", type=float, default=600.0, help="seconds of one try (default: %(default)s)")
-    add("--usd-per-million", type=float, nargs=2, metavar=("PROMPT", "REPLY"), help="prices")
-    add("--max-calls", type=int, help="begin no more")
-    add("--max-usd", type=float, help="begin no call that could exceed it")
-    add(
-        "--max-missing",
-        type=float,
-        default=0.05,
-        help="share of judgments without a score above which the exit code is 2 (default: %(default)s)",
-    )
+    add_settings(add, "judge", JudgeConfig, _DAILY[:1], prefix="judge-")
+    add_settings(add, "judge", JudgeConfig, (*_DAILY[1:], *_BUDGET))
     add("--dry-run", action="store_true", help="count calls and tokens, ask nothing")
 
 
@@ -96,9 +85,10 @@ def _judge(arguments: argparse.Namespace) -> None:
     given = [files.questions, files.references, files.judge_prompt, files.baseline, *files.answers]
     check_output_file("--output", files.output, *given)
     check_output_folder("--journal", files.journal_folder, *given, files.output)
-    budget = Budget(arguments.max_calls, arguments.max_usd)
+    config = load_judge(arguments.judge, arguments.set)
+    budget = Budget(config.max_calls, config.max_usd)
     console = Console()
-    with closing(judge_of(arguments)) as judge:
+    with closing(judge_of(config)) as judge:
         if arguments.dry_run:
             counted = count_calls(files, judge)
             console.print(
@@ -124,7 +114,7 @@ def _judge(arguments: argparse.Namespace) -> None:
     row = [str(figure) for figure in figures.values()]
     console.print(table(title, list(figures), [row], width=console.width))
     console.print(Text(f"{judged.new_calls} new calls; judgments: {files.output}"))
-    check_missing(judged, max_missing=arguments.max_missing)
+    check_missing(judged, max_missing=config.max_missing)
 
 
 def _judged(files: "JudgingFiles", judge: "Judge", budget: "Budget") -> "Judged":
@@ -152,56 +142,34 @@ def _judged(files: "JudgingFiles", judge: "Judge", budget: "Budget") -> "Judged"
         bars.stop()
 
 
-def judge_of(arguments: argparse.Namespace) -> "Judge":
-    """The judge that the flags name."""
-    for flag in ("concurrency", "max_tokens", "timeout"):
-        if not getattr(arguments, flag) > 0:
-            raise ConfigError(
-                f"--{flag.replace('_', '-')}: expected more than 0, got {getattr(arguments, flag):g}"
-            )
-    if not 0 <= arguments.max_missing <= 1:
-        raise ConfigError(f"--max-missing: expected a share, got {arguments.max_missing:g}")
-    if arguments.judge == "toy":
+def judge_of(config: JudgeConfig) -> "Judge":
+    """The judge that the settings name."""
+    if config.kind == "toy":
         from slackdlm.judging.judges import ExactJudge
         from slackdlm.study.toy_judge import compare
 
         return ExactJudge("toy-parser-1", compare)
-    if arguments.judge == "replay":
+    if config.kind == "replay":
         from slackdlm.benchmarks.judgment_files import read_judgment_file
         from slackdlm.judging.judges import ReplayJudge
 
-        if arguments.recorded is None:
-            raise ConfigError("--judge replay: give the recorded judgments with --recorded FILE")
-        recorded = read_judgment_file(arguments.recorded)
-        return ReplayJudge(arguments.judge_model or "recorded", recorded)
-    if arguments.judge_model is None:
-        raise ConfigError(f"--judge {arguments.judge}: give the judge's name with --judge-model")
-    if arguments.judge == "local":
+        return ReplayJudge(
+            config.model or "recorded", read_judgment_file(Path(str(config.recorded)))
+        )
+    if config.kind == "local":
         from slackdlm.judging.local import LocalJudge
 
         return LocalJudge(
-            arguments.judge_model,
-            temperature=max(arguments.judge_temperature, 0.0),
-            max_tokens=arguments.max_tokens,
-            seed=arguments.judge_seed or 0,
+            str(config.model),
+            temperature=config.temperature or 0.0,
+            max_tokens=config.max_tokens,
+            seed=config.seed or 0,
+            device=chosen_device(config.device) or "cpu",
         )
-    from slackdlm.judging.endpoint import OPENAI_URL, EndpointConfig, EndpointJudge
+    from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge
 
-    url = arguments.base_url or OPENAI_URL
-    variable = arguments.key_variable or ("OPENAI_API_KEY" if url == OPENAI_URL else None)
-    prices = arguments.usd_per_million
-    return EndpointJudge(
-        EndpointConfig(
-            model=arguments.judge_model,
-            base_url=url,
-            key_variable=variable,
-            temperature=None if arguments.judge_temperature < 0 else arguments.judge_temperature,
-            top_p=arguments.judge_top_p,
-            seed=arguments.judge_seed,
-            max_tokens=arguments.max_tokens,
-            token_limit="max_completion_tokens" if arguments.completion_tokens else "max_tokens",
-            concurrency=arguments.concurrency,
-            timeout=arguments.timeout,
-            usd_per_million=None if prices is None else (prices[0], prices[1]),
-        )
-    )
+    key = "OPENAI_API_KEY" if config.base_url == OPENAI_URL else None
+    names = [field.name for field in fields(EndpointConfig)]
+    asked = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    asked |= {"key_variable": config.key_variable or key, "extra_body": config.extra_body or {}}
+    return EndpointJudge(EndpointConfig(**asked))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from slackdlm.cli.commands import Commands
+from slackdlm.cli.checks import check_files, check_model, check_output_folder, check_recipe
 from slackdlm.cli.decoding import (
     QUESTIONS_HELP,
     add_decoding,
@@ -17,9 +17,8 @@ from slackdlm.cli.decoding import (
     chosen_device,
     decoding,
 )
-from slackdlm.cli.inputs import check_files, check_model, check_recipe
+from slackdlm.cli.flags import Commands
 from slackdlm.cli.judge import add_judge_choice, judge_of
-from slackdlm.cli.outputs import check_output_folder
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.terminal import printable, progress, table
 
@@ -85,6 +84,7 @@ class _Study(NamedTuple):
     canvas: str
     judge: "Judge"
     budget: "Budget"
+    max_missing: float
     output: Path
 
     @property
@@ -114,7 +114,7 @@ def _probe(arguments: argparse.Namespace) -> None:
         console.print(printable(f"• {text}"))
     calls = sum(run.new_calls for run in runs)
     console.print(Text(f"{calls} new calls; report: {page}", style="bold"))
-    _check_missing(games, max_missing=arguments.max_missing)
+    _check_missing(games, max_missing=study.max_missing)
 
 
 def _study(arguments: argparse.Namespace) -> _Study:
@@ -130,6 +130,7 @@ def _study(arguments: argparse.Namespace) -> _Study:
         check_model(path, adapter)
     from slackdlm.benchmarks.answers import check_first
     from slackdlm.judging.budget import Budget
+    from slackdlm.judging.config import load_judge
     from slackdlm.study.grid import Grid, check_arms
     from slackdlm.study.probe import pair_protocol
 
@@ -137,7 +138,10 @@ def _study(arguments: argparse.Namespace) -> _Study:
     check_first(arguments.first)
     arms = [_arm(text, device=arguments.device) for text in arguments.arm]
     check_arms(arms)
-    recipe, canvas = decoding(arguments, models)
+    of_judge = [text for text in arguments.set if text.startswith("judge.")]
+    judging = load_judge(arguments.judge, of_judge)
+    others = [text for text in arguments.set if text not in of_judge]
+    recipe, canvas = decoding(arguments, models, overrides=others)
     if recipe.intervention is not None:
         raise ConfigError(
             f"{arguments.recipe}: intervention: the probe disturbs by --rates and --kinds; leave the block out"
@@ -154,8 +158,9 @@ def _study(arguments: argparse.Namespace) -> _Study:
         arms=arms,
         grid=grid,
         canvas=canvas,
-        judge=judge_of(arguments),
-        budget=Budget(arguments.max_calls, arguments.max_usd),
+        judge=judge_of(judging),
+        budget=Budget(judging.max_calls, judging.max_usd),
+        max_missing=judging.max_missing,
         questions=protocol.read_questions(file, arguments.references)[: arguments.first],
         output=arguments.output,
     )

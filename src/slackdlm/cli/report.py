@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from slackdlm.cli.commands import Commands
-from slackdlm.cli.outputs import check_output_folder
+from slackdlm.cli.checks import check_output_folder
+from slackdlm.cli.flags import Commands
 from slackdlm.errors import DataError
 
 

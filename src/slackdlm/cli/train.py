@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from slackdlm.cli.commands import Commands
-from slackdlm.cli.inputs import check_model, refuse_beside
-from slackdlm.cli.outputs import check_output_folder
+from slackdlm.cli.checks import check_model, check_output_folder, refuse_beside
+from slackdlm.cli.flags import Commands
 from slackdlm.errors import ConfigError, counted
 from slackdlm.terminal import printable, table
 

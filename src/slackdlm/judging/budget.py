@@ -53,7 +53,9 @@ class Budget:
                 return False
             if self.max_usd is not None:
                 if worst_usd is None:
-                    raise ConfigError("--max-usd: the judge's prices are not known; give them too")
+                    raise ConfigError(
+                        "--max-usd: the judge's prices are not known; set judge.usd_per_million"
+                    )
                 if self._usd + self._under_way + worst_usd > self.max_usd:
                     return False
             self._calls += 1

@@ -12,7 +12,7 @@ from slackdlm.judging.thoughts import strip_thoughts
 from slackdlm.judgments import Game, Grade, Messages
 from slackdlm.records import Question
 
-CUT_OFF: Final = "cut off: the reply reached the judge's limit of tokens; raise --max-tokens"
+CUT_OFF: Final = "cut off: the reply reached the judge's limit of tokens; raise judge.max_tokens"
 """Why a reply has no verdict that was not finished for want of tokens: what was still to come might revise it."""
 UNFINISHED: Final = "not finished"
 """How the reason begins where it was something else."""

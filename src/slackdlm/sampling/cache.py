@@ -3,12 +3,8 @@
 Axis letters: ``B`` rows, ``N`` heads, ``P`` positions of the input, ``L`` positions of the sequence, ``H`` head size.
 """
 
-from typing import Literal
-
 from jaxtyping import Float
 from torch import Tensor
-
-CacheMode = Literal["none", "prefix", "dual"]
 
 
 class KeyValueCache:

@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from slackdlm.collapse import CollapseMode
-from slackdlm.config import Count, Flag, NonNegative, Positive, Whole, settings
+from slackdlm.config import Count, Flag, NonNegative, Positive, Share, Whole, settings
 from slackdlm.errors import ConfigError
-from slackdlm.sampling.cache import CacheMode
-from slackdlm.sampling.strategies import STRATEGIES, Remasking
+
+Remasking = Literal["low_confidence", "random", "entropy", "margin", "threshold", "entropy_bound"]
+CacheMode = Literal["none", "prefix", "dual"]
+InterventionKind = Literal["shift", "substitute", "drop", "swap"]
+Direction = Literal["left", "right", "both"]
+Phase = Literal["always", "early", "late"]
+BOUNDS: Final = {"threshold": "a confidence in (0, 1]", "entropy_bound": "nats above 0"}
+"""What the bound is of the strategies that have one: they look at it and not at the schedule."""
 
 
 @settings
@@ -77,7 +83,7 @@ class SamplerConfig:
             )
 
     def _check_strategy(self) -> None:
-        unit = STRATEGIES[self.remasking].bound
+        unit = BOUNDS.get(self.remasking)
         if unit is None:
             if self.bound is not None:
                 raise ConfigError(
@@ -104,6 +110,21 @@ class SamplerConfig:
     def num_blocks(self) -> int:
         """Blocks on the canvas; the last may be shorter."""
         return -(-self.canvas_length // (self.block_length or self.canvas_length))
+
+
+@settings
+class InterventionConfig:
+    """What displaces tokens while a model decodes: the arguments of ``ShiftIntervention``."""
+
+    kind: InterventionKind
+    """``shift`` writes a token one place aside; the controls ``substitute`` another, ``drop`` the commit,
+    or ``swap`` two."""
+    rate: Share
+    """Probability per content token; below 1 for ``drop``."""
+    direction: Direction = "both"
+    """Neighbours that ``shift`` and ``swap`` may use."""
+    when: Phase = "always"
+    """``early``: while more than half of the canvas is masked; ``late``: from then on."""
 
 
 _WITHOUT_EFFECT = ("batch_size", "trace")

@@ -16,7 +16,7 @@ from torch import Tensor
 from slackdlm.collapse import collapse
 from slackdlm.models.chat import decode_answer
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.sampling.config import Block, SamplerConfig, schedule
+from slackdlm.sampling.config import BOUNDS, Block, SamplerConfig, schedule
 from slackdlm.sampling.intervention import Dose, Placement, Proposal, ShiftIntervention, in_place
 from slackdlm.sampling.noise import Cells, RowNoise
 from slackdlm.sampling.prediction import Predictor
@@ -161,7 +161,7 @@ class Decoding:
         scores[at[0], at[1]] = proposed.scores
         lowest = torch.finfo(order.dtype).min
         order[at[0], at[1]] = proposed.scores.masked_fill(proposed.waits, lowest)
-        most = int(due.max() if self.strategy.bound is None else free.sum(axis=1).max())
+        most = int(due.max() if self.config.remasking not in BOUNDS else free.sum(axis=1).max())
         positions, values = self._ordered(order, most)
         count = self.strategy.number(values, number_due, self.config.bound or 0.0)
         valid = torch.arange(most, device=self.device) < count[:, None]

@@ -3,7 +3,7 @@
 Axis letters: ``B`` rows, ``L`` canvas positions, ``N`` tokens proposed in this step, ``W`` tokens it may write.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -11,10 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
-
-InterventionKind = Literal["shift", "substitute", "drop", "swap"]
-Direction = Literal["left", "right", "both"]
-Phase = Literal["always", "early", "late"]
+from slackdlm.sampling.config import Direction, InterventionKind, Phase
 
 
 class Proposal(NamedTuple):

@@ -4,35 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slackdlm.config import Share, apply_overrides, build, read_mapping, settings
+from slackdlm.config import apply_overrides, asdict, build, read_mapping, settings
 from slackdlm.errors import ConfigError
 from slackdlm.models.record import TrainingRecord
-from slackdlm.sampling.config import SamplerConfig
-from slackdlm.sampling.intervention import (
-    Direction,
-    InterventionKind,
-    Phase,
-    ShiftIntervention,
-)
+from slackdlm.sampling.config import InterventionConfig, SamplerConfig
+from slackdlm.sampling.intervention import ShiftIntervention
 
 _LENGTHS = ("gen_length", "canvas_length")
 
 
-@settings
-class InterventionConfig:
-    """What disturbs the decoding: the arguments of :class:`ShiftIntervention`, its seed the sampler's."""
-
-    kind: InterventionKind
-    rate: Share
-    """Probability per content token."""
-    direction: Direction = "both"
-    when: Phase = "always"
-
-    def with_seed(self, seed: int) -> ShiftIntervention:
-        """The intervention itself; ConfigError if the rate is out of range."""
-        return ShiftIntervention(
-            self.rate, kind=self.kind, direction=self.direction, when=self.when, seed=seed
-        )
+def intervention_of(asked: InterventionConfig | None, *, seed: int) -> ShiftIntervention | None:
+    """The intervention that is asked for, drawn with the sampler's seed; ConfigError if its rate is too high."""
+    return None if asked is None else ShiftIntervention(**asdict(asked), seed=seed)
 
 
 @settings
@@ -43,13 +26,12 @@ class DecodingRecipe:
     intervention: InterventionConfig | None = None
 
     def __post_init__(self) -> None:
-        _ = self.disturbance  # refuses what is out of range
+        _ = self.shift  # refuses what is out of range
 
     @property
-    def disturbance(self) -> ShiftIntervention | None:
+    def shift(self) -> ShiftIntervention | None:
         """The intervention itself; None without one."""
-        asked = self.intervention
-        return None if asked is None else asked.with_seed(self.sampler.seed)
+        return intervention_of(self.intervention, seed=self.sampler.seed)
 
 
 def read_blocks(file: Path | None, overrides: list[str]) -> dict[str, Any]:
@@ -61,6 +43,12 @@ def read_blocks(file: Path | None, overrides: list[str]) -> dict[str, Any]:
     blocks: dict[str, Any] = {}
     if file is not None:
         blocks = read_mapping(file, blocks="the blocks sampler and intervention")
+    lengths = [f"sampler.{name}" for name in _LENGTHS]
+    if any(override.partition("=")[0].strip() in lengths for override in overrides):
+        # One length takes the place of the other that the file may give.
+        overrides = [
+            f"{name}=null" for name in lengths if isinstance(blocks.get("sampler"), dict)
+        ] + overrides
     apply_overrides(blocks, overrides, DecodingRecipe)
     return blocks
 

@@ -9,14 +9,12 @@ Axis letters: ``B`` rows, ``M`` masked cells, ``N`` most masked cells of a row, 
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-Remasking = Literal["low_confidence", "random", "entropy", "margin", "threshold", "entropy_bound"]
 
 
 def low_confidence(logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
@@ -124,18 +122,17 @@ class Strategy(NamedTuple):
     score: Callable[[Tensor, Tensor], Tensor] | None
     """``None``: a uniform draw per cell, LLaDA's random remasking."""
     number: Callable[[Tensor, Tensor, float], Tensor]
-    bound: str | None
-    """What the bound is, for strategies that have one: they look at it and not at the schedule."""
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "low_confidence": Strategy(low_confidence, scheduled, None),
-    "random": Strategy(None, scheduled, None),
-    "entropy": Strategy(entropy, scheduled, None),
-    "margin": Strategy(margin, scheduled, None),
-    "threshold": Strategy(low_confidence, threshold, "a confidence in (0, 1]"),
-    "entropy_bound": Strategy(entropy, entropy_bound, "nats above 0"),
+    "low_confidence": Strategy(low_confidence, scheduled),
+    "random": Strategy(None, scheduled),
+    "entropy": Strategy(entropy, scheduled),
+    "margin": Strategy(margin, scheduled),
+    "threshold": Strategy(low_confidence, threshold),
+    "entropy_bound": Strategy(entropy, entropy_bound),
 }
+"""By the name that ``sampler.remasking`` gives it."""
 
 
 _REACH = 4.0
