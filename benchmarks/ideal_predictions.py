@@ -35,7 +35,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from transformers.modeling_outputs import BaseModelOutput
 
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.models.tokenizer import END_OF_TEXT, MASK, SLACK, special_id, train_tokenizer
+from slackdlm.models.special_tokens import END_OF_TEXT, MASK, SLACK, special_id
+from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.statistics import benjamini_hochberg, mean_interval, sign_flip_test
 

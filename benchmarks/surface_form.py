@@ -23,7 +23,8 @@ from transformers import PreTrainedTokenizerFast
 from slackdlm.canvas import draw_num_slack, insert_slack
 from slackdlm.collapse import CollapseMode, collapse
 from slackdlm.models.loading import load_model
-from slackdlm.models.tokenizer import SLACK, special_id, train_tokenizer
+from slackdlm.models.special_tokens import SLACK, special_id
+from slackdlm.models.tokenizer import train_tokenizer
 
 Kind = Literal[
     "trailing zeros", "other digits", "indentation", "repeated words", "repeated characters"

@@ -45,7 +45,7 @@ from slackdlm.atomic import write_json
 from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.loading import load_model, new_model
-from slackdlm.models.tokenizer import END_OF_TEXT, MASK
+from slackdlm.models.special_tokens import END_OF_TEXT, MASK
 from slackdlm.statistics import mean_interval, sign_flip_test
 from slackdlm.study.toy_language import P_ADJECTIVE, P_ADVERB, P_TRANSITIVE
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig

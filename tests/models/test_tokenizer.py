@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import ConfigError, DataError
-from slackdlm.models.tokenizer import SPECIAL_TOKENS, encode_text, special_id, train_tokenizer
+from slackdlm.models.special_tokens import SPECIAL_TOKENS, special_id
+from slackdlm.models.tokenizer import encode_text, train_tokenizer
 
 TEXTS = [
     "In the year 1000 the old boats sailed 200 miles.",

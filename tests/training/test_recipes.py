@@ -9,7 +9,7 @@ from arms import small_tokenizer
 
 from slackdlm.config import flatten
 from slackdlm.models.configs import LLaDAConfig
-from slackdlm.models.tokenizer import END_OF_TEXT, MASK
+from slackdlm.models.special_tokens import END_OF_TEXT, MASK
 from slackdlm.training.config import Recipe, load_recipe
 from slackdlm.training.plan import largest_micro_batch, plan_memory
 

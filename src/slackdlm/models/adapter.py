@@ -50,24 +50,24 @@ def apply_adapter(model: PreTrainedModel, folder: Path, *, slack_id: int) -> Pef
         CheckpointError: If a file is missing or torn, the weights do not fit the model, or the adapter
             is of a kind that changes more than the model's weights.
     """
-    given = read_json(folder / "adapter_config.json")
+    settings = read_json(folder / "adapter_config.json")
     if not (folder / _WEIGHTS).is_file():
         raise CheckpointError(
             f"{folder}: expected {_WEIGHTS}, found none (pickled adapters are never loaded); "
             "save the adapter again with save_pretrained"
         )
-    kind = given.get("peft_type")
+    kind = settings.get("peft_type")
     if kind not in list(PEFT_TYPE_TO_CONFIG_MAPPING):
         raise CheckpointError(
             f"{folder / 'adapter_config.json'}: expected a peft_type such as LORA, got"
             f" {one_line(repr(kind))}; copy the file again"
         )
-    _refuse_other_models(folder, str(kind), given)
+    _refuse_other_models(folder, str(kind), settings)
     infos = read_headers(folder / _WEIGHTS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unknown keys and names, which are refused below
-            adapted, wrong = _read(model, folder, given, infos, slack_id=slack_id)
+            adapted, wrong = _read(model, folder, settings, infos, slack_id=slack_id)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:  # a wrong value makes PEFT raise whatever it leads to
@@ -87,14 +87,14 @@ def apply_adapter(model: PreTrainedModel, folder: Path, *, slack_id: int) -> Pef
 def _read(
     model: PreTrainedModel,
     folder: Path,
-    given: dict[str, Any],
+    settings: dict[str, Any],
     infos: dict[str, TensorInfo],
     *,
     slack_id: int,
 ) -> tuple[PeftModel, list[str]]:
     config = PeftConfig.from_pretrained(str(folder))
     # What is None or False asks for nothing; other versions of PEFT write more such keys.
-    asking = {key for key, value in given.items() if value is not None and value is not False}
+    asking = {key for key, value in settings.items() if value is not None and value is not False}
     unknown = sorted(asking - vars(config).keys() - _DROPPED)
     if unknown:
         raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
@@ -106,17 +106,17 @@ def _read(
     return _fitted(model, config, weights, slack_id=slack_id)
 
 
-def _refuse_other_models(folder: Path, kind: str, given: dict[str, Any]) -> None:
+def _refuse_other_models(folder: Path, kind: str, settings: dict[str, Any]) -> None:
     """What is kept are adapters of the weights, which are the same at each loading."""
     if issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], PromptLearningConfig):
         what = f"{kind} puts virtual tokens in front of the input (prompt learning)"
     elif kind in _NOT_SUPPORTED:
         what = f"{kind} is more than an adapter of weights"
-    elif given.get("alora_invocation_tokens"):
+    elif settings.get("alora_invocation_tokens"):
         what = "it is an activated LoRA (alora_invocation_tokens), which works from a token on"
-    elif str(given.get("init_lora_weights")).startswith("pissa_niter"):
+    elif str(settings.get("init_lora_weights")).startswith("pissa_niter"):
         what = "init_lora_weights of pissa_niter draws the base's weights anew at each loading"
-    elif given.get("layer_replication"):
+    elif settings.get("layer_replication"):
         what = "layer_replication makes another network of the model"
     else:
         return
@@ -154,13 +154,14 @@ def _fitted(
 def _untie(model: PeftModel) -> None:
     """An adapter on one of two tied layers makes them two: merged into the one weight, it would change both."""
     network: Any = model.get_base_model()
-    ends: list[Any] = [network.get_input_embeddings(), network.get_output_embeddings()]
-    head = plain_head(ends[1])
-    if isinstance(ends[0], nn.Embedding | TrainableTokensWrapper) and (
-        head is ends[1] or isinstance(ends[1], TrainableTokensWrapper)
+    first: Any = network.get_input_embeddings()
+    last: Any = network.get_output_embeddings()
+    head = plain_head(last)
+    if isinstance(first, nn.Embedding | TrainableTokensWrapper) and (
+        head is last or isinstance(last, TrainableTokensWrapper)
     ):
         return
-    embedding = next(m for m in ends[0].modules() if isinstance(m, nn.Embedding))
+    embedding = next(m for m in first.modules() if isinstance(m, nn.Embedding))
     if head.weight is embedding.weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         network.config.tie_word_embeddings = False
@@ -217,9 +218,7 @@ def new_adapter(
             f"got {rank}, {alpha} and {dropout}"
         )
     head = head_name(model)
-    names = _linear_names(model, head=head)
-    targets = sorted(names) if target_modules is None else list(target_modules)
-    _check_targets(targets, names, head=head)
+    targets = _targets(model, target_modules, head=head)
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # pyright: ignore[reportArgumentType] - PEFT divides it, whole or not
@@ -227,7 +226,9 @@ def new_adapter(
         target_modules=targets,
         # Where nothing is excluded, PEFT warns of a key that excludes nothing.
         exclude_modules=[head] if head.rpartition(".")[2] in targets else None,
-        trainable_token_indices=_vocabulary_rows(model, loaded.slack_id) if train_slack else None,
+        trainable_token_indices=_vocabulary_rows(model, loaded.slack_id, head=head)
+        if train_slack
+        else None,
         base_model_name_or_path=model.name_or_path or None,
     )
     # PEFT draws on the CPU; forking all generators warns on machines with several GPUs.
@@ -261,36 +262,40 @@ def casts_by_autocast(model: nn.Module, *, active: bool) -> Generator[None]:
             layer.cast_input_dtype_enabled = enabled
 
 
-def _vocabulary_rows(model: PreTrainedModel, token_id: int) -> dict[str, list[int]]:
+def _vocabulary_rows(model: PreTrainedModel, token_id: int, *, head: str) -> dict[str, list[int]]:
     """Full names of the layers with a row for a token; of tied ones the embedding's alone."""
     embedding: Any = model.get_input_embeddings()
     output: Any = model.get_output_embeddings()
     names = [next(name for name, module in model.named_modules() if module is embedding)]
     if output.weight is not embedding.weight:
-        names.append(head_name(model))
+        names.append(head)
     return {name: [token_id] for name in names}
 
 
-def _linear_names(model: PreTrainedModel, *, head: str) -> set[str]:
-    """Last parts of the names of all linear layers but the output layer."""
-    return {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name != head
-    }
-
-
-def _check_targets(targets: Sequence[str], names: set[str], *, head: str) -> None:
-    if not targets:
+def _targets(
+    model: PreTrainedModel, target_modules: Sequence[str] | None, *, head: str
+) -> list[str]:
+    """Last parts of the names of linear layers, of all but the output layer where None are given."""
+    names = sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and name != head
+        }
+    )
+    if target_modules is None:
+        return names
+    if not target_modules:
         raise ConfigError("adapter: target_modules is empty; name a layer or leave it out")
-    for target in targets:
+    for target in target_modules:
         if target in names:
             continue
+        hint = f"use some of {', '.join(names)}"
         if target == head.rpartition(".")[2]:
             raise ConfigError(
-                f"adapter: {target} is the output layer alone, which is never adapted; "
-                f"use some of {', '.join(sorted(names))}"
+                f"adapter: {target} is the output layer alone, which is never adapted; {hint}"
             )
-        close = difflib.get_close_matches(target, sorted(names), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"use some of {', '.join(sorted(names))}"
+        close = difflib.get_close_matches(target, names, n=1)
+        hint = f"did you mean {close[0]}?" if close else hint
         raise ConfigError(f"adapter: no linear layer is called {target!r}; {hint}")
+    return list(target_modules)

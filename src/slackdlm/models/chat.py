@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import ConfigError, DataError, one_line
 from slackdlm.models.chat_format import Tools, chat_format
-from slackdlm.models.tokenizer import ALL_ROLES, encode_text
+from slackdlm.models.special_tokens import ALL_ROLES
+from slackdlm.models.tokenizer import encode_text
 
 Message = Mapping[str, object]
 

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from slackdlm.errors import ConfigError, DataError, one_line
-from slackdlm.models.built_in_templates import built_in, end_token
 from slackdlm.models.chat_tokens import TemplateTokens, unmarked
-from slackdlm.models.tokenizer import encode_text, special_id
+from slackdlm.models.special_tokens import built_in, special_id
+from slackdlm.models.tokenizer import encode_text
 
 _LOG = logging.getLogger(__name__)
 # What a template raises by itself, and what Python raises in it.
@@ -38,17 +38,10 @@ _WORD, _QUESTION = "Zqw", {"role": "user", "content": "x"}
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-class Reply(NamedTuple):
-    """An assistant's turn as text, with marks where it spells special tokens."""
-
-    prompt: str
-    response: str
-
-
 class _Frame(NamedTuple):
     """What stands around the content of an assistant's last turn."""
 
-    asked: str
+    prompt_end: str
     """Ends a prompt and is not written before a turn that is there (an empty thought)."""
     opening: str
     """The other way round."""
@@ -77,13 +70,13 @@ class ChatFormat:
         self._tokenizer = tokenizer
         self._built_in: str | None = None
         if tokenizer.chat_template is None:
-            self._built_in, self.description = built_in(tokenizer)
+            self._built_in, name = built_in(tokenizer)
+            self.description = f"built in ({name}), as the tokenizer has no chat template"
         else:
-            self.description = f"the tokenizer's own chat template{_named(tokenizer)}"
-        self._variables: dict[str, Any] = {
-            "begin": tokenizer.cls_token or "",
-            "end": end_token(tokenizer) or "",
-        }
+            self.description = f"the tokenizer's own chat template{_chosen(tokenizer)}"
+        end = tokenizer.sep_token or tokenizer.eos_token
+        self._end = "" if end is None else str(end)
+        self._variables: dict[str, Any] = {"begin": tokenizer.cls_token or "", "end": self._end}
         self._variables |= tokenizer.special_tokens_map
         self._tokens = TemplateTokens(tokenizer)
         self._shapes: set[object] = set()
@@ -93,18 +86,22 @@ class ChatFormat:
             raise ConfigError(
                 f"tokenizer: its chat template cannot be used ({error}); copy the tokenizer again"
             ) from error
-        named = dict.fromkeys(re.findall(r"<\|\w+\|>", str(tokenizer.chat_template)))
-        unknown = [token for token in named if special_id(tokenizer, token) is None]
+        self._warn(str(tokenizer.chat_template))
+
+    def _warn(self, template: str) -> None:
+        named = dict.fromkeys(re.findall(r"<\|\w+\|>", template))
+        unknown = [token for token in named if special_id(self._tokenizer, token) is None]
         if unknown:
             _LOG.warning(
-                "the tokenizer's chat template writes %s, which its tokenizer reads as mere text; use the template of"
-                " this tokenizer",
+                "the tokenizer's chat template writes %s, which its tokenizer reads as mere text;"
+                " use the template of this tokenizer",
                 ", ".join(unknown),
             )
-        if "strftime_now" in str(tokenizer.chat_template):
+        if "strftime_now" in template:
             self.description += ", which writes today's date"
             _LOG.warning(
-                "the tokenizer's chat template writes today's date: prompts, and with them results, depend on the day"
+                "the tokenizer's chat template writes today's date: prompts, and with them"
+                " results, depend on the day"
             )
 
     def prompt(self, messages: Sequence[Message], tools: Tools | None) -> list[int]:
@@ -124,11 +121,11 @@ class ChatFormat:
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            reply = self._reply(marked[:index], marked[index], tools_, mark)
-            prompt = self._ids(reply.prompt, mark, messages)
-            whole = self._ids(reply.prompt + reply.response, mark, messages)
+            before, said = self._reply(marked[:index], marked[index], tools_, mark)
+            prompt = self._ids(before, mark, messages)
+            whole = self._ids(before + said, mark, messages)
             if whole[: len(prompt)] != prompt:  # the tokenizer would join what decoding cannot
-                whole = prompt + self._ids(reply.response, mark, messages)
+                whole = prompt + self._ids(said, mark, messages)
             turns.append((prompt, whole[len(prompt) :]))
         return turns
 
@@ -138,8 +135,8 @@ class ChatFormat:
 
         None and nothing if they are not there.
         """
-        reply = self._reply([_QUESTION], {"role": "assistant", "content": _WORD}, None, None)
-        tail = reply.response.partition(_WORD)[2]
+        _, reply = self._reply([_QUESTION], {"role": "assistant", "content": _WORD}, None, None)
+        tail = reply.partition(_WORD)[2]
         specials = list(self._tokens.spelled.finditer(tail))
         if not specials or specials[-1].end() < len(tail):
             return None, tail
@@ -174,10 +171,11 @@ class ChatFormat:
 
     def _reply(
         self, history: Sequence[Message], turn: Message, tools: Tools | None, mark: str | None
-    ) -> Reply:
-        """What is learnt of a turn: by the template's generation marks, or its content and its end.
+    ) -> tuple[str, str]:
+        """Prompt and what is learnt of a turn, with marks where they spell special tokens.
 
-        A template may trim contents; what is to be learnt comes whole.
+        Learnt is what the template's generation marks enclose, else the content and its end. A
+        template may trim contents; what is to be learnt comes whole.
         """
         prompt, _ = self._written(history, tools, mark, reply=True)
         text, spans = self._written([*history, turn], tools, mark)
@@ -192,9 +190,9 @@ class ChatFormat:
             learnt = text[start:end]
             if learnt.startswith(said) and not learnt.startswith(content):
                 learnt = content + learnt.removeprefix(said)
-            return Reply(prompt, learnt)
+            return prompt, learnt
         frame = self._frame
-        before = prompt.removesuffix(frame.asked)
+        before = prompt.removesuffix(frame.prompt_end)
         if not text.startswith(before) or not text.endswith(frame.tail):
             raise DataError(
                 "messages: the chat template writes an assistant's turn otherwise than it asks for it"
@@ -203,7 +201,7 @@ class ChatFormat:
         written = body.removeprefix(frame.opening)
         if body.startswith(frame.opening) and written.strip() == said:
             body = frame.opening + content
-        return Reply(prompt, body.removeprefix(frame.asked) + frame.end)
+        return prompt, body.removeprefix(frame.prompt_end) + frame.end
 
     @cached_property
     def _frame(self) -> _Frame:
@@ -212,7 +210,7 @@ class ChatFormat:
         before, word, tail = text.partition(_WORD)
         shared = _num_shared(prompt, before)
         special = self._tokens.spelled.search(tail)
-        end = tail[: special.end()] if special else tail + (end_token(self._tokenizer) or "")
+        end = tail[: special.end()] if special else tail + self._end
         if not word or not end:
             raise ConfigError(
                 "tokenizer: its chat template cannot be trained with, since an assistant's turn "
@@ -260,9 +258,8 @@ class ChatFormat:
                 ),
             )
         except _ERRORS as error:
-            raise DataError(
-                f"messages: the chat template refuses them: {one_line(error)}"
-            ) from error
+            text = f"messages: the chat template refuses them: {one_line(error)}"
+            raise DataError(text) from error
         return text, spans[0] if spans else []
 
     def _written(
@@ -308,22 +305,21 @@ def _chat_format(tokenizer: PreTrainedTokenizerFast, template: str, size: int) -
     return ChatFormat(tokenizer)
 
 
-def _named(tokenizer: PreTrainedTokenizerFast) -> str:
+def _chosen(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Of several named templates, which is used; nothing if there is one alone."""
     templates: object = tokenizer.chat_template
     if not isinstance(templates, dict):
         return ""
     names = [one_line(str(name)) for name in cast("dict[str, str]", templates)]
-    used = " (tool_use where there are tools)" if "tool_use" in names else ""
-    used = f" 'default'{used} of the {len(names)} it has: {', '.join(names)}"
-    _LOG.warning("chat template: used is%s", used)
-    return used
+    tools = " (tool_use where there are tools)" if "tool_use" in names else ""
+    chosen = f" 'default'{tools} of the {len(names)} it has: {', '.join(names)}"
+    _LOG.warning("chat template: used is%s", chosen)
+    return chosen
 
 
-def _num_shared(one: str, other: str) -> int:
+def _num_shared(first: str, second: str) -> int:
     """Characters at the start that two texts have in common."""
-    if other.startswith(one):
-        return len(one)
-    return next(
-        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-        min(len(one), len(other)),
-    )
+    if second.startswith(first):
+        return len(first)
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -13,7 +13,8 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import DataError
-from slackdlm.models.tokenizer import ALL_ROLES, NAMED_TOKENS, encode_text
+from slackdlm.models.special_tokens import ALL_ROLES, NAMED_TOKENS
+from slackdlm.models.tokenizer import encode_text
 
 _CACHED = 1024
 

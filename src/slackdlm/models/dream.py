@@ -59,18 +59,9 @@ class DreamModel(RecomputedBlocks, PreTrainedModel):
     ) -> LLaDAOutput:
         """Logits of every position given all others, aligned with the positions.
 
-        Args:
-            input_ids: Token ids, ``mask_token_id`` where a token is to be predicted.
-            attention_mask: 1 = attend. None or all ones: everything attends to everything. Pad on
-                the left. Outputs at positions with 0, and at the first position with 1 behind
-                them, mean nothing; that one is the beginning of the prompt. Or what
-                ``attention_bias`` made of it.
-            logits: False leaves the ``[B, L, V]`` logits out, for losses that apply the head.
-            store: Not for Dream: a part's first prediction comes from the position before it.
-
-        Returns:
-            The logits (or None) and the hidden states, so shifted that the head reads them where
-            they belong.
+        As LLaDA's, but without a ``store``: a part's first prediction comes from the position
+        before it. With padding, which goes on the left, the first real position means nothing
+        either: it is the beginning of the prompt.
 
         Raises:
             ConfigError: If the input is longer than ``max_position_embeddings``, or there is a
@@ -91,20 +82,3 @@ class DreamModel(RecomputedBlocks, PreTrainedModel):
         return LLaDAOutput(
             last_hidden_state=hidden, logits=self.lm_head(hidden) if logits else None
         )
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The token embedding."""
-        return self.model.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embedding."""
-        body: Any = self.model
-        body.embed_tokens = value
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The head; its weight is ``[V, D]`` and ``hidden @ weight.T`` are the logits."""
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the head."""
-        self.lm_head = new_embeddings

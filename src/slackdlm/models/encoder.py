@@ -40,16 +40,9 @@ class EncoderProtocol(RecomputedBlocks):
         logits: bool = True,
         store: object | None = None,
     ) -> LLaDAOutput:
-        """Logits of every position given all others.
+        """Logits of every position given all others: as LLaDA's, but without a ``store``.
 
-        Args:
-            input_ids: Token ids, the mask token where one is to be predicted.
-            attention_mask: As for LLaDA; pad on the left: positions are counted from the first 1.
-            logits: False leaves the ``[B, L, V]`` logits out, for losses that apply the head.
-            store: Not for encoders.
-
-        Returns:
-            The logits (or None), and what the output layer reads.
+        Padding goes on the left: positions are counted from the first 1 of the mask.
 
         Raises:
             ConfigError: If the input is longer than the position table, or there is a ``store``.
@@ -59,7 +52,8 @@ class EncoderProtocol(RecomputedBlocks):
         if store is not None:
             raise ConfigError("cache: not implemented for encoders; use cache: none")
         check_length(input_ids.shape[1], max_length(this), "positions of the model")
-        mask = _flat_mask(attention_mask, input_ids)
+        bias = attention_bias(attention_mask)
+        mask = torch.ones_like(input_ids) if bias is None else bias[:, 0, 0].long()
         settings: dict[str, Any] = {"attention_mask": mask}
         if "position_ids" in signature(super().forward).parameters:  # pyright: ignore
             settings["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0) + _first_position(this)
@@ -83,23 +77,25 @@ def encoder_config(raw: dict[str, Any]) -> Any:
         ConfigError: If it is no bidirectional encoder, or asks for positions transformers has not.
     """
     config = CONFIG_MAPPING[str(raw["model_type"])].from_dict(raw)
-    kind = raw.get("position_embedding_type", "absolute")
-    for key, wrong in (
-        ("is_encoder_decoder", bool(raw.get("is_encoder_decoder")) or config.is_encoder_decoder),
-        ("is_decoder", bool(raw.get("is_decoder"))),
-        ("position_embedding_type", kind != "absolute"),
+    values = {"is_encoder_decoder": config.is_encoder_decoder} | raw
+    for key, supported in (
+        ("is_encoder_decoder", (False, None)),
+        ("is_decoder", (False, None)),
+        ("position_embedding_type", ("absolute",)),
     ):
-        if wrong:
+        if values.get(key, supported[0]) not in supported:
             raise ConfigError(
-                f"config.json: {key} = {raw.get(key, True)!r} is not supported; "
+                f"config.json: {key} = {one_line(repr(values[key]))} is not supported; "
                 "use a bidirectional encoder with absolute or rotary positions"
             )
     return config
 
 
-def encoder_class(config: Any) -> type[PreTrainedModel]:
-    """The masked-LM class of a configuration with the protocol mixed in, under the same name."""
-    return _with_protocol(MODEL_FOR_MASKED_LM_MAPPING[type(config)])
+@cache
+def encoder_class(config_class: type[Any]) -> type[PreTrainedModel]:
+    """The masked-LM class of a configuration's with the protocol mixed in, under the same name."""
+    base: Any = MODEL_FOR_MASKED_LM_MAPPING[config_class]
+    return type(base.__name__, (EncoderProtocol, base), {"__module__": __name__})
 
 
 def without_head(error: CheckpointError, raw: dict[str, Any]) -> CheckpointError:
@@ -109,11 +105,6 @@ def without_head(error: CheckpointError, raw: dict[str, Any]) -> CheckpointError
         return error
     given = one_line(", ".join(map(str, cast("list[object]", names))))
     return CheckpointError(f"{error}; it is a {given}, not a model with a masked-LM head")
-
-
-@cache
-def _with_protocol(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    return type(base.__name__, (EncoderProtocol, base), {"__module__": __name__})
 
 
 def is_unused(name: str) -> bool:
@@ -179,26 +170,15 @@ def check_protocol(model: PreTrainedModel) -> None:
 
 
 def _position_table(model: PreTrainedModel) -> nn.Embedding | None:
-    tables = (
-        module
-        for name, module in model.named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
-    )
-    return next(tables, None)
+    modules = dict(model.named_modules()).items()
+    tables = [m for name, m in modules if name.endswith("position_embeddings")]
+    return next((table for table in tables if isinstance(table, nn.Embedding)), None)
 
 
 def _first_position(model: PreTrainedModel) -> int:
     """RoBERTa counts from behind its padding id."""
     table = _position_table(model)
     return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
-
-
-def _flat_mask(
-    mask: Int[Tensor, "B L"] | Bool[Tensor, "B L"] | Bool[Tensor, "B 1 1 L"] | None,
-    input_ids: Int[Tensor, "B L"],
-) -> Int[Tensor, "B L"]:
-    bias = attention_bias(mask)
-    return torch.ones_like(input_ids) if bias is None else bias[:, 0, 0].long()
 
 
 def _itself(hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:

@@ -23,10 +23,9 @@ from slackdlm.models.hub import locate
 from slackdlm.models.llada import LLaDAModelLM
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.record import compare_base, read_record, write_record
+from slackdlm.models.special_tokens import DREAM, LLADA
 from slackdlm.models.tokenizer import load_tokenizer
 from slackdlm.models.vocabulary import (
-    DREAM,
-    LLADA,
     assemble,
     check_config_ids,
     check_room,
@@ -122,7 +121,7 @@ def _network_of(folder: Path, raw: dict[str, Any], placement: Placement) -> PreT
             " roberta, modernbert"
         )
     config = _explained(folder, encoder.encoder_config, raw)
-    encoder_class = encoder.encoder_class(config)
+    encoder_class = encoder.encoder_class(type(config))
     try:
         model = read_weights(encoder_class, folder, config, placement, is_unused=encoder.is_unused)
     except CheckpointError as error:

@@ -50,63 +50,56 @@ def use_token_rows(model: PeftModel, *, slack_id: int) -> None:
         CheckpointError: If they are others than ``<slack>`` and PEFT makes two models of them, one as it is
             and another once it is merged: the first leaves out the output layer's bias, or its tie.
     """
-    wrappers = [m for m in model.modules() if isinstance(m, TrainableTokensWrapper)]
-    others = [m for m in wrappers if _token_ids(m) != [slack_id]]
-    if _is_bare_and_tied(model) or (
-        others and (_is_tied(model) or any(_has_bias(wrapper) for wrapper in others))
+    network: Any = model.get_base_model()
+    embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
+    others = [layer for layer in _wrapped(model) if _token_ids(layer) != [slack_id]]
+    if _is_bare_and_tied(embedding, output) or (
+        others and (_is_half_tied(embedding, output) or any(map(_has_bias, others)))
     ):
         raise CheckpointError(
             "trainable tokens beside an output layer with a bias, or tied to the embedding, is not"
             " supported: PEFT's own logits change when it is merged; merge it and load the whole model"
         )
-    _follow_tie(model)
+    if isinstance(embedding, TrainableTokensWrapper):
+        layer: Any = embedding.token_adapter
+        if output.weight is layer.base_layer.weight:
+            # The output layer has the rows of the embedding; PEFT knows some configurations alone.
+            (name,) = model.active_adapters
+            rows = layer.token_indices[name]
+            network.set_output_embeddings(
+                TrainableTokensWrapper(output, name, rows, tied_adapter=layer)
+            )
     for module in model.modules():
         if isinstance(module, TrainableTokensLayer):
             module.__class__ = TokenRows
             for name, row in module.trainable_tokens_delta.items():
-                own = nn.Parameter(row.detach().float(), requires_grad=row.requires_grad)
-                module.trainable_tokens_delta[name] = own
+                value = nn.Parameter(row.detach().float(), requires_grad=row.requires_grad)
+                module.trainable_tokens_delta[name] = value
 
 
-def _is_bare_and_tied(model: PeftModel) -> bool:
-    """Whether an adapter of nothing but token rows (TRAINABLE_TOKENS) is on an embedding that the output shares."""
-    network: Any = model.get_base_model()
-    embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
+def _wrapped(model: PeftModel) -> list[Any]:
+    return [m.token_adapter for m in model.modules() if isinstance(m, TrainableTokensWrapper)]
+
+
+def _token_ids(layer: Any) -> list[int]:
+    return [token_id for name in layer.active_adapters for token_id in layer.token_indices[name]]
+
+
+def _has_bias(layer: Any) -> bool:
+    return getattr(layer.get_base_layer(), "bias", None) is not None
+
+
+def _is_bare_and_tied(embedding: Any, output: Any) -> bool:
+    """Whether an adapter of token rows alone is on an embedding that the output layer shares."""
     if not isinstance(embedding, TrainableTokensLayer):
         return False
     return getattr(output, "base_layer", output).weight is embedding.base_layer.weight
 
 
-def _token_ids(wrapper: Any) -> list[int]:
-    layer = wrapper.token_adapter
-    return [token_id for name in layer.active_adapters for token_id in layer.token_indices[name]]
-
-
-def _has_bias(wrapper: Any) -> bool:
-    return getattr(wrapper.token_adapter.get_base_layer(), "bias", None) is not None
-
-
-def _is_tied(model: PeftModel) -> bool:
+def _is_half_tied(embedding: Any, output: Any) -> bool:
     """Whether the output layer has the embedding's weight, but not the rows trained of it."""
-    network: Any = model.get_base_model()
-    embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
-    if not isinstance(embedding, TrainableTokensWrapper) or isinstance(
-        output, TrainableTokensWrapper
-    ):
+    if not isinstance(embedding, TrainableTokensWrapper):
         return False
     layer: Any = embedding.token_adapter
-    return plain_head(output).weight is layer.base_layer.weight
-
-
-def _follow_tie(model: PeftModel) -> None:
-    """An output layer tied to the embedding has its rows; PEFT knows some configurations' keys alone."""
-    network: Any = model.get_base_model()
-    embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
-    if not isinstance(embedding, TrainableTokensWrapper):
-        return
-    layer: Any = embedding.token_adapter
-    if output.weight is not layer.base_layer.weight:
-        return
-    (name,) = model.active_adapters
-    wrapper = TrainableTokensWrapper(output, name, layer.token_indices[name], tied_adapter=layer)
-    network.set_output_embeddings(wrapper)
+    is_wrapped = isinstance(output, TrainableTokensWrapper)
+    return not is_wrapped and plain_head(output).weight is layer.base_layer.weight

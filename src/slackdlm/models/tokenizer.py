@@ -12,43 +12,20 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFas
 
 from slackdlm.errors import CheckpointError, ConfigError, DataError, one_line
 from slackdlm.models.checkpoint import read_json
+from slackdlm.models.special_tokens import (
+    BEGIN_OF_TEXT,
+    CHAT_TEMPLATE,
+    END_OF_TEXT,
+    NAMED_TOKENS,
+    ROLES,
+    SPECIAL_TOKENS,
+    UNKNOWN,
+    special_id,
+)
 
 _LOG = logging.getLogger(__name__)
 _TEMPLATE = "chat_template.json"  # of processors, which transformers does not read for tokenizers
 TokenizerKind = Literal["byte_bpe", "word"]
-Role = Literal["system", "user", "assistant"]
-
-BEGIN_OF_TEXT = "<|startoftext|>"
-END_OF_TEXT = "<|endoftext|>"
-START_HEADER = "<|start_header_id|>"
-END_HEADER = "<|end_header_id|>"
-END_OF_TURN = "<|eot_id|>"
-MASK = "<|mdm_mask|>"
-SLACK = "<slack>"
-RESERVED = "<|reserved_token_0|>"
-UNKNOWN = "<unk>"
-CHATML_START, CHATML_END, DREAM_MASK = "<|im_start|>", "<|im_end|>", "<|mask|>"
-UNUSED = "[unused0]"
-SPECIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN, MASK, SLACK)
-NAMED_TOKENS = (*SPECIAL_TOKENS, RESERVED, UNUSED, CHATML_START, CHATML_END)
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-TOOL_ROLES = ("tool", "function", "ipython", "observation")
-ALL_ROLES = (*ROLES, "developer", *TOOL_ROLES)
-
-# LLaDA's format. Its published template ends every conversation with an assistant header, asked for
-# or not, which puts a second header behind a training sample's last turn; this one does not.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
-    "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}"
-    "{% else %}{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
-    "{% endif %}"
-)
 
 # Words, single digits, punctuation, line breaks, spaces: line breaks never join what follows, so a
 # turn's content has the same ids whether it is encoded with its header or alone.
@@ -82,13 +59,12 @@ def train_tokenizer(
         The special tokens and the chat format are LLaDA's (Nie et al., 2025); ``<slack>`` is from
         arXiv 2601.22947.
     """
-    texts = filter(_is_unicode, texts)
-    if kind == "byte_bpe":
-        backend = _train_byte_bpe(texts, vocab_size=vocab_size - len(SPECIAL_TOKENS))
-    elif kind == "word":
-        backend = _train_word(texts, vocab_size=vocab_size - len(SPECIAL_TOKENS))
-    else:
+    train = {"byte_bpe": _train_byte_bpe, "word": _train_word}.get(kind)
+    if train is None:
         raise ConfigError(f"train_tokenizer: unknown kind {kind!r}; use 'byte_bpe' or 'word'")
+    # JSON can spell half of a surrogate pair, which nothing can encode.
+    encodable = (text for text in texts if text == text.encode(errors="ignore").decode())
+    backend = train(encodable, vocab_size=vocab_size - len(SPECIAL_TOKENS))
     # Behind the learnt ids and not part of the learnt model: text can then never spell one of them.
     backend.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
@@ -146,15 +122,6 @@ def _train_word(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
     return backend
 
 
-def _is_unicode(text: str) -> bool:
-    """No half of a surrogate pair, which JSON can spell and nothing can encode."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
     """The tokenizer of a checkpoint, with the ids of transformers' ``AutoTokenizer``; no remote code is run.
 
@@ -163,21 +130,16 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
     Raises:
         CheckpointError: If its files are missing or damaged, or it is not one of the tokenizers library.
     """
-    file = folder / "tokenizer.json"
-    has_pieces = any((folder / name).is_file() for name in ("vocab.json", "vocab.txt")) or any(
-        folder.glob("*.model")
-    )
-    for path in (folder / "tokenizer_config.json", file):
-        if path.is_file() or not has_pieces:
-            read_json(path)
-    settings = folder / "tokenizer_config.json"
-    named = read_json(settings).get("tokenizer_class") if settings.is_file() else None
+    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    pieces = [*folder.glob("vocab.json"), *folder.glob("vocab.txt"), *folder.glob("*.model")]
+    contents = {path: read_json(path) for path in (settings, file) if path.is_file() or not pieces}
+    named = contents.get(settings, {}).get("tokenizer_class")
     is_dream = config.model_type == "Dream" and (named == "DreamTokenizer" or not file.is_file())
     reader: Any = Qwen2Tokenizer if is_dream else AutoTokenizer
-    more = {} if is_dream else {"config": config}
+    options: dict[str, Any] = {} if is_dream else {"config": config}
     try:
         tokenizer = reader.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **more
+            folder, local_files_only=True, trust_remote_code=False, **options
         )
         if isinstance(tokenizer, PreTrainedTokenizerFast):
             # Some wrong settings are noticed only when they are used.
@@ -185,11 +147,12 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
         if tokenizer.chat_template is None and (folder / _TEMPLATE).is_file():
             tokenizer.chat_template = str(read_json(folder / _TEMPLATE)["chat_template"])
     except Exception as error:  # the tokenizers library raises nothing more specific
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(
-            f"{file}: no tokenizer can be made of it and tokenizer_config.json"
-            f" ({type(error).__name__}: {one_line(error)}); copy both files again"
+            f"{file}: no tokenizer can be made of it and tokenizer_config.json ({reason}); copy"
+            " both files again"
             if file.is_file()
-            else _no_tokenizer(file, f"{type(error).__name__}: {one_line(error)}")
+            else _no_tokenizer(file, reason)
         ) from error
     kind = type(tokenizer).__name__
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -199,11 +162,11 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
         )
     # Of files that are not there transformers makes a tokenizer without words, and says nothing.
     parts = {name for key, name in tokenizer.vocab_files_names.items() if key != "tokenizer_file"}
-    absent = sorted(name for name in parts if not (folder / name).is_file())
-    if not file.is_file() and (absent or type(tokenizer) is PreTrainedTokenizerFast):
-        raise CheckpointError(_no_tokenizer(file, f"{kind} reads {' and '.join(sorted(parts))}"))
+    is_whole = all((folder / name).is_file() for name in parts)
     if file.is_file():
-        _name_other_ids(file, tokenizer)
+        _warn_of_other_ids(file, tokenizer)
+    elif not is_whole or type(tokenizer) is PreTrainedTokenizerFast:
+        raise CheckpointError(_no_tokenizer(file, f"{kind} reads {' and '.join(sorted(parts))}"))
     elif not settings.is_file():
         _LOG.warning("%s: missing; text is cut by the defaults of %s", settings, kind)
     return tokenizer
@@ -216,7 +179,7 @@ def _no_tokenizer(file: Path, reason: str) -> str:
     )
 
 
-def _name_other_ids(file: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def _warn_of_other_ids(file: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """Say so if ``tokenizer_config.json`` has text cut in another way than ``tokenizer.json`` would."""
     text = "Hello, the W\u00f6rld's  CAF\u00c9 -- 1234\n\n(x_y) it 's"
     written = Tokenizer.from_file(str(file))
@@ -225,7 +188,8 @@ def _name_other_ids(file: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     ids = written.encode(text, add_special_tokens=False).ids
     if tokenizer(text, add_special_tokens=False)["input_ids"] != ids:
         _LOG.warning(
-            "%s: not used as it is: text is cut as tokenizer_config.json says, by %s, as AutoTokenizer does",
+            "%s: not used as it is: text is cut as tokenizer_config.json says, by %s, as"
+            " AutoTokenizer does",
             file,
             type(tokenizer).__name__,
         )
@@ -265,12 +229,6 @@ def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     if names:
         raise DataError(f"text: the tokenizer reads {names} in it as special tokens; remove them")
     return ids
-
-
-def special_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int | None:
-    """The id of a token by its exact name; None if the tokenizer has no such token."""
-    token_id: int | None = tokenizer.backend_tokenizer.token_to_id(token)
-    return token_id
 
 
 def _encode_unchecked(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -1,6 +1,6 @@
 """Which ids have a meaning, and is there a row for each of them? ``<slack>`` gets one if need be."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -8,34 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from slackdlm.errors import CheckpointError, one_line
 from slackdlm.models.chat import end_of_turn
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.models.tokenizer import (
-    CHATML_END,
-    DREAM_MASK,
-    END_OF_TEXT,
-    END_OF_TURN,
-    MASK,
-    RESERVED,
-    SLACK,
-    UNUSED,
-    special_id,
-)
-
-
-class SpecialTokens(NamedTuple):
-    """What a family of models calls its special tokens."""
-
-    mask: str
-    """Stands where a token is to be predicted."""
-    end: str
-    """Ends a text, and pads behind it."""
-    end_of_turn: str | None
-    """Ends a turn, where the tokenizer has it."""
-    unused: tuple[str, ...]
-    """Tokens that stand for nothing yet: the first of them becomes ``<slack>``."""
-
-
-LLADA = SpecialTokens(MASK, END_OF_TEXT, END_OF_TURN, (RESERVED,))
-DREAM = SpecialTokens(DREAM_MASK, END_OF_TEXT, CHATML_END, ())
+from slackdlm.models.special_tokens import SLACK, UNUSED, SpecialTokens, special_id
 
 
 def encoder_tokens(tokenizer: PreTrainedTokenizerFast, *, where: str) -> SpecialTokens:
@@ -51,7 +24,7 @@ def encoder_tokens(tokenizer: PreTrainedTokenizerFast, *, where: str) -> Special
             f"mask_token {mask!r}, sep_token {tokenizer.sep_token!r} and eos_token "
             f"{tokenizer.eos_token!r}; use the tokenizer of a masked language model"
         )
-    return SpecialTokens(str(mask), str(end), None, (UNUSED,))
+    return SpecialTokens(str(mask), str(end), None, UNUSED)
 
 
 def check_config_ids(
@@ -81,11 +54,12 @@ def listed_ends(
     Raises:
         CheckpointError: If one is the mask, or no token that the tokenizer sets apart from text.
     """
+    if listed is None:
+        return ()
     ends = cast("list[object]", listed) if isinstance(listed, list) else [listed]
-    ends = [] if listed is None else ends
-    apart = {names.end, *(str(token) for token in tokenizer.added_tokens_decoder.values())}
-    apart -= {names.mask, SLACK, *names.unused}
-    ids = [special_id(tokenizer, token) for token in apart]
+    # What the tokenizer sets apart from text, but for what cannot end anything.
+    tokens = {names.end, *(str(token) for token in tokenizer.added_tokens_decoder.values())}
+    ids = [special_id(tokenizer, t) for t in tokens - {names.mask, SLACK, names.unused}]
     for token_id in ends:
         if type(token_id) is not int or token_id not in ids:
             end_id = require_id(tokenizer, names.end, where=where)
@@ -144,7 +118,7 @@ def assemble(
     """
     end_id = require_id(tokenizer, names.end, where=name)
     turn_id = special_id(tokenizer, names.end_of_turn) if names.end_of_turn else None
-    slack_id = _find_or_add_slack(model, tokenizer, names.unused)
+    slack_id = _slack_id(model, tokenizer, unused=names.unused)
     known = (end_id, turn_id, end_of_turn(tokenizer)[0])
     return LoadedModel(
         model=model,
@@ -158,11 +132,12 @@ def assemble(
     )
 
 
-def _find_or_add_slack(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, unused: tuple[str, ...]
+def _slack_id(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, unused: str | None
 ) -> int:
-    for token in (SLACK, *unused):
-        token_id = special_id(tokenizer, token)
+    """The id of ``<slack>``, or of a token that is not used, or of one that is added here."""
+    for token in (SLACK, unused):
+        token_id = None if token is None else special_id(tokenizer, token)
         if token_id is not None:
             return token_id
     tokenizer.add_special_tokens(
@@ -182,9 +157,9 @@ def _add_rows(model: PreTrainedModel, num_rows: int) -> None:
     num_old = len(embedding.weight)
     with torch.random.fork_rng(devices=[]):
         model.resize_token_embeddings(num_rows, mean_resizing=False)
-    ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
-    for module in ends:
-        for rows in (module.weight, getattr(module, "bias", None)):
+    layers: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for layer in layers:
+        for rows in (layer.weight, getattr(layer, "bias", None)):
             if rows is not None:
                 rows[num_old:] = rows[:num_old].float().mean(0).to(rows.dtype)
     # By this name PEFT would find the smaller model and save both matrices with every adapter.
