@@ -224,14 +224,8 @@ def test_tools_their_calls_and_results_are_context() -> None:
     call = '<tool_call>\n{"name": "add", "arguments": {"a": 7}}\n</tool_call><|im_end|>'
     assert tokenizer.decode(first.response_ids).strip() == call
     assert written_fields(tokenizer) == {"tools", "tool_calls"}
-
-
-def test_both_words_and_calls_of_a_turn_are_learnt() -> None:
-    tokenizer = TOKENIZERS["qwen"]
     [turn] = encode_dialogue(tokenizer, [USER, {**REPLY, "tool_calls": [CALL]}], tools=TOOLS)
-    text = tokenizer.decode(turn.response_ids)
-    assert text.startswith("It is 12.\n<tool_call>")
-    assert text.endswith("</tool_call><|im_end|>")
+    assert tokenizer.decode(turn.response_ids) == f"It is 12.\n{call}"
 
 
 def test_special_tokens_in_tools_and_calls_are_text() -> None:
@@ -260,33 +254,34 @@ def test_arguments_that_are_text_are_warned_of(caplog: pytest.LogCaptureFixture)
     assert "arguments that are text" in caplog.text
 
 
+TOOL = {"role": "tool", "content": "1"}
+CALLS_ALONE = ALL["chatml"].replace("{{ m['content'] }}", "{{ m.tool_calls or m.content }}")
+
+
 @pytest.mark.parametrize(
-    ("name", "messages", "message"),
+    ("template", "messages", "message"),
     [
-        ("gemma", [SYSTEM, USER], "chat template refuses them: System role not supported"),
-        ("mistral", [USER, USER], "chat template refuses them: Conversation roles must alternate"),
+        (ALL["gemma"], [SYSTEM, USER], "template refuses them: System role not supported"),
+        (ALL["mistral"], [USER, USER], "refuses them: Conversation roles must alternate"),
+        (ALL["zephyr"], [USER, REPLY, TOOL], r"\[2\].*does not write .* 'tool'"),
+        (ALL["zephyr"], [{**TOOL, "role": "developer"}, USER], "does not write .* 'developer'"),
+        (ALL["questions"], [USER, REPLY, TOOL], "does not write .* 'tool'"),
         (
-            "zephyr",
-            [USER, REPLY, {"role": "tool", "content": "1"}],
-            r"\[2\].*does not write .* 'tool'",
+            CALLS_ALONE,
+            [USER, {**REPLY, "tool_calls": [CALL]}, USER],
+            r"messages\[1\]: .* 'assistant' beside its tool_calls",
         ),
-        ("zephyr", [{"role": "developer", "content": "1"}, USER], "does not write .* 'developer'"),
-        ("questions", [USER, REPLY, {"role": "tool", "content": "12"}], "does not write .* 'tool'"),
+        ("{{ messages[0].content }}", [USER, REPLY, USER], r"\[1\]: .* not write .* 'assistant'"),
     ],
 )
 def test_what_a_template_leaves_out_or_refuses_is_an_error(
-    name: str, messages: list[dict[str, str]], message: str
+    template: str, messages: list[dict[str, object]], message: str
 ) -> None:
+    tokenizer = make(template)
     with pytest.raises(DataError, match=message):
-        encode_prompt(TOKENIZERS[name], messages)
+        encode_prompt(tokenizer, messages)
     with pytest.raises(DataError, match=message):
-        encode_dialogue(TOKENIZERS[name], [*messages, REPLY])
-
-
-def test_a_template_that_writes_calls_in_place_of_words_refuses_both() -> None:
-    template = ALL["chatml"].replace("{{ m['content'] }}", "{{ m.tool_calls or m.content }}")
-    with pytest.raises(DataError, match=r"messages\[1\]: .* 'assistant' beside its tool_calls"):
-        encode_dialogue(make(template), [USER, {**REPLY, "tool_calls": [CALL]}])
+        encode_dialogue(tokenizer, [*messages, REPLY])
 
 
 @pytest.mark.parametrize(("half", "rest"), [("<|im_end", "|>"), ("a <", "|im_end|>")])
@@ -331,10 +326,6 @@ def test_decoding_ends_at_the_end_of_turn_of_a_template_of_its_own(tmp_path: Pat
     loaded = load_model(folder)
     ends = loaded.tokenizer.convert_ids_to_tokens(list(loaded.eos_ids))
     assert ends == ["<|endoftext|>", "<|im_end|>", "<|beginoftext|>"]
-
-
-def test_another_template_is_another_model(tmp_path: Path) -> None:
-    loaded = load_model(write_checkpoint(tmp_path / "dream"))
     before = model_identity(loaded)
     loaded.tokenizer.chat_template = ALL["chatml"]
     assert model_identity(loaded)["tokenizer_sha256"] != before["tokenizer_sha256"]
@@ -348,6 +339,22 @@ def test_an_end_that_is_mere_text_is_no_part_of_the_answer() -> None:
     assert decode_answer(tokenizer, turn.response_ids[:4]) == tokenizer.decode(
         turn.response_ids[:4]
     )
+
+
+@pytest.mark.parametrize(
+    ("template", "response"),
+    [
+        (MISTRAL, " It is 12.</s>"),  # its space is learnt once
+        (
+            "{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}",
+            "assistant: It is 12.</s>",  # without an end of turn: the tokenizer's
+        ),
+    ],
+)
+def test_a_response_has_one_beginning_and_one_end(template: str, response: str) -> None:
+    tokenizer = make(template)
+    [turn] = encode_dialogue(tokenizer, [USER, REPLY])
+    assert tokenizer.decode(turn.response_ids) == response
 
 
 def test_an_opened_answer_is_trimmed_where_the_template_would_trim_it() -> None:
@@ -406,22 +413,3 @@ def test_a_template_is_found_wherever_it_is_kept(tmp_path: Path, where: str) -> 
     tokenizer = load_model(dream).tokenizer
     user = {"role": "user", "content": "Hello"}
     assert "merry" in tokenizer.decode(encode_prompt(tokenizer, [user]))
-
-
-def test_a_template_without_an_end_of_turn_ends_with_the_tokenizers() -> None:
-    template = "{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}"
-    tokenizer = make(template)
-    [turn] = encode_dialogue(tokenizer, [USER, REPLY])
-    assert tokenizer.decode(turn.response_ids) == "assistant: It is 12.</s>"
-
-
-def test_a_template_that_does_not_write_answers_cannot_be_trained_with() -> None:
-    tokenizer = make("{{ messages[0].content }}")
-    with pytest.raises(DataError, match=r"messages\[1\]: .* does not write .* 'assistant'"):
-        encode_dialogue(tokenizer, [USER, REPLY])
-
-
-def test_mistrals_space_is_learnt_once() -> None:
-    tokenizer = make(MISTRAL)
-    [turn] = encode_dialogue(tokenizer, [USER, REPLY])
-    assert tokenizer.decode(turn.response_ids) == " It is 12.</s>"

@@ -3,17 +3,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from dream_checkpoint import write_checkpoint as write_dream
 from encoder_checkpoints import write_encoder
 
 from slackdlm.errors import CheckpointError
 from slackdlm.models.loading import load_model, save_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
+Edit = Callable[..., None]
 NAMES = {"llada": ("<|endoftext|>", "<|eot_id|>"), "dream": ("<|endoftext|>", "<|im_end|>")}
 MORE = {"llada": "[gMASK]", "dream": "<|im_start|>"}
 
@@ -24,17 +23,14 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def folder(family: str, tmp_path: Path, write_checkpoint: Callable[..., Path]) -> Path:
-    return write_checkpoint() if family == "llada" else write_dream(tmp_path / "dream")
-
-
-def edit(path: Path, **keys: Any) -> None:
-    old = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(old | keys))
+def folder(family: str, write_kind: Callable[[str], Path]) -> Path:
+    return write_kind(family)
 
 
 @pytest.mark.parametrize("form", ["int", "list", "longer list", "generation_config.json"])
-def test_every_listed_end_is_one(folder: Path, family: str, form: str, tmp_path: Path) -> None:
+def test_every_listed_end_is_one(
+    folder: Path, family: str, form: str, tmp_path: Path, edit: Edit
+) -> None:
     plain = load_model(folder)
     end, turn, more = plain.tokenizer.convert_tokens_to_ids([*NAMES[family], MORE[family]])
     assert plain.eos_ids == (end, turn)
@@ -54,7 +50,7 @@ def test_every_listed_end_is_one(folder: Path, family: str, form: str, tmp_path:
     assert (again.eos_ids, again.pad_id) == (expected, end)
 
 
-def test_decoding_stops_at_a_listed_end(folder: Path, family: str) -> None:
+def test_decoding_stops_at_a_listed_end(folder: Path, family: str, edit: Edit) -> None:
     """The model says the listed token wherever its score is above 0, and the response is over there."""
     more = load_model(folder).tokenizer.convert_tokens_to_ids(MORE[family])
     answers = []
@@ -76,7 +72,7 @@ def test_decoding_stops_at_a_listed_end(folder: Path, family: str) -> None:
 
 @pytest.mark.parametrize("listed", [7, [7], "2", True, [None], [[1]], 10**9, -1, [], None])
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
-def test_what_is_no_end_is_an_error(folder: Path, file: str, listed: object) -> None:
+def test_what_is_no_end_is_an_error(folder: Path, file: str, listed: object, edit: Edit) -> None:
     edit(folder / file, eos_token_id=listed)
     if file == "generation_config.json" and listed in ([], None):
         load_model(folder)
@@ -85,14 +81,14 @@ def test_what_is_no_end_is_an_error(folder: Path, file: str, listed: object) -> 
         load_model(folder)
 
 
-def test_the_mask_is_no_end(folder: Path) -> None:
+def test_the_mask_is_no_end(folder: Path, edit: Edit) -> None:
     mask = json.loads((folder / "config.json").read_text())["mask_token_id"]
     edit(folder / "generation_config.json", eos_token_id=[mask])
     with pytest.raises(CheckpointError, match=rf"eos_token_id is \[{mask}\]"):
         load_model(folder)
 
 
-def test_an_encoder_with_a_list_of_ends_has_them_all(tmp_path: Path) -> None:
+def test_an_encoder_with_a_list_of_ends_has_them_all(tmp_path: Path, edit: Edit) -> None:
     folder = write_encoder(tmp_path / "bert", "bert")
     edit(folder / "config.json", eos_token_id=[2, 3])
     loaded = load_model(folder)

@@ -40,14 +40,6 @@ def test_text_never_becomes_a_special_token(parts: list[str]) -> None:
     assert BYTES.decode(ids) == text
 
 
-def test_digits_are_cut_one_by_one() -> None:
-    assert BYTES.convert_ids_to_tokens(encode_text(BYTES, "1000")) == ["1", "0", "0", "0"]
-
-
-def test_frequent_words_become_one_token() -> None:
-    assert BYTES.convert_ids_to_tokens(encode_text(BYTES, "the boats")) == ["the", "Ġboats"]
-
-
 @pytest.mark.parametrize("tokenizer", [BYTES, WORDS], ids=["byte_bpe", "word"])
 def test_the_special_tokens_are_the_last_ids(tokenizer: PreTrainedTokenizerFast) -> None:
     size = len(tokenizer)
@@ -56,45 +48,6 @@ def test_the_special_tokens_are_the_last_ids(tokenizer: PreTrainedTokenizerFast)
     assert tokenizer.eos_token == tokenizer.pad_token == "<|endoftext|>"
     assert tokenizer.bos_token == "<|startoftext|>"
     assert tokenizer.mask_token is None
-
-
-@pytest.mark.parametrize("tokenizer", [BYTES, WORDS], ids=["byte_bpe", "word"])
-def test_the_template_honours_the_generation_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
-    header = "<|start_header_id|>assistant<|end_header_id|>\n\n"
-    turns = [{"role": "user", "content": " the boats "}, {"role": "assistant", "content": "old"}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
-    assert text == (
-        "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nthe boats<|eot_id|>"
-        f"{header}old<|eot_id|>"
-    )
-    asked = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
-    assert text.startswith(asked)
-    assert asked.endswith(header)
-
-
-@pytest.mark.parametrize("tokenizer", [BYTES, WORDS], ids=["byte_bpe", "word"])
-def test_the_template_marks_what_the_assistant_says(tokenizer: PreTrainedTokenizerFast) -> None:
-    turns = [
-        {"role": "user", "content": "the boats"},
-        {"role": "assistant", "content": "old sea"},
-        {"role": "user", "content": "the"},
-        {"role": "assistant", "content": "boats"},
-    ]
-    encoding = tokenizer.apply_chat_template(
-        turns, return_dict=True, return_assistant_tokens_mask=True
-    )
-    said = [
-        token
-        for token, mark in zip(encoding["input_ids"], encoding["assistant_masks"], strict=True)
-        if mark
-    ]
-    assert tokenizer.decode(said).replace(" ", "") == "oldsea<|eot_id|>boats<|eot_id|>"
-
-
-def test_the_word_template_makes_no_unknown_tokens() -> None:
-    turns = [{"role": role, "content": "the"} for role in ("system", "user", "assistant")]
-    ids = WORDS.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
-    assert special_id(WORDS, "<unk>") not in ids
 
 
 def test_role_names_are_words_even_if_no_text_has_them() -> None:
@@ -108,11 +61,6 @@ def test_a_word_outside_the_vocabulary_is_an_error_naming_it(text: str) -> None:
     word = text.split()[-1].replace("|", r"\|")
     with pytest.raises(DataError, match=rf"\['{word}'\] not in the vocabulary"):
         encode_text(WORDS, text)
-
-
-def test_text_that_is_not_unicode_is_an_error() -> None:
-    with pytest.raises(DataError, match="valid Unicode"):
-        encode_text(BYTES, "half a pair: \ud83d")
 
 
 def test_a_long_text_is_not_shown_whole() -> None:
@@ -151,37 +99,29 @@ def test_a_saved_tokenizer_comes_back_the_same(
     assert encode_text(loaded, "the old boats") == encode_text(tokenizer, "the old boats")
 
 
-@pytest.mark.parametrize(
-    ("kind", "vocab_size", "message"),
-    [
-        ("byte_bpe", 262, "vocab_size must be at least 263 .* got 262"),
-        ("word", 11, "vocab_size must be at least 12, got 11"),
-    ],
-)
-def test_a_vocabulary_without_room_is_an_error(kind: str, vocab_size: int, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        train_tokenizer(TEXTS, vocab_size=vocab_size, kind=kind)
-
-
-def test_the_smallest_byte_vocabulary_knows_every_byte() -> None:
-    tokenizer = train_tokenizer([], vocab_size=263, kind="byte_bpe")
-    assert len(tokenizer) == 263
-    assert tokenizer.decode(encode_text(tokenizer, "Grüße")) == "Grüße"
-
-
 def test_the_most_frequent_words_are_kept() -> None:
     tokenizer = train_tokenizer(["a b b c c c"], vocab_size=13, kind="word")
-    assert special_id(tokenizer, "c") is not None
-    assert special_id(tokenizer, "b") is not None
-    assert special_id(tokenizer, "a") is None
-
-
-def test_words_cannot_be_learnt_from_nothing() -> None:
-    with pytest.raises(DataError, match="expected texts with words"):
-        train_tokenizer([" "], vocab_size=20, kind="word")
+    ids = [special_id(tokenizer, word) for word in "abc"]
+    assert [i is None for i in ids] == [True, False, False]
+    assert BYTES.convert_ids_to_tokens(encode_text(BYTES, "the boats")) == ["the", "Ġboats"]
+    assert BYTES.convert_ids_to_tokens(encode_text(BYTES, "1000")) == ["1", "0", "0", "0"]
+    smallest = train_tokenizer([], vocab_size=263, kind="byte_bpe")
+    assert len(smallest) == 263
+    assert smallest.decode(encode_text(smallest, "Grüße")) == "Grüße"
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_an_unknown_kind_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="unknown kind 'char'"):
-        train_tokenizer(TEXTS, vocab_size=300, kind="char")
+@pytest.mark.parametrize(
+    ("texts", "kind", "vocab_size", "message"),
+    [
+        (TEXTS, "byte_bpe", 262, "vocab_size must be at least 263 .* got 262"),
+        (TEXTS, "word", 11, "vocab_size must be at least 12, got 11"),
+        ([" "], "word", 20, "expected texts with words"),
+        (TEXTS, "char", 300, "unknown kind 'char'"),
+    ],
+)
+def test_what_no_tokenizer_can_be_learnt_from_is_an_error(
+    texts: list[str], kind: str, vocab_size: int, message: str
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        train_tokenizer(texts, vocab_size=vocab_size, kind=kind)

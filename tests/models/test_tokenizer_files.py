@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from dream_checkpoint import write_checkpoint as write_dream
 from encoder_checkpoints import BERT_NAMES, ROBERTA_NAMES, build, byte_bpe, wordpiece, write_other
+from llada_checkpoint import write_llada
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from transformers import AutoTokenizer, Qwen2Tokenizer
 
@@ -24,6 +25,11 @@ TEXTS = [
 ]
 
 
+def edit(path: Path, **keys: Any) -> None:
+    old = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(old | keys))
+
+
 def write(folder: Path, family: str, **settings: Any) -> Path:
     """A checkpoint with the files of a Python tokenizer, as BERT and RoBERTa were published first."""
     folder.mkdir()
@@ -35,11 +41,6 @@ def write(folder: Path, family: str, **settings: Any) -> Path:
     if settings:
         edit(folder / "tokenizer_config.json", **settings)
     return folder
-
-
-def edit(path: Path, **keys: Any) -> None:
-    old = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(old | keys))
 
 
 def check(folder: Path, expected: Any = None) -> Any:
@@ -174,34 +175,6 @@ def test_other_types_read_their_own_files_or_are_refused(tmp_path: Path, kind: s
             load_model(folder)
 
 
-@pytest.mark.parametrize("lost", ["vocab.json", "merges.txt"])
-def test_half_of_a_tokenizer_is_refused(tmp_path: Path, lost: str) -> None:
-    folder = write(tmp_path / "roberta", "roberta", tokenizer_class="RobertaTokenizer")
-    (folder / lost).unlink()
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: missing"):
-        load_model(folder)
-
-
-def test_sentencepiece_alone_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    folder = write_other(tmp_path / "albert", "albert")
-    (folder / "tokenizer.json").unlink()
-    (folder / "spiece.model").write_bytes(b"no sentencepiece")
-    message = r"tokenizer\.json: missing, and none can be made .* make it where sentencepiece is"
-    with pytest.raises(CheckpointError, match=message):
-        load_model(folder)
-
-
-def test_llada_without_tokenizer_json_is_not_read_with_the_rules_of_another(
-    write_checkpoint: Callable[..., Path],
-) -> None:
-    folder = write_checkpoint()
-    byte_bpe(["<pad>"]).model.save(str(folder))
-    check(folder)
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: missing, and none can be made"):
-        load_model(folder)
-
-
 @pytest.mark.parametrize("named", ["DreamTokenizer", "Qwen2Tokenizer"])
 def test_dream_is_read_by_qwen2s_rules(tmp_path: Path, named: str) -> None:
     folder = write_dream(tmp_path / "dream")
@@ -209,15 +182,56 @@ def test_dream_is_read_by_qwen2s_rules(tmp_path: Path, named: str) -> None:
     check(folder, Qwen2Tokenizer.from_pretrained(folder))
 
 
-def test_a_tokenizer_written_in_python_is_refused(tmp_path: Path) -> None:
-    folder = write(tmp_path / "bert", "bert", tokenizer_class="EsmTokenizer")
-    with pytest.raises(CheckpointError, match="EsmTokenizer, is not one of the tokenizers library"):
-        load_model(folder)
+def roberta_without(name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        write(folder, "roberta", tokenizer_class="RobertaTokenizer")
+        (folder / name).unlink()
+        return folder
+
+    return make
 
 
-def test_remote_code_is_not_run(tmp_path: Path) -> None:
+def sentencepiece_alone(folder: Path) -> Path:
+    write_other(folder, "albert")
+    (folder / "tokenizer.json").unlink()
+    (folder / "spiece.model").write_bytes(b"no sentencepiece")
+    return folder
+
+
+def llada_with_other_pieces(folder: Path) -> Path:
+    write_llada(folder)
+    byte_bpe(["<pad>"]).model.save(str(folder))
+    check(folder)
+    (folder / "tokenizer.json").unlink()
+    return folder
+
+
+def remote_code(folder: Path) -> Path:
     settings = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
-    folder = write(tmp_path / "bert", "bert", **settings)
+    write(folder, "bert", **settings)
     (folder / "own.py").write_text("raise SystemExit('remote code was run')")
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: missing, and none can be made"):
-        load_model(folder)
+    return folder
+
+
+NOT_MADE = r"tokenizer\.json: missing, and none can be made"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (roberta_without("vocab.json"), r"tokenizer\.json: missing"),
+        (roberta_without("merges.txt"), r"tokenizer\.json: missing"),
+        (sentencepiece_alone, rf"{NOT_MADE} .* make it where sentencepiece is"),
+        (llada_with_other_pieces, NOT_MADE),
+        (remote_code, NOT_MADE),
+        (
+            lambda folder: write(folder, "bert", tokenizer_class="EsmTokenizer"),
+            "EsmTokenizer, is not one of the tokenizers library",
+        ),
+    ],
+)
+def test_files_of_which_no_tokenizer_can_be_made_are_refused(
+    tmp_path: Path, make: Callable[[Path], Path], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load_model(make(tmp_path / "model"))

@@ -180,10 +180,8 @@ def new_adapter(
 ) -> LoadedModel:
     """The model with a new LoRA adapter on it, which alone is trainable and changes nothing yet.
 
-    The embedding and the output layer stay as they are, whatever the names: LLaDA's output layer
-    is called ``ff_out`` as the feed-forward layer of each block is, and only the latter is adapted.
-    The one exception is ``<slack>``, a token that the model may never have met: its row in both is
-    trained.
+    The embedding and the output layer stay as they are, whatever their names, but for the row of
+    ``<slack>`` in both, a token that the model may never have met.
 
     Args:
         loaded: Its network is changed in place.
@@ -192,8 +190,7 @@ def new_adapter(
         dropout: Share of the adapter's inputs dropped in training, in [0, 1).
         target_modules: Names of linear layers, such as ``["q_proj", "v_proj"]``; each is adapted
             in every block. None: all of them.
-        train_slack: Whether the row of ``<slack>`` in the embedding and in the output layer (tied:
-            the one row) is trained as well.
+        train_slack: Whether the rows of ``<slack>`` are trained as well.
         seed: Decides the new weights. PyTorch's own generators are left where they were.
 
     Returns:

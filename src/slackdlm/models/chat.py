@@ -6,17 +6,15 @@ in them, since decoding will see them so; a response to be learnt is whole even 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerFast
 
 from slackdlm.errors import ConfigError, DataError, one_line
-from slackdlm.models.chat_format import Tools, chat_format
+from slackdlm.models.chat_format import Message, Tools, chat_format
 from slackdlm.models.special_tokens import ALL_ROLES
 from slackdlm.models.tokenizer import encode_text
-
-Message = Mapping[str, object]
 
 FIELDS = ("tool_calls", "reasoning_content", "thinking", "name", "tool_call_id", "tools")
 """What a row can say beside roles and contents; ``tools`` belongs to the conversation."""
@@ -124,8 +122,9 @@ def decode_answer(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str
     text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
     end = end_of_turn(tokenizer)[1]
     words = end.strip()
-    place = text.find(words) if words else -1
-    return text if place < 0 else text[:place].removesuffix(end[: end.index(words)])
+    if not words or words not in text:
+        return text
+    return text.partition(words)[0].removesuffix(end.partition(words)[0])
 
 
 def written_fields(tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
@@ -135,7 +134,7 @@ def written_fields(tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
         ConfigError: As for :func:`encode_prompt`.
     """
     style, word, other = chat_format(tokenizer), "Zqw123456", "abcdefghi"  # Mistral's ids have nine
-    user, said = {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}
+    user, reply = {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}
 
     def call(name: str) -> dict[str, object]:
         function = {"name": name, "arguments": {"x": "x"}}
@@ -146,16 +145,16 @@ def written_fields(tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
 
     result = {"role": "tool", "content": "x", "name": "x", "tool_call_id": other}
     schema = {"name": word, "description": "x", "parameters": {"type": "object", "properties": {}}}
-    tried = {
+    is_written = {
         "tool_calls": style.writes(word, [user, call(word)]),
-        "reasoning_content": style.writes(word, [user, said | {"reasoning_content": word}]),
-        "thinking": style.writes(word, [user, said | {"thinking": word}]),
+        "reasoning_content": style.writes(word, [user, reply | {"reasoning_content": word}]),
+        "thinking": style.writes(word, [user, reply | {"thinking": word}]),
         "name": style.writes(word, [user | {"name": word}])
         or style.writes(word, [user, call("x"), result | {"name": word}]),
         "tool_call_id": style.writes(word, [user, call("x"), result | {"tool_call_id": word}]),
         "tools": style.writes(word, [user], [{"type": "function", "function": schema}]),
     }
-    return frozenset(field for field, is_written in tried.items() if is_written)
+    return frozenset(field for field in FIELDS if is_written[field])
 
 
 def _check(
@@ -186,8 +185,7 @@ def _check(
             )
         elif not content.strip() and not (allow_empty_answers and is_answer):
             raise DataError(f"messages[{index}]: the content is empty; drop the message or fill it")
-        given = {k: v for k, v in message.items() if v is not None and k != "learn"}
-        checked.append(given)
+        checked.append({k: v for k, v in message.items() if v is not None and k != "learn"})
     return checked
 
 

@@ -121,12 +121,12 @@ class ChatFormat:
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before, said = self._reply(marked[:index], marked[index], tools_, mark)
-            prompt = self._ids(before, mark, messages)
-            whole = self._ids(before + said, mark, messages)
-            if whole[: len(prompt)] != prompt:  # the tokenizer would join what decoding cannot
-                whole = prompt + self._ids(said, mark, messages)
-            turns.append((prompt, whole[len(prompt) :]))
+            prompt, reply = self._reply(marked[:index], marked[index], tools_, mark)
+            prompt_ids = self._ids(prompt, mark, messages)
+            ids = self._ids(prompt + reply, mark, messages)
+            if ids[: len(prompt_ids)] != prompt_ids:  # tokens would join what decoding cannot
+                ids = prompt_ids + self._ids(reply, mark, messages)
+            turns.append((prompt_ids, ids[len(prompt_ids) :]))
         return turns
 
     @cached_property
@@ -180,7 +180,7 @@ class ChatFormat:
         prompt, _ = self._written(history, tools, mark, reply=True)
         text, spans = self._written([*history, turn], tools, mark)
         content, shared = str(turn.get("content") or ""), _num_shared(prompt, text)
-        said = content.strip()
+        stripped = content.strip()
         spans = [span for span in spans if span[1] > shared]
         if spans:
             start, end = spans[0][0], spans[-1][1]
@@ -188,8 +188,8 @@ class ChatFormat:
                 start = max(start, len(prompt))
                 prompt = text[:start]
             learnt = text[start:end]
-            if learnt.startswith(said) and not learnt.startswith(content):
-                learnt = content + learnt.removeprefix(said)
+            if learnt.startswith(stripped) and not learnt.startswith(content):
+                learnt = content + learnt.removeprefix(stripped)
             return prompt, learnt
         frame = self._frame
         before = prompt.removesuffix(frame.prompt_end)
@@ -199,7 +199,7 @@ class ChatFormat:
             )
         body = text[len(before) : len(text) - len(frame.tail)]
         written = body.removeprefix(frame.opening)
-        if body.startswith(frame.opening) and written.strip() == said:
+        if body.startswith(frame.opening) and written.strip() == stripped:
             body = frame.opening + content
         return prompt, body.removeprefix(frame.prompt_end) + frame.end
 

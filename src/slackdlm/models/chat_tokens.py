@@ -117,10 +117,10 @@ class TemplateTokens:
         return twin, aliases, originals
 
     def _broken(self, text: str, mark: str) -> str:
-        while (found := self.spelled.search(text)) is not None:
-            if len(found[0]) == 1:
+        while (token := self.spelled.search(text)) is not None:
+            if len(token[0]) == 1:
                 raise DataError(
-                    f"text: the tokenizer reads {[found[0]]} in it as special tokens; remove them"
+                    f"text: the tokenizer reads {[token[0]]} in it as special tokens; remove them"
                 )
             text = self.spelled.sub(lambda spelled: spelled[0][0] + mark + spelled[0][1:], text)
         sizes = range(1, min(self._longest, len(text) + 1))

@@ -103,8 +103,8 @@ def without_head(error: CheckpointError, raw: dict[str, Any]) -> CheckpointError
     names: Any = raw.get("architectures")
     if not isinstance(names, list) or any(re.search("MaskedLM|PreTraining", str(n)) for n in names):
         return error
-    given = one_line(", ".join(map(str, cast("list[object]", names))))
-    return CheckpointError(f"{error}; it is a {given}, not a model with a masked-LM head")
+    classes = one_line(", ".join(map(str, cast("list[object]", names))))
+    return CheckpointError(f"{error}; it is a {classes}, not a model with a masked-LM head")
 
 
 def is_unused(name: str) -> bool:

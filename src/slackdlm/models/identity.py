@@ -61,8 +61,8 @@ def _split(model: PeftModel) -> tuple[str, dict[str, Tensor]]:
     for key, tensor in model.state_dict().items():
         named = f"{key}.".replace(f".{name}.", ".").removesuffix(".")
         # A tied output layer holds the trained rows a second time, which is not in the adapter's file.
-        own = f".trainable_tokens_delta.{name}" in key or f"modules_to_save.{name}." in key
-        if named in adapter or own:
+        is_adapter = f".trainable_tokens_delta.{name}" in key or f"modules_to_save.{name}." in key
+        if named in adapter or is_adapter:
             continue
         plain = key.removeprefix("base_model.model.")
         for wrapper in (".token_adapter.", ".base_layer.", ".original_module."):

@@ -10,7 +10,7 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast, no_type_check, runtime_checkable
+from typing import Any, Protocol, cast, no_type_check, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,6 @@ class LLaDAOutput(ModelOutput):
     """After the final norm: what the head reads. Always set."""
     logits: Float[Tensor, "B L V"] | None = None
     """Unnormalised, aligned with the positions; None if they were not asked for."""
-
-
-class Rotation(NamedTuple):
-    """Cosines and sines of the rotary angles, fp32."""
-
-    cos: Float[Tensor, "L H"]
-    sin: Float[Tensor, "L H"]
-    """Negative in the first half, which takes the second half's channels."""
 
 
 @runtime_checkable
@@ -84,13 +76,18 @@ def residual_linear(in_features: int, out_features: int, *, depth: int) -> nn.Li
     return linear
 
 
-def rotary_angles(length: int, *, head_size: int, theta: float, device: torch.device) -> Rotation:
-    """Cosines and sines of positions ``0 .. length - 1``, half-split, fp32 even under autocast."""
+def rotary_angles(
+    length: int, *, head_size: int, theta: float, device: torch.device
+) -> tuple[Float[Tensor, "L H"], Float[Tensor, "L H"]]:
+    """Cosines and sines of positions ``0 .. length - 1``, half-split, fp32 even under autocast.
+
+    The sines are negative in the first half, which takes the second half's channels.
+    """
     channels = torch.arange(0, head_size, 2, device=device, dtype=torch.float32)
     frequencies = 1.0 / theta ** (channels / head_size)
     angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
     cos, sin = angles.cos(), angles.sin()
-    return Rotation(cos=torch.cat([cos, cos], dim=-1), sin=torch.cat([-sin, sin], dim=-1))
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(
@@ -191,23 +188,6 @@ class LLaDABlock(GradientCheckpointingLayer):
         return self.attn_out(mixed.transpose(1, 2).reshape(batch, length, -1))
 
 
-class LLaDAModel(nn.Module):
-    """Holds the modules under the published names ``transformer.{wte, blocks, ln_f, ff_out}``."""
-
-    def __init__(self, config: LLaDAConfig) -> None:
-        super().__init__()
-        self.transformer = nn.ModuleDict(
-            {
-                "wte": nn.Embedding(config.num_rows, config.d_model),
-                "blocks": nn.ModuleList(
-                    [LLaDABlock(config, depth=i + 1) for i in range(config.n_layers)]
-                ),
-                "ln_f": RMSNorm(config.d_model, eps=config.rms_norm_eps),
-                "ff_out": nn.Linear(config.d_model, config.num_rows, bias=False),
-            }
-        )
-
-
 class RecomputedBlocks:
     """Mixed into a network: asked whether it recomputes activations, the inherited property warns; PEFT asks."""
 
@@ -244,7 +224,16 @@ class LLaDAModelLM(RecomputedBlocks, PreTrainedModel):
 
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__(config)
-        self.model = LLaDAModel(config)
+        blocks = range(1, config.n_layers + 1)
+        parts = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(config.num_rows, config.d_model),
+                "blocks": nn.ModuleList([LLaDABlock(config, depth=depth) for depth in blocks]),
+                "ln_f": RMSNorm(config.d_model, eps=config.rms_norm_eps),
+                "ff_out": nn.Linear(config.d_model, config.num_rows, bias=False),
+            }
+        )
+        self.model = nn.ModuleDict({"transformer": parts})  # the published names
         self.post_init()
 
     def forward(
@@ -279,37 +268,40 @@ class LLaDAModelLM(RecomputedBlocks, PreTrainedModel):
         """
         first, length = (0, input_ids.shape[1]) if store is None else (store.first, store.length)
         check_length(length, self.config.max_sequence_length, "max_sequence_length")
-        parts = self.model.transformer
+        parts = self._parts
         x: Tensor = parts["wte"](input_ids)
         head_size = self.config.d_model // self.config.n_heads
         cos, sin = rotary_angles(
             length, head_size=head_size, theta=self.config.rope_theta, device=x.device
         )
-        here = slice(first, first + input_ids.shape[1])
-        cos, sin = cos[here], sin[here]
+        cos, sin = (part[first : first + input_ids.shape[1]] for part in (cos, sin))
         bias = attention_bias(attention_mask)
-        for block in self.model.transformer["blocks"].children():
+        for block in parts["blocks"].children():
             x = block(x, cos, sin, bias) if store is None else block(x, cos, sin, bias, store)
         hidden: Tensor = parts["ln_f"](x)
         return LLaDAOutput(
             last_hidden_state=hidden, logits=parts["ff_out"](hidden) if logits else None
         )
 
+    @property
+    def _parts(self) -> nn.ModuleDict:
+        return cast("nn.ModuleDict", self.model["transformer"])
+
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""
-        return self.model.transformer["wte"]
+        return self._parts["wte"]
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding."""
-        self.model.transformer["wte"] = value
+        self._parts["wte"] = value
 
     def get_output_embeddings(self) -> nn.Module:
         """The head; its weight is ``[V, D]`` and ``hidden @ weight.T`` are the logits."""
-        return self.model.transformer["ff_out"]
+        return self._parts["ff_out"]
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the head."""
-        self.model.transformer["ff_out"] = new_embeddings
+        self._parts["ff_out"] = new_embeddings
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As in transformers; keeps ``embedding_size`` in step with ``vocab_size``."""
