@@ -12,8 +12,8 @@ from toy_models import random_llada
 from slackdlm import fused_linear_slack_ctc_loss, masked_ce_loss, slack_ctc_loss
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.sampling.captured import can_be_captured
 from slackdlm.sampling.intervention import ShiftIntervention
+from slackdlm.sampling.passes import can_be_captured
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
 pytestmark = [

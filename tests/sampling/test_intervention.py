@@ -182,12 +182,12 @@ def test_shift_equals_its_rule_restated(data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rate": -0.1}, r"rate of shift must lie in \[0, 1\], got -0.1"),
-        ({"rate": 1.5}, "must lie in"),
-        ({"rate": 1.0, "kind": "drop"}, r"rate of drop must lie in \[0, 1\), got 1.0"),
-        ({"rate": 0.1, "kind": "jump"}, "unknown kind 'jump'"),
-        ({"rate": 0.1, "direction": "up"}, "unknown direction 'up'; use left, right or both"),
-        ({"rate": 0.1, "when": "now"}, "unknown when 'now'; use always, early or late"),
+        ({"rate": -0.1}, "rate: expected at least 0, got -0.1"),
+        ({"rate": 1.5}, "rate: expected at most 1, got 1.5"),
+        ({"rate": 1.0, "kind": "drop"}, "rate: drop needs a rate below 1"),
+        ({"rate": 0.1, "kind": "jump"}, "kind: expected one of shift, .* got 'jump'"),
+        ({"rate": 0.1, "direction": "up"}, "direction: expected one of left, right, both"),
+        ({"rate": 0.1, "when": "now"}, "when: expected one of always, early, late"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -362,7 +362,7 @@ def test_substitutes_are_never_an_end_a_mask_or_slack(toy):
 
 @pytest.mark.parametrize("kind", ["shift", "substitute", "drop", "swap"])
 @pytest.mark.parametrize("remasking", ["random", "margin", "threshold", "entropy_bound"])
-def test_every_strategy_can_be_disturbed_and_rate_0_does_nothing(toy, kind, remasking):
+def test_every_strategy_takes_an_intervention_and_rate_0_does_nothing(toy, kind, remasking):
     from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
     bound = {"threshold": 0.05, "entropy_bound": 4.0}.get(remasking)
@@ -372,15 +372,15 @@ def test_every_strategy_can_be_disturbed_and_rate_0_does_nothing(toy, kind, rema
     assert (
         Sampler(toy, config, ShiftIntervention(0.0, kind=kind, seed=1)).generate(prompts) == plain
     )
-    disturbed = Sampler(toy, config, ShiftIntervention(0.5, kind=kind, seed=1)).generate(prompts)
+    altered = Sampler(toy, config, ShiftIntervention(0.5, kind=kind, seed=1)).generate(prompts)
     alone = [
         Sampler(toy, config, ShiftIntervention(0.5, kind=kind, seed=1)).generate([p], row_ids=[i])[
             0
         ]
         for i, p in enumerate(prompts)
     ]
-    assert [a.canvas for a in alone] == [a.canvas for a in disturbed]
-    assert [a.dose for a in alone] == [a.dose for a in disturbed]
-    for answer in disturbed:
+    assert [a.canvas for a in alone] == [a.canvas for a in altered]
+    assert [a.dose for a in alone] == [a.dose for a in altered]
+    for answer in altered:
         assert answer.dose.asked > 0
         assert answer.dose.displaced > 0

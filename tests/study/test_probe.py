@@ -200,7 +200,7 @@ def test_questions_that_do_not_fit_are_named_and_leave_no_file(toy, tmp_path):
         ({"rates": ()}, "at least one rate"),
         ({"rates": (0.0,)}, "rates must be above 0"),
         ({"rates": (0.1, 0.1)}, "rates holds a value twice"),
-        ({"rates": (1.0,), "kinds": ("drop",)}, "rate of drop must lie in"),
+        ({"rates": (1.0,), "kinds": ("drop",)}, "drop needs a rate below 1"),
         ({"num_seeds": 0}, "at least 1 decoding seed"),
     ],
 )

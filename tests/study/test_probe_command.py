@@ -94,7 +94,7 @@ def test_games_that_are_missing_end_with_an_error_behind_the_report(folder, caps
         ),
         (("--first", "0"), "--first: expected at least 1"),
         (("--rates", "0"), "rates must be above 0"),
-        (("--kinds", "jump"), "unknown kind 'jump'"),
+        (("--kinds", "jump"), "kind: expected one of"),
         (("--seed", "-1"), "seed: expected at least 0, got -1"),
     ],
 )

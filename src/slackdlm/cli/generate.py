@@ -133,9 +133,8 @@ def _print_answers(
     from slackdlm.jsonl import write_rows
     from slackdlm.report.page import write_replay
     from slackdlm.sampling.config import recorded
-    from slackdlm.sampling.frames import frames
     from slackdlm.sampling.sampler import Sampler
-    from slackdlm.sampling.trace import trace_row
+    from slackdlm.sampling.trace import frames, trace_row
 
     console, errors = Console(), Console(stderr=True)
     is_traced = replay is not None or trace is not None

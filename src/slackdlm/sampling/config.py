@@ -126,6 +126,12 @@ class InterventionConfig:
     when: Phase = "always"
     """``early``: while more than half of the canvas is masked; ``late``: from then on."""
 
+    def __post_init__(self) -> None:
+        if self.kind == "drop" and self.rate == 1:
+            raise ConfigError(
+                "intervention.rate: drop needs a rate below 1, as it never ends otherwise; got 1"
+            )
+
 
 _WITHOUT_EFFECT = ("batch_size", "trace")
 

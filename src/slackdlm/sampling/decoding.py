@@ -86,25 +86,21 @@ class Decoding:
         self.intervention = intervention
         self.predictor = Predictor(loaded, config, prompts, RowNoise(config.seed, row_ids))
         self.device = self.predictor.device
-        shape = (len(prompts), config.canvas_length)
+        num_rows, length = len(prompts), config.canvas_length
         # One column more than the canvas takes what is not to be written.
-        self._cells = torch.full((shape[0], shape[1] + 1), loaded.mask_id, device=self.device)
+        self._cells = torch.full((num_rows, length + 1), loaded.mask_id, device=self.device)
         self.canvas = self._cells[:, :-1]
         self._certainty = torch.zeros_like(self._cells, dtype=torch.float32)
-        self.on_host = np.full(shape, loaded.mask_id)
+        self.on_host = np.full((num_rows, length), loaded.mask_id)
         if intervention is not None:
             self.shift_noise = [intervention.row_generator(row) for row in row_ids]
-        special = {
-            loaded.mask_id,
-            loaded.slack_id,
-            *loaded.eos_ids,
-            *loaded.tokenizer.all_special_ids,
-        }
+        special = {loaded.mask_id, loaded.slack_id, *loaded.eos_ids}
+        special.update(loaded.tokenizer.all_special_ids)
         content = [i for i in range(len(loaded.tokenizer)) if i not in special]
         self.content_ids = torch.tensor(content, device=self.device)
         self.exempt_ids = torch.tensor([loaded.slack_id, loaded.pad_id], device=self.device)
-        self.num_forwards = np.zeros(shape[0], dtype=np.int64)
-        self.dose = torch.zeros(shape[0], len(Dose._fields), dtype=torch.long, device=self.device)
+        self.num_forwards = np.zeros(num_rows, dtype=np.int64)
+        self.dose = torch.zeros(num_rows, len(Dose._fields), dtype=torch.long, device=self.device)
         self.placements: list[tuple[Placement, Tensor]] = []
 
     def run(self, on_step: OnStep | None = None) -> list[Generation]:
@@ -147,51 +143,50 @@ class Decoding:
 
     @torch.inference_mode()
     def _step(self, free: Bool[np.ndarray, "B L"], due: Int64[np.ndarray, " B"]) -> None:
+        """Write some of the free cells: what the model proposes, where the intervention puts it."""
+        # The host tells the device which cells are free and how many are due: all in one copy.
         cells = Cells(*np.nonzero(free))
-        sent = torch.from_numpy(np.concatenate([*cells, due])).to(self.device)  # all in one copy
+        sent = torch.from_numpy(np.concatenate([*cells, due])).to(self.device)
         at, number_due = sent[: -len(due)].view(2, -1), sent[-len(due) :]
-        is_free = torch.zeros_like(self.canvas, dtype=torch.bool)
-        is_free[at[0], at[1]] = True
         proposed = self.predictor.propose(self.canvas, cells, at)
-        # What is proposed for each free cell, and in which order: -inf where nothing is.
-        tokens = torch.zeros_like(self.canvas)
-        scores = torch.zeros(free.shape, device=self.device)
-        order = torch.full(free.shape, -torch.inf, device=self.device)
-        tokens[at[0], at[1]] = proposed.tokens
-        scores[at[0], at[1]] = proposed.scores
-        lowest = torch.finfo(order.dtype).min
-        order[at[0], at[1]] = proposed.scores.masked_fill(proposed.waits, lowest)
+
+        # One value per canvas cell; what is not free comes last in the order, delayed cells before it.
+        is_free = self._on_canvas(torch.ones_like(at[0], dtype=torch.bool), at, 0)
+        tokens = self._on_canvas(proposed.tokens, at, 0)
+        scores = self._on_canvas(proposed.scores, at, 0)
+        lowest = torch.finfo(proposed.scores.dtype).min
+        waiting = proposed.scores.masked_fill(proposed.waits, lowest)
+        order = self._on_canvas(waiting, at, -torch.inf)
+
+        # Every row offers as many cells as the fullest one commits; ``valid`` says which are its own.
         most = int(due.max() if self.config.remasking not in BOUNDS else free.sum(axis=1).max())
-        positions, values = self._ordered(order, most)
+        positions, values = self._first_cells(order, most)
         count = self.strategy.number(values, number_due, self.config.bound or 0.0)
         valid = torch.arange(most, device=self.device) < count[:, None]
-        placement = self._place(
-            Proposal(
-                positions,
-                tokens.gather(1, positions),
-                valid,
-                is_free,
-                tokens,
-            ),
-            free,
-        )
-        outside = self.config.canvas_length
-        target = placement.positions.masked_fill(~placement.written, outside)
-        self._cells.scatter_(1, target, placement.tokens)
-        self.dose += placement.dose
+        proposal = Proposal(positions, tokens.gather(1, positions), valid, is_free, tokens)
+        placement = self._place(proposal, free)
+
+        # What is not to be written lands in the column behind the canvas.
+        target = placement.positions.masked_fill(~placement.written, self.config.canvas_length)
         certainty = scores.gather(1, placement.origins)
+        self._cells.scatter_(1, target, placement.tokens)
         self._certainty.scatter_(1, target, certainty)
+        self.dose += placement.dose
         if self.config.trace:
             self.placements.append((placement, certainty))
 
-    def _ordered(
-        self, scores: Float[Tensor, "B L"], most: int
+    def _on_canvas(self, values: Tensor, at: Int64[Tensor, "2 M"], fill: float) -> Tensor:
+        """``[B, L]`` with these values at the cells ``at``."""
+        return values.new_full(self.canvas.shape, fill).index_put_((at[0], at[1]), values)
+
+    def _first_cells(
+        self, order: Float[Tensor, "B L"], most: int
     ) -> tuple[Int64[Tensor, "B N"], Float[Tensor, "B N"]]:
-        """Positions that come first, and their scores."""
+        """Positions that come first, and their place in the order."""
         if self.config.spacing > 1:
-            positions = spaced(scores, most, spacing=self.config.spacing)
-            return positions, scores.gather(1, positions)
-        ordered = scores.sort(dim=1, descending=True, stable=True)
+            positions = spaced(order, most, spacing=self.config.spacing)
+            return positions, order.gather(1, positions)
+        ordered = order.sort(dim=1, descending=True, stable=True)
         return ordered.indices[:, :most], ordered.values[:, :most]
 
     def _place(self, proposal: Proposal, free: Bool[np.ndarray, "B L"]) -> Placement:
@@ -205,12 +200,8 @@ class Decoding:
             num_masked = int(np.count_nonzero(self.on_host[row] == self.loaded.mask_id))
             if self.intervention.acts(num_masked / length):
                 draws[row] = drawn
-        return self.intervention.place(
-            proposal,
-            torch.from_numpy(draws),
-            exempt_ids=self.exempt_ids,
-            content_ids=self.content_ids,
-        )
+        ids = {"exempt_ids": self.exempt_ids, "content_ids": self.content_ids}
+        return self.intervention.place(proposal, torch.from_numpy(draws), **ids)
 
     @torch.inference_mode()
     def _reopen(self, most: int) -> None:
@@ -245,37 +236,36 @@ class Decoding:
             self.canvas.masked_fill_(where, self.loaded.pad_id)
 
     def _generations(self) -> list[Generation]:
-        doses = self.dose.tolist()
-        steps = self._commits() if self.config.trace else None
-        return [
-            self._generation(row, Dose(*doses[row]), None if steps is None else steps[row])
-            for row in range(len(doses))
-        ]
-
-    def _generation(self, row: int, dose: Dose, steps: list[list[Commit]] | None) -> Generation:
-        canvas: list[int] = self.on_host[row].tolist()
-        ends = (i for i, token in enumerate(canvas) if token in self.loaded.eos_ids)
-        response = canvas[: next(ends, len(canvas))]
-        tokens = collapse(response, slack_id=self.loaded.slack_id, mode=self.config.collapse)
-        return Generation(
-            text=decode_answer(self.loaded.tokenizer, tokens),
-            tokens=tokens,
-            canvas=canvas,
-            num_forwards=int(self.num_forwards[row]),
-            num_committed=dose.committed,
-            num_displaced=dose.displaced,
-            dose=dose,
-            steps=steps,
-        )
+        doses = [Dose(*row) for row in self.dose.tolist()]
+        steps = self._commits() if self.config.trace else [None] * len(doses)
+        generations: list[Generation] = []
+        for row, dose in enumerate(doses):
+            canvas: list[int] = self.on_host[row].tolist()
+            ends = (i for i, token in enumerate(canvas) if token in self.loaded.eos_ids)
+            response = canvas[: next(ends, len(canvas))]
+            tokens = collapse(response, slack_id=self.loaded.slack_id, mode=self.config.collapse)
+            generations.append(
+                Generation(
+                    text=decode_answer(self.loaded.tokenizer, tokens),
+                    tokens=tokens,
+                    canvas=canvas,
+                    num_forwards=int(self.num_forwards[row]),
+                    num_committed=dose.committed,
+                    num_displaced=dose.displaced,
+                    dose=dose,
+                    steps=steps[row],
+                )
+            )
+        return generations
 
     def _commits(self) -> list[list[list[Commit]]]:
         """Commits of every row and step; a row that waits for its batch-mates has empty steps."""
         steps: list[list[list[Commit]]] = [[] for _ in self.on_host]
-        for placement, scores in self.placements:
+        for placement, certainty in self.placements:
             columns = (
                 placement.positions,
                 placement.tokens,
-                scores,
+                certainty,
                 placement.altered,
                 placement.positions - placement.origins,
                 placement.written,

@@ -3,7 +3,7 @@
 Axis letters: ``B`` rows, ``L`` canvas positions, ``N`` tokens proposed in this step, ``W`` tokens it may write.
 """
 
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from slackdlm.errors import ConfigError
-from slackdlm.sampling.config import Direction, InterventionKind, Phase
+from slackdlm.sampling.config import Direction, InterventionConfig, InterventionKind, Phase
 
 
 class Proposal(NamedTuple):
@@ -45,7 +45,7 @@ class Dose(NamedTuple):
     """How much intervention there really was; counts of content tokens, which slack and padding are not."""
 
     asked: int
-    """Commits drawn for intervention."""
+    """Commits drawn for the intervention."""
     displaced: int
     """Commits it changed: displaced, substituted or dropped; a swap changes two."""
     impossible: int
@@ -90,17 +90,7 @@ class ShiftIntervention:
         when: Phase = "always",
         seed: int,
     ) -> None:
-        for name, value, allowed in (
-            ("kind", kind, get_args(InterventionKind)),
-            ("direction", direction, get_args(Direction)),
-            ("when", when, get_args(Phase)),
-        ):
-            if value not in allowed:
-                choices = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
-                raise ConfigError(f"intervention: unknown {name} {value!r}; use {choices}")
-        if not 0 <= rate <= 1 or (kind == "drop" and rate == 1):
-            interval = "[0, 1)" if kind == "drop" else "[0, 1]"
-            raise ConfigError(f"intervention: rate of {kind} must lie in {interval}, got {rate}")
+        InterventionConfig(kind=kind, rate=rate, direction=direction, when=when)  # checks them
         self.rate = rate
         self.kind: InterventionKind = kind
         self.direction: Direction = direction

@@ -19,10 +19,9 @@ from transformers import PreTrainedModel
 
 from slackdlm.models.llada import attention_bias
 from slackdlm.models.loaded import LoadedModel, logits_of, plain_head
-from slackdlm.sampling.cache import KeyValueCache
-from slackdlm.sampling.captured import CapturedPass, can_be_captured
 from slackdlm.sampling.config import Block, SamplerConfig, schedule
 from slackdlm.sampling.noise import Cells, RowNoise, uniforms
+from slackdlm.sampling.passes import CapturedPass, KeyValueCache, can_be_captured
 from slackdlm.sampling.strategies import STRATEGIES, gumbel_argmax
 
 # Logits held at a time: enough for efficient products, small beside the output layer.

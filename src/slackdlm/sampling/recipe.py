@@ -13,9 +13,9 @@ from slackdlm.sampling.intervention import ShiftIntervention
 _LENGTHS = ("gen_length", "canvas_length")
 
 
-def intervention_of(asked: InterventionConfig | None, *, seed: int) -> ShiftIntervention | None:
-    """The intervention that is asked for, drawn with the sampler's seed; ConfigError if its rate is too high."""
-    return None if asked is None else ShiftIntervention(**asdict(asked), seed=seed)
+def intervention_of(block: InterventionConfig | None, *, seed: int) -> ShiftIntervention | None:
+    """The intervention of a recipe's block, drawn with the sampler's seed; None without one."""
+    return None if block is None else ShiftIntervention(**asdict(block), seed=seed)
 
 
 @settings
@@ -24,9 +24,6 @@ class DecodingRecipe:
 
     sampler: SamplerConfig
     intervention: InterventionConfig | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.shift  # refuses what is out of range
 
     @property
     def shift(self) -> ShiftIntervention | None:

@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 from slackdlm.benchmarks.answers import read_turns
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.sampling.frames import frames
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
+from slackdlm.sampling.trace import frames
 from slackdlm.study.demo_scores import AnsweredArm
 from slackdlm.study.grid import Condition
 from slackdlm.study.toy_judge import judge

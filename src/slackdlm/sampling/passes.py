@@ -1,6 +1,11 @@
-"""What if a pass is over before the host has launched it? It is recorded once and launched whole.
+"""How is a pass over the model made cheaper? Keys and values kept within a block, and passes captured as CUDA graphs.
 
-A forward pass of LLaDA-8B is some two thousand kernels; over a short sequence the GPU waits for each of them.
+A forward pass of LLaDA-8B is some two thousand kernels; over a short sequence the GPU waits for the host to launch each
+of them. A captured pass is recorded once and launched whole, with the same numbers. Kept keys and values are an
+approximation, never the default.
+
+Axis letters: ``B`` rows, ``R`` rows that still decode, ``N`` heads, ``P`` positions of the input, ``L`` positions of
+the sequence, ``H`` head size, ``D`` hidden size, ``K`` keys attended to.
 """
 
 from collections.abc import Callable
@@ -13,7 +18,41 @@ from torch import Tensor
 
 from slackdlm.models.dream import DreamModel
 from slackdlm.models.llada import LLaDAModelLM
-from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loading import LoadedModel
+
+
+class KeyValueCache:
+    """Keys and values of the whole sequence from its last full pass, the input's own written over them.
+
+    A pass over the whole sequence fills it. A later pass over a part attends to the part as it is now and to the
+    rest as it was. ``prefix`` passes run from the block's start to the end of the canvas, so that only what lies
+    before the block is old; ``dual`` passes run over the block alone.
+
+    Args:
+        length: Positions of the sequence, prompt and canvas.
+
+    References:
+        Wu et al., 2025 (Fast-dLLM), ``generate_with_prefix_cache`` and ``generate_with_dual_cache``.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.first = 0
+        self.length = length
+        self._layers: list[tuple[Tensor, Tensor]] = []
+
+    def update(
+        self, layer: int, keys: Float[Tensor, "B N P H"], values: Float[Tensor, "B N P H"]
+    ) -> tuple[Float[Tensor, "B N L H"], Float[Tensor, "B N L H"]]:
+        """Takes in what the input's positions now hold; gives keys and values of the sequence."""
+        if keys.shape[2] == self.length:
+            self._layers[layer:] = [(keys, values)]
+            return keys, values
+        stored_keys, stored_values = self._layers[layer]
+        here = slice(self.first, self.first + keys.shape[2])
+        stored_keys[:, :, here] = keys
+        stored_values[:, :, here] = values
+        return stored_keys, stored_values
+
 
 Pass = Callable[[Int[Tensor, "R P"], Bool[Tensor, "R 1 1 K"] | None], Float[Tensor, "R P D"]]
 
