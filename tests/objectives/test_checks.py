@@ -44,11 +44,7 @@ BAD_BATCHES = [
     ({"canvas": canvas_with(8)}, "canvas holds an id outside the vocabulary of 6"),
     ({"targets": torch.tensor([0, 1])}, r"targets must be \[B, S\], got shape \(2,\)"),
     ({"targets": torch.zeros(3, 2, dtype=LONG)}, r"targets must have shape \(2, 2\)"),
-    ({"targets": torch.zeros(2, 2)}, "targets must hold integers, got torch.float32"),
-    (
-        {"targets": torch.zeros(2, 2, dtype=torch.bool)},
-        "targets must hold integers, got torch.bool",
-    ),
+    ({"targets": torch.zeros(2, 2, dtype=torch.bool)}, "targets must hold integers, got torch.bool"),
     ({"targets": torch.tensor([[0, 6], [0, 0]])}, "targets hold an id outside the vocabulary"),
     ({"targets": torch.tensor([[0, -1], [0, 0]])}, "targets hold an id outside the vocabulary"),
     ({"targets": torch.tensor([[0, 5], [0, 0]])}, "targets hold the slack id 5"),
@@ -64,22 +60,15 @@ BAD_BATCHES = [
     ({"target_lengths": torch.tensor([2.0, 1])}, "target_lengths must hold integers"),
     ({"target_lengths": torch.tensor([3, 1])}, "target_lengths must lie between 0 and S = 2"),
     ({"target_lengths": torch.tensor([2, -1])}, "target_lengths must lie between 0 and S = 2"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD_BATCHES)
-def test_slack_ctc_refuses_a_bad_batch(changes: dict[str, Any], message: str):
+def test_a_bad_batch_is_refused(changes: dict[str, Any], message: str):
+    """By the check that slack-CTC and the fused loss share."""
     logits = torch.zeros(NUM_SAMPLES, NUM_POSITIONS, VOCAB_SIZE)
     with pytest.raises(ConfigError, match=f"slack_ctc_loss: {message}"):
         slack_ctc_loss(logits, **batch(**changes))
-
-
-@pytest.mark.parametrize(("changes", "message"), BAD_BATCHES)
-def test_the_fused_loss_refuses_a_bad_batch(changes: dict[str, Any], message: str):
-    hidden = torch.zeros(NUM_SAMPLES, NUM_POSITIONS, HIDDEN_SIZE)
-    head_weight = torch.zeros(VOCAB_SIZE, HIDDEN_SIZE)
-    with pytest.raises(ConfigError, match=f"fused_linear_slack_ctc_loss: {message}"):
-        fused_linear_slack_ctc_loss(hidden, head_weight, **batch(**changes))
 
 
 @pytest.mark.parametrize(

@@ -5,178 +5,128 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slackdlm.errors import ConfigError
+from slackdlm.sampling.decoding import Decoding
 from slackdlm.sampling.intervention import Dose, Proposal, ShiftIntervention
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
 SLACK, PAD = 0, 1
 EXEMPT = torch.tensor([SLACK, PAD])
 CONTENT = torch.arange(2, 12)
+OPEN = [1] * 5
 
 
-def proposal(positions, tokens, free, predicted=None) -> Proposal:
-    if predicted is None:
-        predicted = [9] * len(free)
-    return Proposal(
+def place(intervention, positions, tokens, free, uniforms, *, predicted=None):
+    """Where a step's tokens go: cells written, dose, altered. ``uniforms`` are (ask, coin, pick) per token."""
+    proposal = Proposal(
         torch.tensor([positions]),
         torch.tensor([tokens]),
         torch.ones(1, len(positions), dtype=torch.bool),
         torch.tensor([free], dtype=torch.bool),
-        torch.tensor([predicted]),
+        torch.tensor([predicted or [9] * len(free)]),
     )
-
-
-def draws(asked, coin=0.0, pick=0.0):
-    """Uniforms: 0 asks, 1 does not; a coin below one half goes left."""
-    return torch.tensor([[[0.0 if a else 0.999, coin, pick] for a in asked]], dtype=torch.float64)
-
-
-def place(intervention, proposal, uniforms):
-    placed = intervention.place(proposal, uniforms, exempt_ids=EXEMPT, content_ids=CONTENT)
-    written = [
-        (int(p), int(t))
-        for p, t, w in zip(placed.positions[0], placed.tokens[0], placed.written[0], strict=True)
-        if w
-    ]
+    draws = torch.as_tensor(np.array([uniforms], dtype=np.float64))
+    placed = intervention.place(proposal, draws, exempt_ids=EXEMPT, content_ids=CONTENT)
+    cells = zip(placed.positions[0], placed.tokens[0], placed.written[0], strict=True)
+    written = [(int(p), int(t)) for p, t, w in cells if w]
     return written, Dose(*placed.dose[0].tolist()), placed.altered[0].tolist()
 
 
-def test_a_token_moves_one_place_and_leaves_its_own_masked():
-    shift = ShiftIntervention(0.5, seed=0)
-    assert place(shift, proposal([2], [5], [1] * 5), draws([True]))[0] == [(1, 5)]
-    assert place(shift, proposal([2], [5], [1] * 5), draws([True], coin=0.9))[0] == [(3, 5)]
+LEFT, RIGHT, KEPT = (0.0, 0.0, 0.0), (0.0, 0.9, 0.0), (0.999, 0.0, 0.0)
 
 
-@pytest.mark.parametrize(("direction", "expected"), [("left", 1), ("right", 3)])
-def test_direction_restricts_the_neighbour(direction, expected):
-    shift = ShiftIntervention(0.5, direction=direction, seed=0)
-    for coin in (0.0, 0.9):
-        written, _, _ = place(shift, proposal([2], [5], [1] * 5), draws([True], coin=coin))
-        assert written == [(expected, 5)]
+@pytest.mark.parametrize(
+    ("settings_", "positions", "tokens", "free", "uniforms", "written", "dose"),
+    [
+        # A token moves one place and leaves its own masked.
+        ({}, [2], [5], OPEN, [LEFT], [(1, 5)], Dose(1, 1, 0, 0, 1)),
+        ({}, [2], [5], OPEN, [RIGHT], [(3, 5)], Dose(1, 1, 0, 0, 1)),
+        ({"direction": "left"}, [2], [5], OPEN, [RIGHT], [(1, 5)], Dose(1, 1, 0, 0, 1)),
+        ({"direction": "right"}, [2], [5], OPEN, [LEFT], [(3, 5)], Dose(1, 1, 0, 0, 1)),
+        # The only free neighbour is used; the ends of the canvas are never left.
+        ({}, [2], [5], [1, 0, 1, 1, 1], [LEFT], [(3, 5)], Dose(1, 1, 0, 0, 1)),
+        ({}, [0], [5], [1, 0, 0, 0, 0], [LEFT], [(0, 5)], Dose(1, 0, 1, 0, 1)),
+        ({}, [4], [5], [0, 0, 0, 0, 1], [RIGHT], [(4, 5)], Dose(1, 0, 1, 0, 1)),
+        # A token whose place was taken waits; one just committed is no free neighbour.
+        ({}, [2, 1], [5, 6], OPEN, [LEFT, KEPT], [(1, 5)], Dose(1, 1, 0, 1, 1)),
+        ({"direction": "left"}, [1, 2], [5, 6], OPEN, [KEPT, LEFT], [(1, 5), (2, 6)], Dose(1, 0, 1, 0, 2)),
+        ({"kind": "drop"}, [2, 3], [5, 6], OPEN, [LEFT, KEPT], [(3, 6)], Dose(1, 1, 0, 0, 1)),
+    ],
+)  # fmt: skip
+def test_tokens_go_where_the_rule_says(settings_, positions, tokens, free, uniforms, written, dose):
+    intervention = ShiftIntervention(0.5, seed=0, **settings_)
+    assert place(intervention, positions, tokens, free, uniforms)[:2] == (written, dose)
 
 
-def test_the_only_free_neighbour_is_used():
-    shift = ShiftIntervention(0.5, seed=0)
-    written, dose, _ = place(shift, proposal([2], [5], [1, 0, 1, 1, 1]), draws([True]))
-    assert written == [(3, 5)]
-    assert dose == Dose(asked=1, displaced=1, impossible=0, lost=0, committed=1)
+@pytest.mark.parametrize("kind", ["shift", "substitute", "drop", "swap"])
+def test_slack_and_padding_are_neither_displaced_nor_counted(kind):
+    intervention = ShiftIntervention(0.9, kind=kind, seed=0)
+    written, dose, _ = place(intervention, [1, 3], [SLACK, PAD], OPEN, [LEFT, LEFT])
+    assert written == [(1, SLACK), (3, PAD)]
+    assert dose == Dose(0, 0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("own", [0, 4])
-def test_the_canvas_ends_are_never_left(own):
-    free = [0] * 5
-    free[own] = 1
-    written, dose, altered = place(
-        ShiftIntervention(1.0, seed=0), proposal([own], [5], free), draws([True])
-    )
-    assert written == [(own, 5)]
-    assert dose == Dose(asked=1, displaced=0, impossible=1, lost=0, committed=1)
-    assert altered == [False]
-
-
-def test_a_token_whose_place_was_taken_waits():
-    written, dose, _ = place(
-        ShiftIntervention(0.5, seed=0), proposal([2, 1], [5, 6], [1] * 5), draws([True, False])
-    )
-    assert written == [(1, 5)]
-    assert dose == Dose(asked=1, displaced=1, impossible=0, lost=1, committed=1)
-
-
-def test_a_token_just_committed_is_no_free_neighbour():
-    written, dose, _ = place(
-        ShiftIntervention(0.5, direction="left", seed=0),
-        proposal([1, 2], [5, 6], [1] * 5),
-        draws([False, True]),
-    )
-    assert written == [(1, 5), (2, 6)]
-    assert dose == Dose(asked=1, displaced=0, impossible=1, lost=0, committed=2)
-
-
-def test_slack_and_padding_are_neither_displaced_nor_counted():
-    for kind in ("shift", "substitute", "drop"):
-        written, dose, _ = place(
-            ShiftIntervention(0.9, kind=kind, seed=0),
-            proposal([1, 3], [SLACK, PAD], [1] * 5),
-            draws([True, True]),
-        )
-        assert written == [(1, SLACK), (3, PAD)]
-        assert dose == Dose(0, 0, 0, 0, 0)
-
-
-def test_substitute_writes_another_content_token_in_place():
-    substitute = ShiftIntervention(0.5, kind="substitute", seed=0)
-    seen = set()
+@pytest.mark.parametrize("token", [5, -1, 50])
+def test_substitute_writes_another_content_token_in_place(token):
+    substitute, seen = ShiftIntervention(0.5, kind="substitute", seed=0), set()
     for pick in np.linspace(0, 0.9999, 200):
-        written, dose, altered = place(
-            substitute, proposal([2], [5], [1] * 5), draws([True], pick=float(pick))
-        )
+        written, dose, altered = place(substitute, [2], [token], OPEN, [(0.0, 0.0, pick)])
         assert written[0][0] == 2
         seen.add(written[0][1])
         assert dose == Dose(asked=1, displaced=1, impossible=0, lost=0, committed=1)
         assert altered == [True]
-    assert seen == set(CONTENT.tolist()) - {5}, "every other content token and never the same one"
+    assert seen == set(CONTENT.tolist()) - {token}, "every other one and never the same"
 
 
-@pytest.mark.parametrize("token", [-1, 50])
-def test_a_token_that_is_no_content_has_every_content_token_as_substitute(token):
-    substitute = ShiftIntervention(0.5, kind="substitute", seed=0)
-    picks = np.linspace(0, 0.9999, 200).tolist()
-    placed = [
-        place(substitute, proposal([2], [token], [1] * 5), draws([True], pick=pick))[0]
-        for pick in picks
-    ]
-    assert {written[0][1] for written in placed} == set(CONTENT.tolist())
-
-
-def test_drop_skips_the_commit():
-    written, dose, _ = place(
-        ShiftIntervention(0.5, kind="drop", seed=0),
-        proposal([2, 3], [5, 6], [1] * 5),
-        draws([True, False]),
-    )
-    assert written == [(3, 6)]
-    assert dose == Dose(asked=1, displaced=1, impossible=0, lost=0, committed=1)
-
-
-def restated_shift(positions, tokens, free, uniforms, rate):
-    """The rule of the design, one token at a time, in plain Python."""
-    free, written, counts = list(free), [], dict.fromkeys(Dose._fields, 0)
-    for place_, token, (ask, coin, _) in zip(positions, tokens, uniforms, strict=True):
+def restated(intervention, places, free, predicted, uniforms):
+    """The rules of shift and swap, one token at a time, in plain Python."""
+    steps = {"left": [-1], "right": [1], "both": [-1, 1]}[intervention.direction]
+    is_swap = intervention.kind == "swap"
+    free, written, counts, taken = list(free), [], dict.fromkeys(Dose._fields, 0), set()
+    for own, (ask, coin, _) in zip(places, uniforms, strict=True):
+        token = predicted[own]
         content = token not in (SLACK, PAD)
-        if not free[place_]:
-            counts["lost"] += content
+        if not free[own]:
+            counts["lost"] += content and own not in taken
             continue
-        target = place_
-        if content and ask < rate:
+        options = []
+        if content and ask < intervention.rate:
             counts["asked"] += 1
-            options = [q for q in (place_ - 1, place_ + 1) if 0 <= q < len(free) and free[q]]
-            if options:
-                target = options[0] if len(options) == 1 or coin < 0.5 else options[1]
-                counts["displaced"] += 1
-            else:
-                counts["impossible"] += 1
+            near = [own + step for step in steps if 0 <= own + step < len(free)]
+            options = [
+                q for q in near if free[q] and not (is_swap and predicted[q] in (SLACK, PAD))
+            ]
+            counts["impossible"] += not options
+        target = own if not options else options[0] if coin < 0.5 else options[-1]
         free[target] = False
         written.append((target, token))
         counts["committed"] += content
-    return written, Dose(**counts)
+        counts["displaced"] += target != own
+        if is_swap and target != own:
+            free[own] = False
+            taken.add(target)
+            written.append((own, predicted[target]))
+            counts["displaced"] += 1
+            counts["committed"] += 1
+    return sorted(written), Dose(**counts)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_shift_equals_its_rule_restated(data):
+@settings(max_examples=250, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(["shift", "swap"]))
+def test_shift_equals_its_rule_restated(data, kind):
     length = data.draw(st.integers(1, 9))
     free = data.draw(st.lists(st.booleans(), min_size=length, max_size=length).filter(any))
     places = data.draw(st.permutations([i for i in range(length) if free[i]]))
     places = places[: data.draw(st.integers(1, len(places)))]
-    tokens = data.draw(st.lists(st.integers(0, 11), min_size=len(places), max_size=len(places)))
+    predicted = data.draw(st.lists(st.integers(0, 11), min_size=length, max_size=length))
     rate = data.draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
-    seed = data.draw(st.integers(0, 10_000))
-    uniforms = np.random.Generator(np.random.PCG64(seed)).random((len(places), 3))
-    expected = restated_shift(places, tokens, free, uniforms, rate)
-    written, dose, _ = place(
-        ShiftIntervention(rate, seed=0),
-        proposal(places, tokens, [int(f) for f in free]),
-        torch.from_numpy(uniforms)[None],
-    )
-    assert (written, dose) == expected
+    direction = data.draw(st.sampled_from(["left", "right", "both"]))
+    rng = np.random.Generator(np.random.PCG64(data.draw(st.integers(0, 10_000))))
+    uniforms = rng.random((len(places), 3))
+    intervention = ShiftIntervention(rate, kind=kind, direction=direction, seed=0)
+    tokens = [predicted[i] for i in places]
+    written, dose, _ = place(intervention, places, tokens, free, uniforms, predicted=predicted)
+    expected = restated(intervention, places, free, predicted, uniforms)
+    assert (sorted(written), dose) == expected
 
 
 @pytest.mark.parametrize(
@@ -199,8 +149,6 @@ def test_bad_arguments_are_named(arguments, message):
 @pytest.mark.parametrize("kind", ["shift", "substitute", "drop"])
 def test_the_realised_dose_is_the_rate_asked_for(toy, kind):
     """Over many tokens decided on, drops included, asked / tokens lies within four standard errors of the rate."""
-    from slackdlm.sampling.sampler import Sampler, SamplerConfig
-
     rate = 0.1
     config = SamplerConfig(canvas_length=32, steps=8, temperature=1.0, batch_size=50)
     answers = Sampler(toy, config, ShiftIntervention(rate, kind=kind, seed=0)).generate(
@@ -219,11 +167,9 @@ def test_the_realised_dose_is_the_rate_asked_for(toy, kind):
 
 def test_a_higher_rate_displaces_the_tokens_of_a_lower_one_and_more():
     """Common random numbers: the draw does not depend on the rate."""
-    uniforms = torch.from_numpy(np.random.Generator(np.random.PCG64(0)).random((1, 30, 3)))
-    tokens, free = [5] * 30, [1] * 60
-    places = list(range(0, 60, 2))
-    low = place(ShiftIntervention(0.1, seed=0), proposal(places, tokens, free), uniforms)[2]
-    high = place(ShiftIntervention(0.5, seed=0), proposal(places, tokens, free), uniforms)[2]
+    uniforms = np.random.Generator(np.random.PCG64(0)).random((30, 3))
+    step = list(range(0, 60, 2)), [5] * 30, [1] * 60, uniforms
+    low, high = (place(ShiftIntervention(rate, seed=0), *step)[2] for rate in (0.1, 0.5))
     assert sum(low) > 0
     assert all(h for h, was in zip(high, low, strict=True) if was)
     assert sum(high) > sum(low)
@@ -240,9 +186,7 @@ def test_the_intervention_does_not_draw_the_sampler_s_numbers():
 def test_swap_commits_both_tokens_on_each_other_s_place():
     swap = ShiftIntervention(0.5, kind="swap", seed=0)
     predicted = [9, 6, 5, 7, 9]
-    written, dose, altered = place(
-        swap, proposal([2], [5], [1] * 5, predicted), draws([True], coin=0.9)
-    )
+    written, dose, altered = place(swap, [2], [5], OPEN, [RIGHT], predicted=predicted)
     assert written == [(3, 5), (2, 7)]
     assert dose == Dose(asked=1, displaced=2, impossible=0, lost=0, committed=2)
     assert altered == [True, True]
@@ -250,76 +194,10 @@ def test_swap_commits_both_tokens_on_each_other_s_place():
 
 def test_a_swapped_neighbour_is_not_lost_and_not_written_twice():
     swap = ShiftIntervention(0.5, kind="swap", direction="right", seed=0)
-    written, dose, _ = place(
-        swap,
-        proposal([2, 3, 4], [5, 7, 9], [1] * 5, [9, 6, 5, 7, 9]),
-        draws([True, True, False]),
-    )
+    step = [2, 3, 4], [5, 7, 9], OPEN, [LEFT, LEFT, KEPT]
+    written, dose, _ = place(swap, *step, predicted=[9, 6, 5, 7, 9])
     assert written == [(3, 5), (4, 9), (2, 7)]
     assert dose == Dose(asked=1, displaced=2, impossible=0, lost=0, committed=3)
-
-
-@pytest.mark.parametrize(
-    ("free", "neighbour"), [([1] * 5, PAD), ([1] * 5, SLACK), ([1, 0, 1, 0, 1], 7)]
-)
-def test_a_swap_needs_a_free_neighbour_with_a_content_token(free, neighbour):
-    swap = ShiftIntervention(0.5, kind="swap", seed=0)
-    predicted = [9, neighbour, 5, neighbour, 9]
-    written, dose, _ = place(swap, proposal([2], [5], free, predicted), draws([True]))
-    assert written == [(2, 5)]
-    assert dose == Dose(asked=1, displaced=0, impossible=1, lost=0, committed=1)
-
-
-def restated_swap(places, tokens, free, predicted, uniforms, rate):
-    """The rule in plain Python."""
-    free, written, counts, taken = list(free), [], dict.fromkeys(Dose._fields, 0), set()
-    for own, token, (ask, coin, _) in zip(places, tokens, uniforms, strict=True):
-        content = token not in (SLACK, PAD)
-        if not free[own]:
-            counts["lost"] += content and own not in taken
-            continue
-        options = []
-        if content and ask < rate:
-            counts["asked"] += 1
-            options = [
-                q
-                for q in (own - 1, own + 1)
-                if 0 <= q < len(free) and free[q] and predicted[q] not in (SLACK, PAD)
-            ]
-            counts["impossible"] += not options
-        free[own] = False
-        if options:
-            other = options[0] if len(options) == 1 or coin < 0.5 else options[1]
-            free[other] = False
-            taken.add(other)
-            written += [(other, token), (own, predicted[other])]
-            counts["displaced"] += 2
-            counts["committed"] += 2
-        else:
-            written.append((own, token))
-            counts["committed"] += content
-    return sorted(written), Dose(**counts)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_swap_equals_its_rule_restated(data):
-    length = data.draw(st.integers(1, 9))
-    free = data.draw(st.lists(st.booleans(), min_size=length, max_size=length).filter(any))
-    places = data.draw(st.permutations([i for i in range(length) if free[i]]))
-    places = places[: data.draw(st.integers(1, len(places)))]
-    predicted = data.draw(st.lists(st.integers(0, 11), min_size=length, max_size=length))
-    tokens = [predicted[i] for i in places]
-    rate = data.draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
-    seed = data.draw(st.integers(0, 10_000))
-    uniforms = np.random.Generator(np.random.PCG64(seed)).random((len(places), 3))
-    expected = restated_swap(places, tokens, free, predicted, uniforms, rate)
-    written, dose, _ = place(
-        ShiftIntervention(rate, kind="swap", seed=0),
-        proposal(places, tokens, [int(f) for f in free], predicted),
-        torch.from_numpy(uniforms)[None],
-    )
-    assert (sorted(written), dose) == expected
 
 
 @pytest.mark.parametrize(("when", "expected"), [("early", (True, False)), ("late", (False, True))])
@@ -331,8 +209,6 @@ def test_a_phase_is_told_by_the_masked_share(when, expected):
 
 @pytest.mark.parametrize("when", ["early", "late"])
 def test_only_commits_of_the_phase_are_altered(toy, when):
-    from slackdlm.sampling.sampler import Sampler, SamplerConfig
-
     config = SamplerConfig(canvas_length=20, steps=10, temperature=1.0, trace=True)
     answers = Sampler(toy, config, ShiftIntervention(0.8, when=when, seed=0)).generate(
         ["tell twice cat"] * 8
@@ -350,9 +226,6 @@ def test_only_commits_of_the_phase_are_altered(toy, when):
 
 def test_substitutes_are_never_an_end_a_mask_or_slack(toy):
     """Also where the tokenizer does not call its end of turn special."""
-    from slackdlm.sampling.decoding import Decoding
-    from slackdlm.sampling.sampler import SamplerConfig
-
     decoding = Decoding(toy, SamplerConfig(canvas_length=4), None, [[1]], [0])
     never = {*toy.eos_ids, toy.mask_id, toy.slack_id, toy.pad_id}
     assert not set(toy.eos_ids) <= set(toy.tokenizer.all_special_ids)
@@ -363,8 +236,6 @@ def test_substitutes_are_never_an_end_a_mask_or_slack(toy):
 @pytest.mark.parametrize("kind", ["shift", "substitute", "drop", "swap"])
 @pytest.mark.parametrize("remasking", ["random", "margin", "threshold", "entropy_bound"])
 def test_every_strategy_takes_an_intervention_and_rate_0_does_nothing(toy, kind, remasking):
-    from slackdlm.sampling.sampler import Sampler, SamplerConfig
-
     bound = {"threshold": 0.05, "entropy_bound": 4.0}.get(remasking)
     config = SamplerConfig(canvas_length=16, remasking=remasking, bound=bound, temperature=1.0)
     prompts = ["tell twice cat", "tell thrice red boat softly"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -28,9 +29,9 @@ class Estimate:
     num_total: int
     """Questions asked."""
 
-    def mapped(self, shown: Callable[[float], float]) -> "Estimate":
+    def mapped(self, scale: Callable[[float], float]) -> "Estimate":
         """The same on another scale."""
-        ends = [None if end is None else shown(end) for end in (self.value, self.low, self.high)]
+        ends = [None if end is None else scale(end) for end in (self.value, self.low, self.high)]
         return Estimate(ends[0], ends[1], ends[2], self.num_scored, self.num_total)
 
 
@@ -55,33 +56,23 @@ def mean_interval(
     References:
         Efron, 1987. Below about 20 questions it covers less than it says.
     """
-    check_confidence(confidence)
-    check_resamples(num_resamples, at_least=100)
+    draws = _Draws(rng, num_resamples, confidence)
     scored = np.sort(scored_values(scores, where="mean_interval"))
-    num_scored, num_total = scored.size, scores.size
-    if num_scored == 0:
-        return Estimate(None, None, None, 0, num_total)
+    counts = scored.size, scores.size
+    if scored.size == 0:
+        return Estimate(None, None, None, *counts)
     centre = float(scored.mean())
-    if num_scored == 1:
-        return Estimate(centre, None, None, 1, num_total)
+    if scored.size == 1:
+        return Estimate(centre, None, None, *counts)
     scale = float(np.abs(scored - centre).max())
     if scale <= 1e-12 * max(abs(centre), 1e-300):
-        ends = _all_alike(centre, num_scored, confidence, bounds)
-        return Estimate(centre, *ends, num_scored, num_total)
+        return Estimate(centre, *_all_alike(centre, scored.size, confidence, bounds), *counts)
     # BCa moves with shift and scale; unit scale keeps its cubes from under- and overflow.
-    interval = stats.bootstrap(
-        ((scored - centre) / scale,),
-        np.mean,
-        n_resamples=num_resamples,
-        confidence_level=widened(confidence, num_scored),
-        batch=max(1, CHUNK // num_scored),
-        method="BCa",
-        rng=rng,
-    ).confidence_interval
-    low, high = (centre + scale * float(end) for end in interval)
+    ends = draws.bca(((scored - centre) / scale,), np.mean)
+    low, high = (centre + scale * end for end in ends)
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])  # rounding alone
-    return Estimate(centre, low, high, num_scored, num_total)
+    return Estimate(centre, low, high, *counts)
 
 
 def ratio_interval(
@@ -97,32 +88,50 @@ def ratio_interval(
 
     A question without weight counts as missing, so does one with NaN. Edges as in `mean_interval`.
     """
-    check_confidence(confidence)
-    check_resamples(num_resamples, at_least=100)
-    there = ~np.isnan(sums) & ~np.isnan(weights) & (weights > 0)
-    num_scored, num_total = int(there.sum()), sums.size
-    if num_scored == 0:
-        return Estimate(None, None, None, 0, num_total)
-    order = np.lexsort((weights[there], sums[there]))
-    tops, bottoms = sums[there][order], weights[there][order]
+    draws = _Draws(rng, num_resamples, confidence)
+    has_weight = ~np.isnan(sums) & ~np.isnan(weights) & (weights > 0)
+    order = np.lexsort((weights[has_weight], sums[has_weight]))
+    tops, bottoms = sums[has_weight][order], weights[has_weight][order]
+    counts = tops.size, sums.size
+    if tops.size == 0:
+        return Estimate(None, None, None, *counts)
     value = float(tops.sum() / bottoms.sum())
-    if num_scored == 1:
-        return Estimate(value, None, None, 1, num_total)
+    if tops.size == 1:
+        return Estimate(value, None, None, *counts)
     if np.ptp(tops / bottoms) == 0:
-        ends = _all_alike(value, num_scored, confidence, bounds)
-        return Estimate(value, *ends, num_scored, num_total)
-    interval = stats.bootstrap(
-        (tops, bottoms),
-        lambda top, bottom, axis=-1: top.sum(axis=axis) / bottom.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=num_resamples,
-        confidence_level=widened(confidence, num_scored),
-        batch=max(1, CHUNK // num_scored),
-        method="BCa",
-        rng=rng,
-    ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high), num_scored, num_total)
+        return Estimate(value, *_all_alike(value, tops.size, confidence, bounds), *counts)
+
+    def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> Any:
+        return top.sum(axis=axis) / bottom.sum(axis=axis)
+
+    return Estimate(value, *draws.bca((tops, bottoms), ratio), *counts)
+
+
+class _Draws:
+    """How a bootstrap is drawn; ConfigError if it is out of range."""
+
+    def __init__(self, rng: np.random.Generator, num_resamples: int, confidence: float) -> None:
+        check_confidence(confidence)
+        check_resamples(num_resamples, at_least=100)
+        self.rng, self.num_resamples, self.confidence = rng, num_resamples, confidence
+
+    def bca(
+        self, samples: tuple[np.ndarray, ...], statistic: Callable[..., Any]
+    ) -> tuple[float, float]:
+        """The ends of the BCa interval of a statistic of paired samples."""
+        size = samples[0].size
+        interval = stats.bootstrap(
+            samples,
+            statistic,
+            paired=len(samples) > 1,
+            vectorized=True,
+            n_resamples=self.num_resamples,
+            confidence_level=widened(self.confidence, size),
+            batch=max(1, CHUNK // size),
+            method="BCa",
+            rng=self.rng,
+        ).confidence_interval
+        return float(interval.low), float(interval.high)
 
 
 def _all_alike(

@@ -29,10 +29,13 @@ class Rows:
         """The probability of winning that these coefficients give each row."""
         return expit(self.features @ coefficients)
 
+    def residuals(self, coefficients: Float[np.ndarray, " P"]) -> Float[np.ndarray, " N"]:
+        """Weighted; times the features they are what each row adds to the score."""
+        return self.weights * (self.outcomes - self.predicted(coefficients))
+
     def scores(self, coefficients: Float[np.ndarray, " P"]) -> Float[np.ndarray, "N P"]:
         """What each row adds to the gradient of the log-likelihood."""
-        residuals = self.outcomes - self.predicted(coefficients)
-        return self.features * (self.weights * residuals)[:, None]
+        return self.features * self.residuals(coefficients)[:, None]
 
     def information(self, coefficients: Float[np.ndarray, " P"]) -> Float[np.ndarray, "P P"]:
         """Minus the Hessian of the log-likelihood."""
@@ -57,7 +60,7 @@ def fit_logistic(rows: Rows) -> Fitted | None:
     """
     at = np.zeros(rows.features.shape[1])
     for _ in range(50):
-        gradient, hessian = rows.scores(at).sum(axis=0), rows.information(at)
+        gradient, hessian = rows.features.T @ rows.residuals(at), rows.information(at)
         if np.linalg.cond(hessian) > 1e12:
             return None
         step = np.linalg.solve(hessian, gradient)

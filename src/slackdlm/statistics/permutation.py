@@ -56,15 +56,15 @@ def exact_mcnemar(a: Float[np.ndarray, " Q"], b: Float[np.ndarray, " Q"]) -> flo
     Raises:
         DataError: If a score is neither 0, 1 nor missing.
     """
-    there = ~np.isnan(a) & ~np.isnan(b)
-    ours, theirs = a[there], b[there]
-    if not np.isin([ours, theirs], (0.0, 1.0)).all():
+    scored = ~np.isnan(a) & ~np.isnan(b)
+    first, second = a[scored], b[scored]
+    if not np.isin([first, second], (0.0, 1.0)).all():
         raise DataError(
             "exact_mcnemar: expected scores of 0, 1 or NaN; use sign_flip_test for others"
         )
-    if ours.size == 0:
+    if first.size == 0:
         return None
-    num_differing = int((ours != theirs).sum())
+    num_differing = int((first != second).sum())
     if num_differing == 0:
         return 1.0
-    return float(stats.binomtest(int((ours > theirs).sum()), num_differing).pvalue)
+    return float(stats.binomtest(int((first > second).sum()), num_differing).pvalue)

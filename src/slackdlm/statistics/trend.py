@@ -43,10 +43,10 @@ def dose_trend(
     mean_dose = (scored * doses[:, None]).sum(axis=0) / np.maximum(counts, 1)
     offsets = np.where(scored, doses[:, None] - mean_dose, 0.0)
     spread = (offsets**2).sum(axis=0)
-    shown = np.where(scored, scores, 0.0)
-    covariance = (offsets * shown).sum(axis=0)
+    known = np.where(scored, scores, 0.0)
+    covariance = (offsets * known).sum(axis=0)
     # A flat question leaves rounding behind, of one sign in all questions: the test would see a trend.
-    rounding = 1e-12 * np.sqrt(spread) * np.abs(shown).max(axis=0, initial=0.0)
+    rounding = 1e-12 * np.sqrt(spread) * np.abs(known).max(axis=0, initial=0.0)
     covariance[np.abs(covariance) <= rounding] = 0.0
     slopes = np.full(counts.shape, np.nan)
     np.divide(covariance, spread, out=slopes, where=counts >= 2)
