@@ -6,11 +6,16 @@ from itertools import pairwise
 
 import pytest
 import torch
+from decoded_alone import decode_as_alone
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slackdlm.errors import ConfigError
+from slackdlm.models.chat import encode_prompt
+from slackdlm.sampling.decoding import Decoding
 from slackdlm.sampling.intervention import ShiftIntervention
+from slackdlm.sampling.prediction import Predictor
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.sampling.strategies import STRATEGIES
 
@@ -22,23 +27,36 @@ def config(**changes) -> SamplerConfig:
     return SamplerConfig(**{"canvas_length": 24, "trace": True} | changes)
 
 
-@pytest.fixture
-def ending(toy):
-    """The toy model, fond of ending: a good part of its tokens are an end."""
-    return fond_of(toy, toy.eos_ids)
-
-
-def fond_of(toy, tokens):
+def fond_of(toy, write):
+    """The toy model with other output rows: ``write(head, usual, scale)``, ``usual`` the mean hidden state."""
     fond = dataclasses.replace(toy, model=copy.deepcopy(toy.model))
-    head = fond.model.get_output_embeddings().weight
     with torch.no_grad():
-        masks = torch.full((1, 30), toy.mask_id)
-        output = toy.model(masks)
+        output = toy.model(torch.full((1, 30), toy.mask_id))
         usual = output.last_hidden_state[0].mean(0)
-        best = output.logits[0].max(1).values.mean()
-        for token in tokens:
-            head[token] = usual * best / usual.square().sum() + 0.1 * head[token]
+        scale = output.logits.max(-1).values.mean() / usual.square().sum()
+        write(fond.model.get_output_embeddings().weight, usual, scale)
     return fond
+
+
+@pytest.fixture(scope="module")
+def ending(toy):
+    """Fond of ending: a good part of its tokens are an end."""
+
+    def write(head, usual, scale):
+        for token in toy.eos_ids:
+            head[token] = usual * scale + 0.1 * head[token]
+
+    return fond_of(toy, write)
+
+
+@pytest.fixture(scope="module")
+def slacking(toy):
+    """Fond of slack."""
+
+    def write(head, usual, scale):
+        head[toy.slack_id] += 1.6 * usual * scale
+
+    return fond_of(toy, write)
 
 
 @settings(max_examples=12, deadline=None)
@@ -74,14 +92,8 @@ def test_stopping_early_saves_forwards_and_fills_behind_the_end(ending):
 
 def test_stopping_early_leaves_batch_mates_alone(ending):
     cfg = config(block_length=12, temperature=1.0, early_stop=True, batch_size=6)
-    together = Sampler(ending, cfg).generate(PROMPTS * 2)
-    alone = [
-        Sampler(ending, cfg).generate([prompt], row_ids=[row])[0]
-        for row, prompt in enumerate(PROMPTS * 2)
-    ]
-    assert [a.canvas for a in together] == [a.canvas for a in alone]
-    assert [a.num_forwards for a in together] == [a.num_forwards for a in alone]
-    assert len({a.num_forwards for a in together}) > 1
+    answers = decode_as_alone(ending, cfg, PROMPTS * 2)
+    assert len({a.num_forwards for a in answers}) > 1
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
@@ -171,8 +183,6 @@ def test_an_impossible_spacing_is_named():
 
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 def test_guidance_moves_away_from_the_prediction_without_the_prompt(toy, guidance):
-    from slackdlm.models.chat import encode_prompt
-
     answer = Sampler(toy, config(canvas_length=1, guidance=guidance)).generate(PROMPTS[:1])[0]
     ids = encode_prompt(toy.tokenizer, [{"role": "user", "content": PROMPTS[0]}])
     with torch.no_grad():
@@ -201,10 +211,6 @@ def test_confidences_of_a_bf16_model_are_float32(toy):
 @pytest.mark.parametrize("intervention", [None, ShiftIntervention(0.3, seed=0)])
 def test_a_step_waits_for_the_device_once(toy, monkeypatch, remasking, intervention):
     """What reads values on the host would stop a GPU; the canvas is brought over once a step."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    from slackdlm.sampling.decoding import Decoding
-
     waiting = ("nonzero", "_local_scalar_dense", "masked_select", "is_nonzero", "equal", "unique")
     seen: list[str] = []
 
@@ -244,21 +250,7 @@ def test_with_one_step_a_block_the_caches_change_nothing(toy, cache):
 
 
 @pytest.mark.parametrize("cache", ["prefix", "dual"])
-@pytest.mark.parametrize("remasking", ["low_confidence", "threshold"])
-def test_with_a_cache_too_batch_mates_change_nothing(toy, cache, remasking):
-    settings_ = {"block_length": 8, "remasking": remasking, "bound": BOUNDS.get(remasking)}
-    cfg = config(**settings_, cache=cache, early_stop=True, temperature=1.0)
-    together = Sampler(toy, cfg).generate(PROMPTS)
-    alone = [
-        Sampler(toy, cfg).generate([prompt], row_ids=[row])[0] for row, prompt in enumerate(PROMPTS)
-    ]
-    assert [a.canvas for a in together] == [a.canvas for a in alone]
-
-
-@pytest.mark.parametrize("cache", ["prefix", "dual"])
 def test_cached_passes_run_from_the_block_s_start_or_over_the_block_alone(toy, monkeypatch, cache):
-    from slackdlm.sampling.prediction import Predictor
-
     widths = []
     evaluate = Predictor._evaluate
 
@@ -279,20 +271,6 @@ def test_a_cache_is_only_for_the_native_model(toy, monkeypatch):
     monkeypatch.setattr(type(toy.model.config), "model_type", "dream")
     with pytest.raises(ConfigError, match=r"cache=dual needs a native LLaDA, got .*'dream'"):
         Sampler(toy, config(cache="dual"))
-
-
-@pytest.fixture(scope="module")
-def slacking(toy):
-    """The toy model, fond of slack."""
-    fond = dataclasses.replace(toy, model=copy.deepcopy(toy.model))
-    head = fond.model.get_output_embeddings().weight
-    with torch.no_grad():
-        output = toy.model(torch.full((1, 30), toy.mask_id))
-        usual = output.last_hidden_state[0].mean(0)
-        head[toy.slack_id] += (
-            1.6 * usual * output.logits.max(-1).values.mean() / usual.square().sum()
-        )
-    return fond
 
 
 @settings(max_examples=10, deadline=None)
@@ -325,14 +303,8 @@ def test_refill_reopens_the_least_certain_slack_and_its_neighbours_alone(
         assert new.num_forwards - old.num_forwards == min(refill, len(opened)) or early_stop
         assert slacking.mask_id not in new.canvas
     intervention = None if kind is None else ShiftIntervention(0.5, kind=kind, seed=seed)
-    cfg = config(**settings_, refill=refill)
-    together = Sampler(slacking, cfg, intervention).generate(PROMPTS)
-    alone = [
-        Sampler(slacking, cfg, intervention).generate([prompt], row_ids=[row])[0]
-        for row, prompt in enumerate(PROMPTS)
-    ]
-    assert [a.canvas for a in together] == [a.canvas for a in alone]
-    assert not any(slacking.mask_id in a.canvas for a in together)
+    altered = decode_as_alone(slacking, config(**settings_, refill=refill), PROMPTS, intervention)
+    assert not any(slacking.mask_id in a.canvas for a in altered)
 
 
 def test_the_refill_test_has_slack_to_reopen(slacking):
@@ -346,8 +318,6 @@ def test_a_negative_refill_is_named():
 
 
 def test_steps_taken_one_by_one_keep_no_gradients_and_leave_the_caller_s_mode_alone(toy):
-    from slackdlm.sampling.decoding import Decoding
-
     decoding = Decoding(toy, config(temperature=1.0, refill=2), None, [[5, 6]], [0])
     for _ in decoding.steps():
         assert torch.is_grad_enabled()

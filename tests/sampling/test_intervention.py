@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from decoded_alone import decode_as_alone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,19 +240,9 @@ def test_every_strategy_takes_an_intervention_and_rate_0_does_nothing(toy, kind,
     bound = {"threshold": 0.05, "entropy_bound": 4.0}.get(remasking)
     config = SamplerConfig(canvas_length=16, remasking=remasking, bound=bound, temperature=1.0)
     prompts = ["tell twice cat", "tell thrice red boat softly"]
+    never, often = (ShiftIntervention(rate, kind=kind, seed=1) for rate in (0.0, 0.5))
     plain = Sampler(toy, config).generate(prompts)
-    assert (
-        Sampler(toy, config, ShiftIntervention(0.0, kind=kind, seed=1)).generate(prompts) == plain
-    )
-    altered = Sampler(toy, config, ShiftIntervention(0.5, kind=kind, seed=1)).generate(prompts)
-    alone = [
-        Sampler(toy, config, ShiftIntervention(0.5, kind=kind, seed=1)).generate([p], row_ids=[i])[
-            0
-        ]
-        for i, p in enumerate(prompts)
-    ]
-    assert [a.canvas for a in alone] == [a.canvas for a in altered]
-    assert [a.dose for a in alone] == [a.dose for a in altered]
-    for answer in altered:
+    assert Sampler(toy, config, never).generate(prompts) == plain
+    for answer in decode_as_alone(toy, config, prompts, often):
         assert answer.dose.asked > 0
         assert answer.dose.displaced > 0

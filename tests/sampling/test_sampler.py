@@ -1,11 +1,14 @@
+import copy
 import dataclasses
 
 import pytest
 import torch
+from decoded_alone import decode_as_alone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slackdlm.errors import ConfigError, DataError
+from slackdlm.models.chat import encode_prompt
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Sampler, SamplerConfig, schedule
 from slackdlm.sampling.strategies import STRATEGIES
@@ -24,8 +27,6 @@ def config(**changes) -> SamplerConfig:
 
 def llada_reference(toy, prompt: str, cfg: SamplerConfig) -> list[int]:
     """LLaDA's published loop, restated for one row: full logits, explicit schedule, no batching."""
-    from slackdlm.models.chat import encode_prompt
-
     ids = encode_prompt(toy.tokenizer, [{"role": "user", "content": prompt}])
     x = torch.tensor([ids + [toy.mask_id] * cfg.canvas_length])
     start = len(ids)
@@ -55,20 +56,24 @@ def test_greedy_decoding_equals_llada_s_loop(toy, steps, block):
         assert answer.canvas == llada_reference(toy, prompt, cfg)
 
 
-@pytest.mark.parametrize("remasking", ["low_confidence", "random"])
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_a_batch_of_mixed_prompts_equals_its_rows_alone(toy, temperature, rate, remasking):
-    cfg = config(temperature=temperature, remasking=remasking, batch_size=4)
-    intervention = ShiftIntervention(rate, seed=5)
-    together = Sampler(toy, cfg, intervention).generate(PROMPTS)
-    alone = [
-        Sampler(toy, cfg, intervention).generate([prompt], row_ids=[row])[0]
-        for row, prompt in enumerate(PROMPTS)
-    ]
-    assert [a.canvas for a in together] == [a.canvas for a in alone]
-    assert [a.dose for a in together] == [a.dose for a in alone]
-    assert [a.num_forwards for a in together] == [a.num_forwards for a in alone]
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (None, {}),
+        (None, {"temperature": 1.0, "remasking": "random"}),
+        ("shift", {"temperature": 1.0}),
+        ("shift", {"remasking": "random"}),
+        ("shift", {"block_length": 12}),
+        ("drop", {"block_length": 12}),
+        ("swap", {"remasking": "threshold", "steps": None, "bound": 0.05, "temperature": 1.0}),
+        (None, {"cache": "prefix", "block_length": 8, "early_stop": True, "temperature": 1.0}),
+        (None, {"cache": "dual", "block_length": 8, "early_stop": True, "temperature": 1.0}),
+        (None, {"cache": "dual", "block_length": 8, "steps": None, "remasking": "threshold", "bound": 0.05}),
+    ],
+)  # fmt: skip
+def test_a_batch_of_mixed_prompts_equals_its_rows_alone(toy, kind, changes):
+    intervention = None if kind is None else ShiftIntervention(0.3, kind=kind, seed=5)
+    decode_as_alone(toy, config(**{"batch_size": 6} | changes), PROMPTS + PROMPTS[:2], intervention)
 
 
 @settings(max_examples=40, deadline=None)
@@ -116,8 +121,6 @@ def test_no_mask_is_committed_or_left_over_and_nothing_overwritten(
 
 def test_the_most_probable_token_is_never_the_mask(toy):
     """A head that always prefers the mask still gives a full canvas of other tokens."""
-    import copy
-
     biased = dataclasses.replace(toy, model=copy.deepcopy(toy.model))
     head = biased.model.get_output_embeddings()
     with torch.no_grad():
@@ -144,8 +147,6 @@ def test_the_seed_decides_the_sample_and_greedy_has_none(toy):
 
 def test_temperature_one_samples_the_model_s_distribution(toy):
     """One-cell canvases: frequencies over many rows match the softmax with the mask left out."""
-    from slackdlm.models.chat import encode_prompt
-
     cfg = config(canvas_length=1, steps=1, temperature=1.0, batch_size=500)
     answers = Sampler(toy, cfg).generate(["tell twice cat"] * 1500)
     counts = torch.bincount(
@@ -241,17 +242,3 @@ def test_a_prompt_that_does_not_fit_is_named_before_anything_is_decoded(toy):
         DataError, match=r"1 of 2 prompts are longer than the 12 tokens .* prompt 1 with 15"
     ):
         sampler.generate(["tell twice cat king", "tell twice cat king dog boat lamp"])
-
-
-@pytest.mark.parametrize("kind", ["shift", "drop"])
-def test_batch_mates_change_nothing_with_blocks_and_an_intervention(toy, kind):
-    cfg = config(block_length=12, steps=8, batch_size=6)
-    intervention = ShiftIntervention(0.3, kind=kind, seed=1)
-    prompts = PROMPTS + PROMPTS[:2]
-    together = Sampler(toy, cfg, intervention).generate(prompts)
-    alone = [
-        Sampler(toy, cfg, intervention).generate([prompt], row_ids=[row])[0]
-        for row, prompt in enumerate(prompts)
-    ]
-    assert [a.canvas for a in together] == [a.canvas for a in alone]
-    assert [a.dose for a in together] == [a.dose for a in alone]

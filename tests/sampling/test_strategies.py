@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slackdlm.sampling.config import BOUNDS
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.sampling.strategies import (
     STRATEGIES,
     entropy,
@@ -88,8 +89,6 @@ def test_a_strategy_has_a_bound_or_a_schedule():
 
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_every_strategy_commits_its_surest_cells_first(toy, name):
-    from slackdlm.sampling.sampler import Sampler, SamplerConfig
-
     bound = {"threshold": 0.05, "entropy_bound": 4.0}.get(name)
     steps = None if bound else 6
     config = SamplerConfig(canvas_length=18, steps=steps, remasking=name, bound=bound, trace=True)
@@ -109,8 +108,6 @@ def test_every_strategy_commits_its_surest_cells_first(toy, name):
 
 
 def test_random_remasking_scores_are_uniform_draws_that_the_seed_decides(toy):
-    from slackdlm.sampling.sampler import Sampler, SamplerConfig
-
     config = SamplerConfig(canvas_length=30, steps=1, remasking="random", trace=True)
     answers = Sampler(toy, config).generate(["tell twice cat"] * 20)
     draws = torch.tensor([c.confidence for a in answers for c in a.steps[0]])
