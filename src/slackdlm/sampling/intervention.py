@@ -125,71 +125,72 @@ class ShiftIntervention:
         # Ranks at which no row draws an intervention are known without waiting for the device.
         # In NumPy, which is quicker at so few numbers.
         ranks = np.flatnonzero((uniforms[..., 0].numpy() < self.rate).any(axis=0)).tolist()
+        plain = in_place(proposal, exempt_ids=exempt_ids)
         if not ranks:
-            return in_place(proposal, exempt_ids=exempt_ids)
+            return plain
         uniforms = uniforms.to(proposal.tokens.device)
         content = _is_content(proposal, exempt_ids)
-        asked = content & (uniforms[..., 0] < self.rate)
-        if self.kind in ("shift", "swap"):
-            neighbours = proposal.free
-            if self.kind == "swap":
-                neighbours = neighbours & ~torch.isin(proposal.predicted, exempt_ids)
-            return self._displace(proposal, neighbours, content, asked, uniforms[..., 1], ranks)
-        plain = in_place(proposal, exempt_ids=exempt_ids)
-        none = torch.zeros_like(asked)
+        drawn = content & (uniforms[..., 0] < self.rate)
+        none = torch.zeros_like(drawn)
+        if self.kind == "drop":
+            dose = _dose(drawn, drawn, none, none, content & ~drawn)
+            return plain._replace(written=proposal.valid & ~drawn, dose=dose)
         if self.kind == "substitute":
             others = _other(proposal.tokens, content_ids, uniforms[..., 2])
-            dose = _dose(asked, asked, none, none, content)
-            tokens = torch.where(asked, others, proposal.tokens)
-            return plain._replace(tokens=tokens, altered=asked, dose=dose)
-        dose = _dose(asked, asked, none, none, content & ~asked)
-        return plain._replace(written=proposal.valid & ~asked, dose=dose)
+            tokens = torch.where(drawn, others, proposal.tokens)
+            dose = _dose(drawn, drawn, none, none, content)
+            return plain._replace(tokens=tokens, altered=drawn, dose=dose)
+        neighbours = proposal.free
+        if self.kind == "swap":
+            neighbours = neighbours & ~torch.isin(proposal.predicted, exempt_ids)
+        return self._displace(proposal, neighbours, content, drawn, uniforms[..., 1], ranks)
 
     def _displace(
         self,
         proposal: Proposal,
         neighbours: Bool[Tensor, "B L"],
         content: Bool[Tensor, "B N"],
-        asked: Bool[Tensor, "B N"],
+        drawn: Bool[Tensor, "B N"],
         coin: Float[Tensor, "B N"],
         ranks: list[int],
     ) -> Placement:
         """Shift or swap, rank by rank where a row draws one; the ranks between them at once."""
-        free, own = proposal.free.clone(), proposal.positions
-        positions = own.clone()
-        alive, moved, impossible = (torch.zeros_like(asked) for _ in range(3))
-        taken = torch.zeros_like(free)  # by a swap: no longer to be written at their own rank
+        cells, free = proposal.positions, proposal.free.clone()
+        landings = cells.clone()
+        written, moved = torch.zeros_like(drawn), torch.zeros_like(drawn)
+        swapped = torch.zeros_like(free)  # cells that a swap wrote before their own rank
         begin = 0
         for n in ranks:
-            _settle(proposal, free, alive, slice(begin, n))
-            cell = own[:, n : n + 1]
-            here = proposal.valid[:, n : n + 1] & free.gather(1, cell)
-            wants = asked[:, n : n + 1] & here
+            _settle(proposal, free, written, slice(begin, n))
+            # A token whose cell is still free goes to a neighbour if it is drawn and has one.
+            cell = cells[:, n : n + 1]
+            writes = proposal.valid[:, n : n + 1] & free.gather(1, cell)
             target = self._neighbour(cell, free & neighbours, coin[:, n : n + 1])
-            moves = wants & (target != cell)
-            positions[:, n : n + 1] = torch.where(moves, target, cell)
-            alive[:, n : n + 1], moved[:, n : n + 1] = here, moves
-            impossible[:, n : n + 1] = wants & ~moves
-            landing = positions[:, n : n + 1]
-            free.scatter_(1, landing, free.gather(1, landing) & ~here)
+            moves = drawn[:, n : n + 1] & writes & (target != cell)
+            landing = torch.where(moves, target, cell)
+            written[:, n : n + 1], moved[:, n : n + 1] = writes, moves
+            landings[:, n : n + 1] = landing
+            free.scatter_(1, landing, free.gather(1, landing) & ~writes)
             if self.kind == "swap":
-                free.scatter_(1, cell, free.gather(1, cell) & ~here)
-                taken.scatter_(1, landing, taken.gather(1, landing) | moves)
+                free.scatter_(1, cell, free.gather(1, cell) & ~writes)
+                swapped.scatter_(1, landing, swapped.gather(1, landing) | moves)
             begin = n + 1
-        _settle(proposal, free, alive, slice(begin, own.shape[1]))
-        lost = content & ~alive & ~taken.gather(1, own)
-        dose = _dose(asked & alive, moved, impossible, lost, content & alive)
+        _settle(proposal, free, written, slice(begin, cells.shape[1]))
+        lost = content & ~written & ~swapped.gather(1, cells)
+        impossible = drawn & written & ~moved
+        dose = _dose(drawn & written, moved, impossible, lost, content & written)
         if self.kind == "shift":
-            return Placement(positions, proposal.tokens, alive, moved, own, dose)
+            return Placement(landings, proposal.tokens, written, moved, cells, dose)
+        # A swap also writes the neighbour's token, on the cell that the first token left.
         both = [Dose._fields.index("displaced"), Dose._fields.index("committed")]
         dose[:, both] += moved.sum(dim=1, keepdim=True)
-        partners = proposal.predicted.gather(1, positions)
+        partners = proposal.predicted.gather(1, landings)
         return Placement(
-            torch.cat([positions, own], dim=1),
+            torch.cat([landings, cells], dim=1),
             torch.cat([proposal.tokens, partners], dim=1),
-            torch.cat([alive, moved], dim=1),
+            torch.cat([written, moved], dim=1),
             torch.cat([moved, moved], dim=1),
-            torch.cat([own, positions], dim=1),
+            torch.cat([cells, landings], dim=1),
             dose,
         )
 
@@ -227,13 +228,13 @@ def _is_content(proposal: Proposal, exempt_ids: Int[Tensor, " E"]) -> Bool[Tenso
 
 
 def _settle(
-    proposal: Proposal, free: Bool[Tensor, "B L"], alive: Bool[Tensor, "B N"], ranks: slice
+    proposal: Proposal, free: Bool[Tensor, "B L"], written: Bool[Tensor, "B N"], ranks: slice
 ) -> None:
     """Commit these ranks in place where that is still free; their cells differ."""
     cells = proposal.positions[:, ranks]
-    here = proposal.valid[:, ranks] & free.gather(1, cells)
-    alive[:, ranks] = here
-    free.scatter_(1, cells, free.gather(1, cells) & ~here)
+    writes = proposal.valid[:, ranks] & free.gather(1, cells)
+    written[:, ranks] = writes
+    free.scatter_(1, cells, free.gather(1, cells) & ~writes)
 
 
 def _other(
@@ -245,12 +246,13 @@ def _other(
         raise ConfigError(
             f"substitute: needs at least 2 content tokens in the vocabulary, got {num_content}"
         )
-    place = torch.searchsorted(content_ids, tokens).clamp_max(num_content - 1)
-    is_content = content_ids[place] == tokens
+    index = torch.searchsorted(content_ids, tokens).clamp_max(num_content - 1)
+    is_content = content_ids[index] == tokens
     choices = num_content - is_content.long()
     draw = torch.minimum((uniform * choices).long(), choices - 1)
-    return content_ids[draw + (is_content & (draw >= place)).long()]
+    return content_ids[draw + (is_content & (draw >= index)).long()]
 
 
 def _dose(*counts: Bool[Tensor, "B N"]) -> Int[Tensor, "B 5"]:
+    """Counts of a step in the order of :class:`Dose`."""
     return torch.stack([count.sum(dim=1) for count in counts], dim=1)
