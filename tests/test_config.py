@@ -15,10 +15,10 @@ from slackdlm.config import (
     build,
     flatten,
     help_of,
-    read_yaml,
     settings,
 )
 from slackdlm.errors import ConfigError
+from slackdlm.strict_yaml import read_yaml
 
 
 @settings

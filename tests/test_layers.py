@@ -7,12 +7,23 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "slackdlm"
 # What each part may import of ours. The order is the data flow of the design.
-GROUND = {"errors", "atomic", "strict_json", "config", "jsonl", "journal", "judgments", "records"}
+GROUND = {
+    "errors",
+    "atomic",
+    "strict_json",
+    "strict_yaml",
+    "config",
+    "jsonl",
+    "journal",
+    "judgments",
+    "records",
+}
 ALLOWED = {
     "errors": set(),
     "atomic": set(),
     "strict_json": {"errors"},
-    "config": {"errors"},
+    "strict_yaml": {"errors"},
+    "config": {"errors", "strict_yaml"},
     "terminal": set(),
     "jsonl": {"errors", "atomic", "strict_json"},
     "journal": {"atomic", "errors"},

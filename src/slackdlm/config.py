@@ -7,10 +7,9 @@ below it, its help. Recipes, ``--set``, flags and guides all come from these fie
 import ast
 import difflib
 import inspect
-import re
 import reprlib
 import textwrap
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +17,11 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin
 
 import pydantic.dataclasses
-import yaml
 from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from slackdlm.errors import ConfigError, one_line
+from slackdlm.strict_yaml import read_yaml
 
 T = TypeVar("T")
 
@@ -219,68 +218,6 @@ def read_mapping(file: Path, *, blocks: str) -> dict[str, Any]:
     return dict(cast("dict[str, Any]", mapping))
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are those of YAML 1.2, and whose keys are unique.
-
-    By the library's 1.1 ``1e-5`` is text, ``1:30`` is 90, ``010`` is 8 and ``2024-01-01`` a date; here the first is
-    a number and the others are texts.
-    """
-
-    def construct_mapping(
-        self, node: yaml.MappingNode, deep: bool = False
-    ) -> dict[Hashable, object]:
-        found: dict[Hashable, object] = {}
-        for key_node, value_node in node.value:
-            is_text = isinstance(key_node, yaml.ScalarNode)
-            key: Any = self.construct_object(key_node) if is_text else None
-            if not is_text or key in found:
-                what = f"duplicate key {_shown_key(key)}" if is_text else "a key is no text"
-                raise yaml.MarkedYAMLError(problem=what, problem_mark=key_node.start_mark)
-            found[key] = self.construct_object(value_node, deep=deep)
-        return found
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge keys (``<<``) are not expanded: they can grow without bound."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("bool", "null")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^([-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
-    ),
-    list("-+.0123456789"),
-)
-
-
-def read_yaml(text: str) -> object:
-    """Plain values of one YAML document.
-
-    Raises:
-        ConfigError: If the text is no YAML, a key is duplicated or no text; says where, on one line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        reason = error.problem or error.context or "it cannot be read"
-        raise ConfigError(f"not valid YAML ({place}{one_line(reason)})") from error
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        # The library's own constructors raise these on tags such as !!int with other text.
-        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(f"not valid YAML ({one_line(what)})") from error
-
-
 def _explained(error: ValidationError, cls: type[Any], *, name: str) -> str:
     """One line about the first thing that is wrong; misspelt keys first, since they explain missing ones."""
     errors = error.errors(include_url=False)
@@ -363,5 +300,5 @@ def _shown_key(value: object) -> str:
 
 __all__ = [
     "HIGHEST", "Count", "Flag", "NonNegative", "Positive", "Real", "Share", "Text", "Texts", "Whole",
-    "apply_overrides", "asdict", "build", "flatten", "help_of", "load", "read_mapping", "read_yaml", "settings",
+    "apply_overrides", "asdict", "build", "flatten", "help_of", "load", "read_mapping", "settings",
 ]  # fmt: skip

@@ -30,13 +30,10 @@ from slackdlm.errors import ConfigError, DataError, counted
 from slackdlm.terminal import printable
 
 if TYPE_CHECKING:
-    from slackdlm.benchmarks.answers import BenchmarkName
     from slackdlm.models.loaded import LoadedModel
     from slackdlm.records import Question
-    from slackdlm.sampling.answering import Shard
-    from slackdlm.sampling.intervention import ShiftIntervention
+    from slackdlm.sampling.answering import Answered, Shard
     from slackdlm.sampling.recipe import DecodingRecipe
-    from slackdlm.sampling.sampler import SamplerConfig
 
 
 def add_generate(commands: Commands) -> None:
@@ -82,7 +79,6 @@ def _generate(arguments: argparse.Namespace) -> None:
     from slackdlm.sampling.answering import check_output
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
-    config, shift = chosen.recipe.sampler, chosen.recipe.shift
     if file is not None:
         questions = read_questions(file, column=arguments.column, first=arguments.first)
     else:
@@ -115,7 +111,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     loaded = load_chosen(arguments)
     Console(stderr=True).print(Text(chosen.canvas, style="dim"))
     if arguments.output is not None:
-        _write_answers(loaded, questions, config, shift, arguments.output)
+        _check_complete(_write_answers(loaded, questions, chosen.recipe, arguments.output))
     else:
         _print_answers(loaded, questions, chosen.recipe, arguments.replay, arguments.trace)
 
@@ -210,7 +206,6 @@ def _answer(arguments: argparse.Namespace) -> None:
     from slackdlm.sampling.answering import check_output, shard_from_environment
 
     chosen = decoding(arguments, [(arguments.model, arguments.adapter)])
-    config, shift = chosen.recipe.sampler, chosen.recipe.shift
     check_first(arguments.first)
     if arguments.benchmark is None:
         refuse_beside("without --benchmark", ("--export", arguments.export))
@@ -224,35 +219,30 @@ def _answer(arguments: argparse.Namespace) -> None:
     loaded = load_chosen(arguments)
     if shard.rank == 0:
         Console(stderr=True).print(Text(chosen.canvas, style="dim"))
-    _write_answers(
-        loaded,
-        questions,
-        config,
-        shift,
-        arguments.output,
-        name=arguments.name,
-        shard=shard,
-        benchmark=arguments.benchmark,
-        export=arguments.export,
+    answered = _write_answers(
+        loaded, questions, chosen.recipe, arguments.output, name=arguments.name, shard=shard
     )
+    if answered is not None and answered.num_answers and arguments.export and arguments.benchmark:
+        from slackdlm.benchmarks.answers import read_answers, write_benchmark_answers
+
+        rows = read_answers(arguments.output)
+        write_benchmark_answers(arguments.export, rows, questions, arguments.benchmark)
+        Console().print(Text(f"for {arguments.benchmark}'s own tools: {arguments.export}"))
+    _check_complete(answered)
 
 
 def _write_answers(
     loaded: "LoadedModel",
     questions: "Sequence[Question]",
-    config: "SamplerConfig",
-    shift: "ShiftIntervention | None",
+    recipe: "DecodingRecipe",
     output: Path,
     *,
     name: str | None = None,
     shard: "Shard | None" = None,
-    benchmark: "BenchmarkName | None" = None,
-    export: Path | None = None,
-) -> None:
-    """Answer with a progress bar, then say what was written and what is missing."""
+) -> "Answered | None":
+    """Answer with a progress bar, then say what was written; None: another process writes it."""
     from rich.progress import Progress
 
-    from slackdlm.benchmarks.answers import read_answers, write_benchmark_answers
     from slackdlm.sampling.answering import ALONE, answer_questions
 
     shard = shard or ALONE
@@ -263,23 +253,25 @@ def _write_answers(
         answered = answer_questions(
             loaded,
             questions,
-            config,
+            recipe.sampler,
             output,
-            intervention=shift,
+            intervention=recipe.shift,
             system=name,
             shard=shard,
             on_answers=lambda count: progress.advance(bar, count),
         )
     if answered is None:
         Console().print(f"process {shard.rank} of {shard.world_size}: its share is done")
-        return
-    Console().print(Text(f"{counted(answered.num_answers, 'answer')}: {answered.output}"))
-    if export is not None and benchmark is not None and answered.num_answers:
-        write_benchmark_answers(export, read_answers(output), questions, benchmark)
-        Console().print(Text(f"for {benchmark}'s own tools: {export}"))
-    if answered.unanswered:
+    else:
+        Console().print(Text(f"{counted(answered.num_answers, 'answer')}: {answered.output}"))
+    return answered
+
+
+def _check_complete(answered: "Answered | None") -> None:
+    """DataError if turns could not be answered; the others are written."""
+    if answered is not None and answered.unanswered:
         first = answered.unanswered[0]
         raise DataError(
-            f"{output}: {len(answered.unanswered)} turns have no answer and no line, the first is turn "
+            f"{answered.output}: {len(answered.unanswered)} turns have no answer and no line, the first is turn "
             f"{first.turn} of question {first.question_id!a} ({first.error}); the others are written"
         )
