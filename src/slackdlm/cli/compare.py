@@ -32,7 +32,13 @@ def add_compare(commands: Commands) -> None:
         help="our files, those of a benchmark, or folders of them",
     )
     add("--output", type=Path, help="folder for comparison.html, .md, .tex and .json")
-    add("--answers", type=Path, nargs="+", default=[], help="for length bias and style control")
+    add(
+        "--answers",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="answer files, for length bias and style control",
+    )
     add(
         "--style-control",
         nargs="*",
@@ -60,13 +66,23 @@ def add_compare(commands: Commands) -> None:
     add(
         "--differences",
         action="store_true",
-        help="between every two systems, also of a leaderboard (more than 4 systems)",
+        help="test the difference of every two systems, also of a leaderboard (more than 4 systems)",
     )
-    add("--adjust", choices=["bh", "holm"], default="bh", help="of p-values")
-    add("--alpha", type=float, default=0.05, help="level (default: %(default)s)")
-    add("--resamples", type=int, default=10_000, help="default: %(default)s")
+    add(
+        "--adjust",
+        choices=["bh", "holm"],
+        default="bh",
+        help="correction of the p-values (default: bh)",
+    )
+    add("--alpha", type=float, default=0.05, help="significance level (default: %(default)s)")
+    add(
+        "--resamples",
+        type=int,
+        default=10_000,
+        help="of each bootstrap and test (default: %(default)s)",
+    )
     add("--seed", type=int, default=0, help="of resamples and sign flips (default: 0)")
-    add("--power", action="store_true", help="effects that so many questions can show")
+    add("--power", action="store_true", help="the smallest effects that so many questions can show")
     add("--questions", type=int, help="with --power and no files: how many")
     add("--spread", type=float, help="with --power and no files: standard deviation over questions")
     parser.set_defaults(run=_compare)

@@ -69,6 +69,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 def _with_default(text: str, default: Any, choices: tuple[str, ...]) -> str:
     """The first sentence of a field's help, its choices and its default."""
     sentence = text.replace("``", "").partition(". ")[0].rstrip(".;:")
+    sentence = sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() else sentence
     chosen = f"; one of {', '.join(choices)}" if choices else ""
     shown = "" if default is MISSING or default is None else f" (default: {default})"
     return f"{sentence}{chosen}{shown}"

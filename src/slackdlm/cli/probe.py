@@ -39,7 +39,7 @@ def add_probe(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "probe",
-        help="displace tokens while models decode, and judge each against its own undisturbed answers",
+        help="displace tokens while models decode, and judge each against its own baseline answers",
         description="Run it again to finish what is missing, or with more rates, kinds, seeds and arms to add them.",
     )
     add = parser.add_argument
@@ -66,7 +66,7 @@ def add_probe(commands: Commands) -> None:
         default=["shift", "substitute", "drop"],
         help="shift, swap, substitute, drop (default: shift and the controls substitute and drop)",
     )
-    add("--seeds", type=int, default=1, help="decoding seeds of every disturbance (default: 1)")
+    add("--seeds", type=int, default=1, help="decoding seeds of every intervention (default: 1)")
     add_device(parser)
     add_decoding(parser)
     add_judge_choice(parser)

@@ -23,9 +23,9 @@ class JudgeConfig:
     model: Text | None = None
     """The judge's name at the endpoint, a folder or a hub id."""
     recorded: Text | None = None
-    """File of the judgments that ``replay`` repeats."""
+    """File with the judgments that ``replay`` repeats."""
     base_url: Text = OPENAI_URL
-    """Of the endpoint, up to and with ``/v1``."""
+    """Address of the endpoint, up to and including ``/v1``."""
     key_variable: Text | None = None
     """Environment variable that holds the key (at OpenAI: OPENAI_API_KEY). Never the key itself."""
     temperature: NonNegative | None = 0.0
@@ -49,9 +49,9 @@ class JudgeConfig:
     device: Text | None = None
     """Where a local judge runs (default: a GPU if there is one)."""
     max_calls: Whole | None = None
-    """Begin no more calls than this."""
+    """Stop after this many calls."""
     max_usd: NonNegative | None = None
-    """Begin no call that could exceed this cost."""
+    """Stop before a call that could exceed this cost in US dollars."""
     max_missing: Share = 0.05
     """Share of judgments without a score above which the exit code is 2."""
 

@@ -22,16 +22,16 @@ class SamplerConfig:
     """Everything that decides an output beside the model and the prompt."""
 
     canvas_length: Count
-    """``L``, positions of the response canvas, slack and padding included (LLaDA's ``gen_length``)."""
+    """Positions of the response canvas (``L``), slack and padding included; LLaDA's ``gen_length``."""
     steps: Count | None = None
-    """``T``, denoising steps over all blocks; more are taken only if an intervention leaves masks behind.
+    """Denoising steps (``T``) over all blocks; more are taken only if an intervention leaves masks behind.
     ``None``: one per position, or as many as a strategy with a ``bound`` takes."""
     block_length: Count | None = None
-    """Positions decoded together before the next block starts; ``None``: the whole canvas."""
+    """Positions decoded together before the next block starts (default: the whole canvas)."""
     temperature: NonNegative = 0.0
-    """Of the Gumbel noise; 0 is greedy."""
+    """Temperature of the Gumbel noise; 0 is greedy."""
     remasking: Remasking = "low_confidence"
-    """The strategy that says which masked cells are decoded next, and how many."""
+    """Strategy that decides which masked cells are decoded next, and how many."""
     bound: Positive | None = None
     """Confidence in (0, 1] of ``threshold``, or joint entropy in nats of ``entropy_bound``; for these alone."""
     guidance: NonNegative = 0.0
@@ -63,7 +63,7 @@ class SamplerConfig:
     collapse: CollapseMode = "slack"
     """How the canvas becomes text; ``graves`` only for models trained for it."""
     seed: Whole = 0
-    """With a row's id it decides that row's noise; GPUs draw from it another way than CPUs."""
+    """Seed of the noise, with each row's id; GPUs draw other noise from it than CPUs."""
     batch_size: Count = 32
     """Rows decoded together; does not change any output."""
     trace: Flag = False
