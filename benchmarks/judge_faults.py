@@ -17,6 +17,7 @@ from judge_server import FAULTS, VERDICTS, JudgeServer, serving  # noqa: E402
 from slackdlm.benchmarks import arena_hard, mt_bench  # noqa: E402
 from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge  # noqa: E402
 from slackdlm.judging.judges import strip_thoughts  # noqa: E402
+from slackdlm.judging.plan import plan_judgments  # noqa: E402
 from slackdlm.judging.protocols import judging_protocol  # noqa: E402
 from slackdlm.judging.run import Judged, judge_answers  # noqa: E402
 from slackdlm.records import Answer, Question  # noqa: E402
@@ -50,14 +51,8 @@ def judge(server: JudgeServer, folder: Path) -> Judged:
     config = EndpointConfig(model="served", base_url=server.url, timeout=0.5)
     endpoint = EndpointJudge(config)
     server.clients.append(endpoint)
-    return judge_answers(
-        judging_protocol("pairs"),
-        endpoint,
-        questions,
-        ours,
-        baseline=base,
-        journal=folder / "j.journal",
-    )
+    plan = plan_judgments(judging_protocol("pairs"), endpoint, questions, ours, base)
+    return judge_answers(plan, journal=folder / "j.journal")
 
 
 def fault_rows() -> list[str]:
@@ -77,7 +72,7 @@ def fault_rows() -> list[str]:
             MEANING[faults[0]] if len(faults) == 1 else "six of them in a row: " + ", ".join(faults)
         )
         rows.append(
-            f"| {name} | {requests} | {judged.calls} | {same} / {len(expected)} | {seconds:.1f} |"
+            f"| {name} | {requests} | {judged.total.calls} | {same} / {len(expected)} | {seconds:.1f} |"
         )
     return rows
 

@@ -122,7 +122,7 @@ def test_a_later_turn_belongs_to_its_question(tmp_path: Path) -> None:
 
     def plan(*later: str) -> int:
         question = Question("0", "writing", ({"role": "user", "content": TEXTS[0]},), later)
-        return len(plan_judgments(judging_protocol("mt-bench"), judge, [question], answers, None))
+        return len(plan_judgments(judging_protocol("mt-bench"), judge, [question], answers).items)
 
     assert plan("And then?") == 2
     with pytest.raises(DataError, match="as 'And then\\?', but the question file has 'Why' there"):
@@ -182,7 +182,7 @@ def test_published_answers_that_repeat_the_question_are_compared_with_it(
         if protocol.num_shown == 2:
             base = [Answer(str(n), "base", ("x",)) for n in range(len(texts))]
         read = protocol.read_questions(questions, None)
-        return len(plan_judgments(protocol, judge, read, read_answer_file(answers), base))
+        return len(plan_judgments(protocol, judge, read, read_answer_file(answers), base).items)
 
     assert plan(TEXTS) > 0
     with pytest.raises(

@@ -12,6 +12,7 @@ from slackdlm.benchmarks.answers import read_answers, read_questions
 from slackdlm.errors import DataError
 from slackdlm.judging.endpoint import EndpointJudge
 from slackdlm.judging.judges import ExactJudge
+from slackdlm.judging.plan import plan_judgments
 from slackdlm.judging.protocols import judging_protocol, protocol_names
 from slackdlm.judging.run import judge_answers
 from slackdlm.judging.thoughts import strip_thoughts
@@ -225,11 +226,12 @@ def test_any_texts_are_judged_to_rows_that_can_be_written(
     for name in ("pairs", "mt-bench"):
         protocol = judging_protocol(name)
         question = Question("q", "writing", ({"role": "user", "content": texts[0]},))
-        judged = judge_answers(
-            protocol, judge, [question], [Answer("q", "ours", (texts[0],))],
-            baseline=[Answer("q", "base", (texts[1],))] if name == "pairs" else None,
-            journal=folder / f"{name}.journal",
-        )  # fmt: skip
+        ours, base = (
+            [Answer("q", system, (text,))]
+            for system, text in zip(("ours", "base"), texts, strict=True)
+        )
+        plan = plan_judgments(protocol, judge, [question], ours, base if name == "pairs" else None)
+        judged = judge_answers(plan, journal=folder / f"{name}.journal")
         write_judgments(folder / "out.jsonl", judged.judgments)
         read = read_games if name == "pairs" else read_grades
         assert read(folder / "out.jsonl") == judged.judgments

@@ -9,6 +9,7 @@ from judge_server import serving
 
 from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge
 from slackdlm.judging.judges import CUT_OFF, ReplayJudge
+from slackdlm.judging.plan import plan_judgments
 from slackdlm.judging.protocols import judging_protocol, protocol_names
 from slackdlm.judging.run import Judged, judge_answers
 from slackdlm.judgments import Game
@@ -44,11 +45,8 @@ def judged(
         judge = EndpointJudge(config)
         server.clients.append(judge)
         base = [Answer("q", "base", ("y",))] if protocol.num_shown == 2 else None
-        found = judge_answers(
-            protocol, judge, [question], [Answer("q", "ours", ("x",))], baseline=base,
-            journal=folder / "j.journal",
-        )  # fmt: skip
-        return found, len(server.requests)
+        plan = plan_judgments(protocol, judge, [question], [Answer("q", "ours", ("x",))], base)
+        return judge_answers(plan, journal=folder / "j.journal"), len(server.requests)
 
 
 def said(content: object, finish_reason: str | None = "stop", **message: object) -> dict[str, Any]:
@@ -139,12 +137,12 @@ def test_what_is_no_reply_has_no_verdict(
 def test_a_replay_keeps_what_was_cut_off_without_a_verdict(tmp_path: Path, rubric: Path) -> None:
     found, _ = judged(tmp_path, "pairs", said("[[A>B]]", "length"), rubric)
     games = [game for game in found.judgments if isinstance(game, Game)]
-    again = judge_answers(
+    plan = plan_judgments(
         judging_protocol("pairs"), ReplayJudge("m", games), [QUESTION],
-        [Answer("q", "ours", ("x",))], baseline=[Answer("q", "base", ("y",))],
-        journal=tmp_path / "again.journal",
+        [Answer("q", "ours", ("x",))], [Answer("q", "base", ("y",))],
     )  # fmt: skip
-    assert [(j.score, j.reply) for j in again.judgments] == [(None, "[[A>B]]")] * 2
+    again = judge_answers(plan, journal=tmp_path / "again.journal").judgments
+    assert [(j.score, j.reply) for j in again] == [(None, "[[A>B]]")] * 2
 
 
 def test_judge_says_how_many_were_cut_off(

@@ -110,7 +110,7 @@ def test_judging_again_asks_nothing(answered):
         raise AssertionError("asked again")
 
     again = judge(answered, ExactJudge("toy", refuse))
-    assert sum(run.new_calls for run in again) == 0
+    assert sum(run.new.calls for run in again) == 0
 
 
 def test_games_that_a_budget_left_out_are_missing_and_named(toy, tmp_path):

@@ -75,7 +75,7 @@ def judge_joined(addition: Addition, folder: Path) -> Result:
             )  # fmt: skip
         except SlackDLMError as error:
             return Result("", str(error), refused=True)
-    for each in planned:
+    for each in planned.items:
         if each.call is not None:
             text = each.call.messages[-1]["content"]
             numbers = set(re.findall(r"(?:riddle|about) (\d)", text))

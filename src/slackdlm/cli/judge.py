@@ -17,8 +17,8 @@ from slackdlm.terminal import progress, table
 
 if TYPE_CHECKING:
     from slackdlm.judging.budget import Budget
-    from slackdlm.judging.files import JudgingFiles
     from slackdlm.judging.judges import Judge
+    from slackdlm.judging.plan import Plan
     from slackdlm.judging.run import Judged
 
 
@@ -70,7 +70,10 @@ def add_judge_choice(parser: argparse.ArgumentParser) -> None:
 def _judge(arguments: argparse.Namespace) -> None:
     from slackdlm.benchmarks.question_source import question_file
     from slackdlm.judging.budget import Budget
-    from slackdlm.judging.files import JudgingFiles, check_missing, count_calls
+    from slackdlm.judging.files import JudgingFiles, plan_files
+    from slackdlm.judging.plan import dry_run
+    from slackdlm.judging.run import check_missing
+    from slackdlm.judgments import write_judgments
 
     files = JudgingFiles(
         benchmark=arguments.benchmark,
@@ -89,57 +92,50 @@ def _judge(arguments: argparse.Namespace) -> None:
     budget = Budget(config.max_calls, config.max_usd)
     console = Console()
     with closing(judge_of(config)) as judge:
+        plan = plan_files(files, judge)
         if arguments.dry_run:
-            counted = count_calls(files, judge)
+            counted = dry_run(plan, journal=files.journal_folder)
             console.print(
                 f"{counted.num_calls} calls of {counted.num_judgments} judgments ({counted.num_done} done, "
                 f"{counted.num_without_call} with nothing to ask), about {counted.prompt_tokens} prompt tokens, "
                 f"cost {counted.cost}; what fails or brings no verdict is asked for again on top"
             )
             return
-        judged = _judged(files, judge, budget)
+        judged = _judged(plan, files.journal_folder, budget)
+    write_judgments(files.output, judged.judgments)
     counts = judged.tally
-    tokens = judged.prompt_tokens + judged.completion_tokens
+    total = judged.total
     figures: dict[str, object] = {
         "judgments": counts.num_total,
         "scored": counts.num_scored,
         "failed": counts.num_failed,
         "no verdict": counts.num_unparsable,
         "off the scale": counts.num_out_of_range,
-        "calls": judged.calls,
-        "tokens": tokens,
-        "USD": "–" if judged.usd is None else f"{judged.usd:.4f}",
+        "calls": total.calls,
+        "tokens": total.prompt_tokens + total.completion_tokens,
+        "USD": "–" if total.usd is None else f"{total.usd:.4f}",
     }
     title = f"{files.benchmark}, judge {judge.name}"
     row = [str(figure) for figure in figures.values()]
     console.print(table(title, list(figures), [row], width=console.width))
-    console.print(Text(f"{judged.new_calls} new calls; judgments: {files.output}"))
+    console.print(Text(f"{judged.new.calls} new calls; judgments: {files.output}"))
     check_missing(judged, max_missing=config.max_missing)
 
 
-def _judged(files: "JudgingFiles", judge: "Judge", budget: "Budget") -> "Judged":
+def _judged(plan: "Plan", journal: Path, budget: "Budget") -> "Judged":
     """Judge with a progress bar."""
-    from slackdlm.judging.files import judge_files
+    from slackdlm.judging.run import judge_answers
 
-    bars = progress("cost")
-    bar = bars.add_task("judgments", total=None, cost="")
-
-    def begin(total: int) -> None:
-        bars.update(bar, total=total)
-        bars.start()
-
-    try:
-        return judge_files(
-            files,
-            judge,
+    with progress("cost") as bars:
+        bar = bars.add_task("judgments", total=len(plan.items), cost="")
+        return judge_answers(
+            plan,
+            journal=journal,
             budget=budget,
-            on_plan=begin,
             on_judged=lambda count, usd: bars.update(
                 bar, advance=count, cost="" if usd is None else f"{usd:.4f} USD"
             ),
         )
-    finally:
-        bars.stop()
 
 
 def judge_of(config: JudgeConfig) -> "Judge":

@@ -112,7 +112,7 @@ def _probe(arguments: argparse.Namespace) -> None:
     console.print(table(title, HEAD, cells(result), words=words, width=console.width))
     for text in [*result["warnings"], *sentences(result)]:
         console.print(printable(f"• {text}"))
-    calls = sum(run.new_calls for run in runs)
+    calls = sum(run.new.calls for run in runs)
     console.print(Text(f"{calls} new calls; report: {page}", style="bold"))
     _check_missing(games, max_missing=study.max_missing)
 

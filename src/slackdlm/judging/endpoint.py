@@ -13,24 +13,17 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import openai
+from openai.types.chat.chat_completion import ChoiceLogprobs
 
 from slackdlm.benchmarks.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
-from slackdlm.errors import ConfigError, DataError
-from slackdlm.jsonl import (
-    Row,
-    as_object,
-    get_list,
-    get_number,
-    get_object,
-    get_text,
-    parse,
-    show,
-)
+from slackdlm.errors import ConfigError
+from slackdlm.jsonl import show
 from slackdlm.judging.judges import (
     CUT_OFF,
     UNFINISHED,
     Call,
     CallFailed,
+    Judge,
     Reply,
     estimate_tokens,
 )
@@ -44,6 +37,8 @@ CONNECT_SECONDS = 10.0
 _NOT_REACHED = ("ConnectError", "ConnectTimeout", "ProxyError")
 """Errors of httpx or httpx2, whichever the client is built on, that mean that no server was met."""
 
+_NO_COMPLETION = (AttributeError, LookupError, TypeError, ValueError)
+"""What comes of reading a response of another form."""
 _FINISHED = (
     "stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "tool_calls", "function_call",
 )  # fmt: skip
@@ -100,7 +95,7 @@ class EndpointConfig:
             raise ConfigError(f"judge: prices must be at least 0, got {self.usd_per_million}")
 
 
-class EndpointJudge:
+class EndpointJudge(Judge):
     """A language model behind an endpoint.
 
     Args:
@@ -111,12 +106,16 @@ class EndpointJudge:
         ConfigError: If the environment variable is not set.
     """
 
-    gives_up_after: int | None = 20
+    gives_up_after = 20
 
     def __init__(self, config: EndpointConfig, environment: Mapping[str, str] = os.environ) -> None:
         self.config = config
         self.name = config.model
         self.concurrency = config.concurrency
+        sent = ("temperature", "top_p", "seed", "extra_body")
+        self.settings = {"kind": "endpoint"} | {
+            key: value for key, value in asdict(config).items() if key in sent
+        }
         self._key = ""
         if config.key_variable is not None:
             self._key = environment.get(config.key_variable, "").strip()
@@ -134,12 +133,6 @@ class EndpointJudge:
         self._contact_lock = threading.Lock()
         self._contact: ConfigError | Literal["none", "made"] = "none"
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that is sent beside the messages and decides a finished reply."""
-        sent = ("temperature", "top_p", "seed", "extra_body")
-        return {"kind": "endpoint"} | {k: v for k, v in asdict(self.config).items() if k in sent}
-
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -154,9 +147,10 @@ class EndpointJudge:
         The first call of all finds out, within seconds and without a retry, whether there is a server at all.
         """
         self._make_contact()
+        request = self._request(call)
         try:
-            answer = self._client.chat.completions.with_raw_response.create(**self._request(call))
-            return self._read(answer.http_response.text, first_token=call.first_token)
+            completion = self._client.chat.completions.create(**request)
+            return self._read(completion, first_token=call.first_token)
         except (
             openai.AuthenticationError,
             openai.PermissionDeniedError,
@@ -176,8 +170,10 @@ class EndpointJudge:
             raise CallFailed(self._safe(error), again=again) from None
         except openai.APIConnectionError as error:
             raise CallFailed(f"{self._safe(error)} ({self.config.base_url})", again=True) from None
-        except (openai.OpenAIError, DataError, UnicodeError) as error:
-            raise CallFailed(self._safe(error), again=True) from None
+        except (openai.OpenAIError, *_NO_COMPLETION) as error:
+            raise CallFailed(
+                f"no usable chat completion: {self._safe(error)}", again=True
+            ) from None
 
     def _make_contact(self) -> None:
         """Ask once whether anything answers there, whatever it says; ConfigError, at once and for all calls, if not."""
@@ -220,52 +216,33 @@ class EndpointJudge:
     def _max_tokens(self, call: Call) -> int:
         return 1 if call.first_token else self.config.max_tokens
 
-    def _read(self, body: str, *, first_token: bool) -> Reply:
-        """The reply in a response; DataError if it is not of that form."""
-        where = "the endpoint's response"
-        row = as_object(parse(body, where=where), where=where)
-        choices = get_list(row, "choices", where=where)
-        if not choices:
-            raise DataError(f"{where}: expected a choice, got none")
-        choice = as_object(choices[0], where=where)
-        message = get_object(choice, "message", where=where)
+    def _read(self, completion: Any, *, first_token: bool) -> Reply:
+        """The reply in a completion, whose fields the client does not check; one of `_NO_COMPLETION` if it has none."""
+        choice = completion.choices[0]
         unfinished = _unfinished(choice)
-        usage = row.get("usage")
-        prompt, completion = (_count(usage, key) for key in ("prompt_tokens", "completion_tokens"))
+        usage = completion.usage
+        prompt, reply = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
         if first_token and unfinished in ("", CUT_OFF):  # one token is asked for
             text, unfinished = self._first_token(choice), ""
         else:
-            text = strip_thoughts(_said(message.get("content"), where=where))
-        refusal = message.get("refusal")
+            text = strip_thoughts(_said(choice.message.content))
+        refusal = choice.message.refusal
         if isinstance(refusal, str) and refusal and not text:
             text, unfinished = refusal, f"{UNFINISHED}: the judge refuses"
-        usd = None if prompt is None or completion is None else self._usd(prompt, completion)
-        return Reply(self._blank(text), prompt, completion, usd, self._blank(unfinished))
+        usd = None if prompt is None or reply is None else self._usd(prompt, reply)
+        return Reply(self._blank(text), prompt, reply, usd, self._blank(unfinished))
 
-    def _first_token(self, choice: Row) -> str:
+    def _first_token(self, choice: Any) -> str:
         """The first token of a choice and the likeliest ones; ConfigError if the endpoint does not tell them."""
-        where = "the endpoint's 'logprobs'"
-        if choice.get("logprobs") is None:
+        if choice.logprobs is None:
             raise ConfigError(
                 f"judge: {self.config.base_url} gives no log-probabilities with {self.name!a}; use an endpoint that "
                 "does, or --benchmark alpaca-eval-unweighted"
             )
-        told = get_list(get_object(choice, "logprobs", where=where), "content", where=where)
-        if not told:
-            raise DataError(f"{where}: expected a token, got none")
-        first = as_object(told[0], where=where)
-        likeliest = [
-            as_object(one, where=where) for one in get_list(first, "top_logprobs", where=where)
-        ]
-        return write_first_token(
-            FirstToken(
-                get_text(first, "token", where=where),
-                {
-                    get_text(one, "token", where=where): get_number(one, "logprob", where=where)
-                    for one in likeliest
-                },
-            )
-        )
+        tokens = ChoiceLogprobs.model_validate(choice.logprobs.model_dump(warnings=False)).content
+        first = (tokens or [])[0]
+        likeliest = {token.token: token.logprob for token in first.top_logprobs}
+        return write_first_token(FirstToken(first.token, likeliest))
 
     def _usd(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         if self.config.usd_per_million is None:
@@ -289,20 +266,17 @@ class EndpointJudge:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def _said(content: object, *, where: str) -> str:
+def _said(content: Any) -> str:
     """The text of a message, of its parts those that are text: not its thoughts. None is what a refusal looks like."""
-    if content is None or isinstance(content, str):
-        return content or ""
     if not isinstance(content, list):
-        raise DataError(f"{where}: expected a text in 'content', got {type(content).__name__}")
-    parts = [as_object(part, where=where) for part in cast("list[object]", content)]
-    texts = [part for part in parts if part.get("type") in ("text", "output_text")]
-    return "".join(get_text(part, "text", where=where) for part in texts)
+        return content or ""
+    parts = cast("list[Any]", content)
+    return "".join(part["text"] for part in parts if part.get("type") in ("text", "output_text"))
 
 
-def _unfinished(choice: Row) -> str:
+def _unfinished(choice: Any) -> str:
     """Why a choice was not finished; empty if it was, or the server does not say."""
-    reason = choice.get("finish_reason") or choice.get("stop_reason")
+    reason = choice.finish_reason or getattr(choice, "stop_reason", None)
     if not isinstance(reason, str) or reason.lower() in _FINISHED:
         return ""
     if reason.lower() in _AT_THE_LIMIT:
@@ -310,6 +284,6 @@ def _unfinished(choice: Row) -> str:
     return f"{UNFINISHED}: the endpoint says {show(reason)}"
 
 
-def _count(usage: object, key: str) -> int | None:
-    value: object = usage.get(key) if isinstance(usage, dict) else None  # pyright: ignore[reportUnknownVariableType]
-    return value if type(value) is int and value >= 0 else None
+def _count(usage: object, name: str) -> int | None:
+    count = getattr(usage, name, None)
+    return count if type(count) is int and count >= 0 else None

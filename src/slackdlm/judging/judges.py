@@ -3,8 +3,9 @@
 Judged texts are untrusted: they reach a judge inside its prompt and are never parsed for a verdict themselves.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple
 
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.journal import content_hash
@@ -54,41 +55,28 @@ class CallFailed(Exception):  # noqa: N818 - an outcome, recorded and reported, 
         """Whether the same call may succeed a moment later."""
 
 
-@runtime_checkable
-class Judge(Protocol):
-    """Anything that replies to calls."""
+class Judge(ABC):
+    """Anything that replies to calls; as it stands one on this machine: one call at a time, for nothing."""
 
-    @property
-    def name(self) -> str:
-        """As result files name the judge."""
-        ...
+    name: str
+    """As result files name the judge."""
+    settings: dict[str, Any]
+    """All else that decides a reply; JSON, part of the identity of every judgment."""
+    concurrency: int = 1
+    """Calls at a time, each in a thread of its own."""
+    gives_up_after: int | None = None
+    """Calls failing in a row after which it is taken to be out of order; ``None``: never."""
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All else that decides a reply; JSON, part of the identity of every judgment."""
-        ...
-
-    @property
-    def concurrency(self) -> int:
-        """Calls at a time, each in a thread of its own."""
-        ...
-
-    @property
-    def gives_up_after(self) -> int | None:
-        """Calls failing in a row after which it is taken to be out of order; ``None``: never."""
-        ...
+    @abstractmethod
+    def reply(self, call: Call) -> Reply:
+        """The reply; raises `CallFailed` if there is none, ConfigError if there can never be one."""
 
     def worst_usd(self, call: Call) -> float | None:
         """About the most that a call can cost; ``None`` if no price is known."""
-        ...
+        return 0.0
 
-    def reply(self, call: Call) -> Reply:
-        """The reply; raises `CallFailed` if there is none, ConfigError if there can never be one."""
-        ...
-
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most judges hold nothing open
         """Close what it holds open; it is asked no more."""
-        ...
 
 
 def estimate_tokens(messages: Messages) -> int:
@@ -102,21 +90,7 @@ def why_unfinished(judgment: Game | Grade) -> str:
     return error if error.startswith((CUT_OFF, UNFINISHED)) else ""
 
 
-class FreeJudge:
-    """What judges on this machine have in common: one call at a time, for nothing, without a connection."""
-
-    concurrency = 1
-    gives_up_after: int | None = None
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def worst_usd(self, call: Call) -> float | None:
-        """Nothing."""
-        return 0.0
-
-
-class ExactJudge(FreeJudge):
+class ExactJudge(Judge):
     """A function that judges by itself, such as a parser for a toy language.
 
     Args:
@@ -128,7 +102,7 @@ class ExactJudge(FreeJudge):
         self, name: str, function: Callable[[Question, Sequence[Sequence[str]]], str]
     ) -> None:
         self.name = name
-        self.settings: dict[str, Any] = {"kind": "exact"}
+        self.settings = {"kind": "exact"}
         self._function = function
 
     def reply(self, call: Call) -> Reply:
@@ -143,7 +117,7 @@ class ExactJudge(FreeJudge):
             raise CallFailed(str(error), again=False) from error
 
 
-class ReplayJudge(FreeJudge):
+class ReplayJudge(Judge):
     """Says again what was recorded for the same words in the same order.
 
     Args:
@@ -171,7 +145,7 @@ class ReplayJudge(FreeJudge):
                 )
             if unfinished := why_unfinished(judgment):
                 self._unfinished[key] = unfinished
-        self.settings: dict[str, Any] = {
+        self.settings = {
             "kind": "replay",
             "recorded_sha256": content_hash([self._replies, self._unfinished]),
         }

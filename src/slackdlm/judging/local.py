@@ -15,14 +15,14 @@ from transformers import (
 from slackdlm.benchmarks.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.journal import content_hash
-from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, FreeJudge, Reply
+from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, Judge, Reply
 from slackdlm.judging.thoughts import strip_thoughts
 from slackdlm.judgments import Messages
 from slackdlm.models.hub import locate
 from slackdlm.models.identity import weights_sha256
 
 
-class LocalJudge(FreeJudge):
+class LocalJudge(Judge):
     """A causal language model in memory.
 
     Args:
@@ -75,7 +75,7 @@ class LocalJudge(FreeJudge):
         unknown = self.tokenizer.unk_token_id
         self._special = {i for i, token in added if token.special and i != unknown}
         self.model = cast("PreTrainedModel", cast("Any", model).to(device).eval())
-        self.settings: dict[str, Any] = {
+        self.settings = {
             "kind": "local",
             "temperature": temperature,
             "seed": seed,

@@ -1,6 +1,7 @@
 """Which judgments are to be made, of which calls? Nothing is asked here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,11 +16,10 @@ PROTOCOL_VERSION = 2
 """Of how calls are made and replies read here; part of every judgment's identity."""
 
 
-class Planned(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Planned:
     """One judgment to be made."""
 
-    identity: Row
-    """Everything that it shares with the judgments it may be compared with."""
     question: Question
     systems: tuple[str, ...]
     """Whose answers: one system to grade, or ``a`` and ``b``."""
@@ -35,6 +35,21 @@ class Planned(NamedTuple):
     """Whose answer there is not, if so."""
     decided: str | float | None = None
     """What the protocol says by itself, such as of empty answers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All judgments of some systems, and who makes them."""
+
+    protocol: JudgingProtocol
+    judge: Judge
+    identity: Row
+    """Everything that these judgments share with those they may be compared with."""
+    items: list[Planned]
+
+    def calls(self) -> dict[str, Call]:
+        """What is to be asked, by key: the same answer of two systems is judged once."""
+        return {item.key: item.call for item in self.items if item.call is not None}
 
 
 def judge_identity(protocol: JudgingProtocol, judge: Judge, *, baseline: str | None) -> Row:
@@ -54,8 +69,8 @@ def plan_judgments(
     judge: Judge,
     questions: Sequence[Question],
     answers: Sequence[Answer],
-    baseline: Sequence[Answer] | None,
-) -> list[Planned]:
+    baseline: Sequence[Answer] | None = None,
+) -> Plan:
     """Every judgment of every system in ``answers``, in the order of systems and questions.
 
     Args:
@@ -71,42 +86,28 @@ def plan_judgments(
     """
     by_system = _by_system(answers, questions, what="the answers")
     base = _baseline(protocol, by_system, baseline, questions)
-    against = () if base is None else (base[0],)
-    orders: tuple[Literal[0, 1], ...] = (0,) if base is None else (0, 1)
-    identity = judge_identity(protocol, judge, baseline=None if base is None else base[0])
-    return [
-        _plan(
-            protocol,
-            identity,
-            question,
-            (system, *against),
-            [answered.get(question.id), *([] if base is None else [base[1].get(question.id)])],
-            order=order,
-            turn=turn,
-        )
+    orders: tuple[Literal[0, 1], ...] = (0, 1) if base else (0,)
+    identity = judge_identity(protocol, judge, baseline=next(iter(base), None))
+    items = [
+        _plan(protocol, identity, question, {system: answered} | base, order=order, turn=turn)
         for system, answered in by_system.items()
         for question in questions
         for turn in range(1, 1 + protocol.num_turns(question))
         for order in orders
     ]
+    return Plan(protocol, judge, identity, items)
 
 
 def without_partner(questions: Sequence[Question], answers: Sequence[Answer]) -> list[str]:
     """What belongs to nothing on the other side, a line for each system and side."""
+    asked = {question.id for question in questions}
+    sources = {answer.system: answer.source or "the answers" for answer in answers}
     lines: list[str] = []
-    systems = {answer.system: answer.source or "the answers" for answer in answers}
-    for system, where in systems.items():
+    for system, where in sources.items():
         answered = {answer.question_id for answer in answers if answer.system == system}
-        asked = {question.id for question in questions}
         for ids, what in (
-            (
-                [one for one in answered if one not in asked],
-                "answers to questions that are not asked",
-            ),
-            (
-                [one.id for one in questions if one.id not in answered],
-                "questions without an answer",
-            ),
+            (answered - asked, "answers to questions that are not asked"),
+            (asked - answered, "questions without an answer"),
         ):
             if ids:
                 first = ", ".join(map(ascii, sorted(ids)[:3])) + (", …" if len(ids) > 3 else "")
@@ -135,21 +136,18 @@ class DryRun(NamedTuple):
         return "not known" if self.worst_usd is None else f"at most about {self.worst_usd:.2f} USD"
 
 
-def dry_run(judge: Judge, planned: Sequence[Planned], *, journal: Path | None = None) -> DryRun:
+def dry_run(plan: Plan, *, journal: Path | None = None) -> DryRun:
     """Count what a run would ask, and ask nothing; without a journal nothing is done yet."""
-    calls = list({item.key: item for item in planned if item.call is not None}.values())
-    missing = calls
-    if journal is not None and journal.exists():
-        opened = Journal(journal)
-        missing = [item for item in calls if not opened.is_done(item.key)]
-    asked = [item.call for item in missing if item.call is not None]
-    costs = [judge.worst_usd(call) for call in asked]
+    done = Journal(journal if journal is not None and journal.exists() else None)
+    calls = plan.calls()
+    missing = [call for key, call in calls.items() if not done.is_done(key)]
+    costs = [plan.judge.worst_usd(call) for call in missing]
     return DryRun(
-        num_judgments=len(planned),
+        num_judgments=len(plan.items),
         num_done=len(calls) - len(missing),
-        num_without_call=sum(item.call is None for item in planned),
-        num_calls=len(asked),
-        prompt_tokens=sum(estimate_tokens(call.messages) for call in asked),
+        num_without_call=sum(item.call is None for item in plan.items),
+        num_calls=len(missing),
+        prompt_tokens=sum(estimate_tokens(call.messages) for call in missing),
         worst_usd=None if None in costs else sum(cost or 0.0 for cost in costs),
     )
 
@@ -157,79 +155,81 @@ def dry_run(judge: Judge, planned: Sequence[Planned], *, journal: Path | None = 
 def _by_system(
     answers: Sequence[Answer], questions: Sequence[Question], *, what: str
 ) -> dict[str, dict[str, Answer]]:
+    """Answers to the questions asked, by system and question."""
     asked = {question.id: question for question in questions}
-    found: dict[str, dict[str, Answer]] = {}
+    systems: dict[str, dict[str, Answer]] = {}
     for answer in answers:
-        if answer.question_id in asked:
-            check_asked(answer, asked[answer.question_id], what=what)
-            answered = found.setdefault(answer.system, {})
-            if answer.question_id in answered:
-                raise DataError(
-                    f"{answer.source or what}: {answer.system!a} answers question {answer.question_id!a} twice; "
-                    "keep one"
-                )
-            answered[answer.question_id] = answer
-    if not found:
+        if answer.question_id not in asked:
+            continue
+        check_asked(answer, asked[answer.question_id], what=what)
+        answered = systems.setdefault(answer.system, {})
+        if answer.question_id in answered:
+            raise DataError(
+                f"{answer.source or what}: {answer.system!a} answers question {answer.question_id!a} twice; keep one"
+            )
+        answered[answer.question_id] = answer
+    if not systems:
         raise DataError(
             f"{what}: none of them is to one of the {len(asked)} questions; use the same files"
         )
-    return found
+    return systems
 
 
 def _baseline(
     protocol: JudgingProtocol,
-    by_system: dict[str, dict[str, Answer]],
+    by_system: Mapping[str, object],
     baseline: Sequence[Answer] | None,
     questions: Sequence[Question],
-) -> tuple[str, dict[str, Answer]] | None:
+) -> dict[str, dict[str, Answer]]:
+    """The one system that all others are compared to; empty where answers are graded."""
     if protocol.num_shown == 1:
         if baseline is not None:
             raise DataError(f"{protocol.name}: answers are graded one by one; give no baseline")
-        return None
+        return {}
     if baseline is None:
         raise DataError(f"{protocol.name}: answers are compared; give the baseline's answers")
-    found = _by_system(baseline, questions, what="the baseline")
-    if len(found) != 1:
-        raise DataError(f"the baseline: expected one system, got {', '.join(map(ascii, found))}")
-    ((name, answered),) = found.items()
+    systems = _by_system(baseline, questions, what="the baseline")
+    if len(systems) != 1:
+        raise DataError(f"the baseline: expected one system, got {', '.join(map(ascii, systems))}")
+    (name,) = systems
     if name in by_system:
         raise DataError(
             f"the baseline and the system judged are both called {name!a}; if they are two systems, answer one again "
             "with another --name (nothing is decoded again), or rename it in its file"
         )
-    return name, answered
+    return systems
 
 
 def _plan(
     protocol: JudgingProtocol,
     identity: Row,
     question: Question,
-    systems: tuple[str, ...],
-    shown: Sequence[Answer | None],
+    systems: Mapping[str, Mapping[str, Answer]],
     *,
     order: Literal[0, 1],
     turn: int,
 ) -> Planned:
-    told = tuple(None if answer is None else answer.turns for answer in shown)
-    nothing = Planned(identity, question, systems, order, turn, told)
-    turns: list[tuple[str, ...]] = []
-    for system, answer in zip(systems, shown, strict=True):
-        if answer is None or len(answer.turns) < turn:
+    """One judgment of the systems' answers to a question."""
+    answers = [answered.get(question.id) for answered in systems.values()]
+    turns = tuple(None if answer is None else answer.turns for answer in answers)
+    planned = Planned(
+        question=question, systems=tuple(systems), order=order, turn=turn, answers=turns
+    )
+    for system, texts in zip(systems, turns, strict=True):
+        if texts is None or len(texts) < turn:
             what = f"turn {turn} has" if turn > 1 else "there is"
-            return nothing._replace(missing=f"{what} no answer of {system!a}")
-        turns.append(answer.turns)
-    if order == 1:
-        turns.reverse()
+            return replace(planned, missing=f"{what} no answer of {system!a}")
+    shown = [texts for texts in turns if texts is not None][:: -1 if order == 1 else 1]
     if protocol.without_judge is not None:
-        decided = protocol.without_judge([texts[turn - 1] for texts in turns])
+        decided = protocol.without_judge([texts[turn - 1] for texts in shown])
         if decided is not None:
-            return nothing._replace(decided=decided)
-    messages = protocol.messages(question, turns, turn)
-    call = Call(messages, question, tuple(turns), order, protocol.first_token)
+            return replace(planned, decided=decided)
+    messages = protocol.messages(question, shown, turn)
     item = {
         "question": question.id,
         "messages": content_hash([dict(message) for message in messages]),
         "order": order,
         "turn": turn,
     }
-    return nothing._replace(call=call, key=item_key(identity, item))
+    call = Call(messages, question, tuple(shown), order, protocol.first_token)
+    return replace(planned, call=call, key=item_key(identity, item))

@@ -7,20 +7,18 @@ what is scored is never asked again. Judgments are read back from the journal al
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slackdlm.errors import ConfigError
+from slackdlm.errors import ConfigError, DataError
 from slackdlm.journal import Entry, Journal
 from slackdlm.jsonl import Row
 from slackdlm.judging.budget import Budget, Spent
-from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, ExactJudge, Judge, why_unfinished
-from slackdlm.judging.plan import Planned, plan_judgments
-from slackdlm.judging.protocols import JudgingProtocol
+from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, ExactJudge, why_unfinished
+from slackdlm.judging.plan import Plan, Planned
 from slackdlm.judgments import Game, Grade, GradeStatus, Tally, tally
-from slackdlm.records import Answer, Question
 
 _LOG = logging.getLogger(__name__)
 TRIES = 4
@@ -33,62 +31,49 @@ class Judged(NamedTuple):
     judgments: list[Game] | list[Grade]
     """One for each that was to be made; those without a score say why in ``extra["error"]``."""
     tally: Tally
-    new_calls: int
-    """Calls of this run."""
-    new_usd: float | None
-    """Their cost; ``None`` if a price or a count of tokens is not known."""
-    calls: int
-    """Calls behind all these judgments, those of earlier runs included."""
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float | None
-    """Cost of all of them."""
+    new: Spent
+    """What this run took."""
+    total: Spent
+    """What all these judgments took, earlier runs included."""
     stopped: str | None
     """Why the run ended before all was asked; ``None`` if it did not."""
 
 
 def judge_answers(
-    protocol: JudgingProtocol,
-    judge: Judge,
-    questions: Sequence[Question],
-    answers: Sequence[Answer],
+    plan: Plan,
     *,
-    baseline: Sequence[Answer] | None = None,
     journal: Path | None,
     budget: Budget | None = None,
-    on_plan: Callable[[int], None] | None = None,
     on_judged: Callable[[int, float | None], None] | None = None,
 ) -> Judged:
-    """Judge answers; what the journal holds is not asked again.
+    """Make the judgments that the journal does not hold, and return all of them.
 
     Args:
-        protocol: Of the benchmark.
-        judge: Whom to ask.
-        questions: Of the benchmark.
-        answers: Of one or more systems.
-        baseline: Of the system they are compared to.
+        plan: What is judged, and by whom.
         journal: Its folder; other processes may use it at the same time. ``None``: every judgment is made again, which
             only an exact judge does for nothing.
         budget: Limits of this run.
-        on_plan: Called once with the number of judgments.
         on_judged: Called with the judgments just finished, those of earlier runs first, and the cost of this run.
 
     Raises:
-        DataError: As `plan_judgments`; if the journal cannot be used.
+        DataError: If the journal cannot be used.
         ConfigError: If the judge can never reply, such as for a wrong key; if one that is not exact has no journal.
     """
-    if journal is None and not isinstance(judge, ExactJudge):
-        raise ConfigError(f"judge {judge.name}: only an exact judge needs no journal; give one")
-    planned = plan_judgments(protocol, judge, questions, answers, baseline)
-    if on_plan is not None:
-        on_plan(len(planned))
-    run = _Run(protocol, judge, Journal(journal), budget or Budget(), on_judged)
-    stopped = run.ask(planned)
-    judged = run.collect(planned, stopped=stopped)
-    num_cut = sum(why_unfinished(one) == CUT_OFF for one in judged.judgments)
+    if journal is None and not isinstance(plan.judge, ExactJudge):
+        raise ConfigError(
+            f"judge {plan.judge.name}: only an exact judge needs no journal; give one"
+        )
+    run = _Run(plan, Journal(journal), budget or Budget(), on_judged or (lambda count, usd: None))
+    stopped = run.ask()
+    entries = {key: entry for key in plan.calls() if (entry := run.journal.get(key)) is not None}
+    judgments: list[Any] = [_judgment(plan, item, entries.get(item.key)) for item in plan.items]
+    num_cut = sum(why_unfinished(judgment) == CUT_OFF for judgment in judgments)
     if num_cut:
-        _LOG.warning("%d of %d judgments have no verdict: %s", num_cut, len(planned), CUT_OFF)
-    return judged
+        _LOG.warning("%d of %d judgments have no verdict: %s", num_cut, len(judgments), CUT_OFF)
+    total = Spent()
+    for entry in entries.values():
+        total = total.plus(Spent(**entry.payload["spent"]))
+    return Judged(judgments, tally(judgments), run.spent, total, stopped)
 
 
 class _Run:
@@ -96,31 +81,29 @@ class _Run:
 
     def __init__(
         self,
-        protocol: JudgingProtocol,
-        judge: Judge,
+        plan: Plan,
         journal: Journal,
         budget: Budget,
-        on_judged: Callable[[int, float | None], None] | None,
+        on_judged: Callable[[int, float | None], None],
     ) -> None:
-        self.protocol = protocol
-        self.judge = judge
+        self.plan = plan
+        self.judge = plan.judge
         self.journal = journal
         self.budget = budget
         self.on_judged = on_judged
         self.spent = Spent()
         self.failures_in_a_row = 0
 
-    def ask(self, items: Sequence[Planned]) -> str | None:
+    def ask(self) -> str | None:
         """Ask for all that is missing; says why if not all was asked."""
-        waiting = self._waiting(items)
-        under_way: dict[Future[Row | None], Planned] = {}
+        waiting = self._waiting()
+        under_way: dict[Future[Row | None], str] = {}
         stopped: str | None = None
         with ThreadPoolExecutor(self.judge.concurrency) as pool:
             try:
                 while True:
                     while stopped is None and len(under_way) < self.judge.concurrency:
-                        item = next(waiting, None)
-                        if item is None:
+                        if (item := next(waiting, None)) is None:
                             break
                         under_way[pool.submit(self._try, item[1])] = item[0]
                     if not under_way:
@@ -130,29 +113,30 @@ class _Run:
                         stopped = self._finish(under_way.pop(future), payload) or stopped
             finally:
                 # Whatever ended this: replies under way are paid for, so they are kept.
-                for future, item in under_way.items():
+                for future, key in under_way.items():
                     if future.exception() is None and (payload := future.result()) is not None:
-                        self._record(item, payload)
+                        self._record(key, payload)
 
-    def _waiting(self, planned: Sequence[Planned]) -> Iterator[tuple[Planned, Call]]:
+    def _waiting(self) -> Iterator[tuple[str, Call]]:
         """What no process has judged yet, a question's calls together.
 
         The order of the questions is drawn by each process for itself, so that two on one journal rarely meet.
         """
-        # Two systems may have given the same answer: that is one thing to judge.
-        items = {item.key: (item, item.call) for item in planned if item.call is not None}
-        pending = [pair for key, pair in items.items() if not self.journal.is_done(key)]
-        self._report(len(planned) - len(pending))
-        by_question: dict[str, list[tuple[Planned, Call]]] = {}
-        for item, call in pending:
-            by_question.setdefault(item.question.id, []).append((item, call))
+        by_question: dict[str, list[tuple[str, Call]]] = {}
+        num_pending = 0
+        for key, call in self.plan.calls().items():
+            if not self.journal.is_done(key):
+                by_question.setdefault(call.question.id, []).append((key, call))
+                num_pending += 1
+        if len(self.plan.items) > num_pending:
+            self.on_judged(len(self.plan.items) - num_pending, self.spent.usd)
         groups = list(by_question.values())
         random.Random(os.getpid()).shuffle(groups)
-        for item, call in (pair for group in groups for pair in group):
-            if self.journal.is_done(item.key):
-                self._report(1)
+        for key, call in (pair for group in groups for pair in group):
+            if self.journal.is_done(key):
+                self.on_judged(1, self.spent.usd)
             else:
-                yield item, call
+                yield key, call
 
     def _try(self, call: Call) -> Row | None:
         """In a thread: call until there is a verdict; ``None`` if the budget was spent before the first call."""
@@ -168,8 +152,7 @@ class _Run:
                 reply = self.judge.reply(call)
                 usd = reply.usd
             except CallFailed as failure:
-                # Nothing is paid for a call without a reply.
-                usd = 0.0
+                usd = 0.0  # nothing is paid for a call without a reply
                 spent = spent.plus(Spent(1))
                 error, text = str(failure), None
                 if failure.again:
@@ -181,64 +164,36 @@ class _Run:
             spent = spent.plus(Spent(1, *tokens, usd))
             text, error = reply.text, reply.unfinished
             # The same limit would most likely cut the same reply short again.
-            if error or self.protocol.parse(text) is not None:
+            if error or self.plan.protocol.parse(text) is not None:
                 break
             error = "the reply holds no verdict"
         return {"reply": text, "error": error, "spent": spent._asdict()}
 
-    def _finish(self, item: Planned, payload: Row | None) -> str | None:
+    def _finish(self, key: str, payload: Row | None) -> str | None:
         """Record one outcome; says why if the run must end."""
         if payload is None:
             return self.budget.stopped
-        self._record(item, payload)
-        self._report(1)
-        no_reply = payload["reply"] is None
-        self.failures_in_a_row = self.failures_in_a_row + 1 if no_reply else 0
+        self._record(key, payload)
+        self.on_judged(1, self.spent.usd)
+        self.failures_in_a_row = self.failures_in_a_row + 1 if payload["reply"] is None else 0
         if self.failures_in_a_row == self.judge.gives_up_after:
             return (
                 f"{self.failures_in_a_row} calls in a row failed, the last with: {payload['error']}"
             )
         return None
 
-    def _record(self, item: Planned, payload: Row) -> None:
-        now = Spent(**payload["spent"])
-        self.spent = self.spent.plus(now)
-        before = self.journal.get(item.key)
+    def _record(self, key: str, payload: Row) -> None:
+        spent = Spent(**payload["spent"])
+        self.spent = self.spent.plus(spent)
+        before = self.journal.get(key)
         if before is not None and before.status == "failed":
-            payload["spent"] = now.plus(Spent(**before.payload["spent"]))._asdict()
-        status = "failed" if payload["error"] else "ok"
-        self.journal.record(Entry(item.key, status, payload))
-
-    def _report(self, count: int) -> None:
-        if self.on_judged is not None and count:
-            self.on_judged(count, self.spent.usd)
-
-    def collect(self, planned: Sequence[Planned], *, stopped: str | None) -> Judged:
-        """All judgments, from the journal."""
-        judgments: list[Any] = []
-        entries: dict[str, Entry | None] = {"": None}
-        total = Spent()
-        for item in planned:
-            if item.key not in entries:
-                entry = entries[item.key] = self.journal.get(item.key)
-                if entry is not None:
-                    total = total.plus(Spent(**entry.payload["spent"]))
-            entry = entries[item.key]
-            judgments.append(_judgment(self.protocol, item, entry))
-        return Judged(
-            judgments=judgments,
-            tally=tally(judgments),
-            new_calls=self.spent.calls,
-            new_usd=self.spent.usd,
-            calls=total.calls,
-            prompt_tokens=total.prompt_tokens,
-            completion_tokens=total.completion_tokens,
-            usd=total.usd,
-            stopped=stopped,
-        )
+            payload["spent"] = spent.plus(Spent(**before.payload["spent"]))._asdict()
+        self.journal.record(Entry(key, "failed" if payload["error"] else "ok", payload))
 
 
-def _judgment(protocol: JudgingProtocol, item: Planned, entry: Entry | None) -> Game | Grade:
+def _judgment(plan: Plan, item: Planned, entry: Entry | None) -> Game | Grade:
+    """What was said of an item, scored; without a score it says why."""
+    protocol = plan.protocol
     reply: str | None = None
     error = item.missing or "not asked"
     verdict: Any = item.decided
@@ -259,19 +214,41 @@ def _judgment(protocol: JudgingProtocol, item: Planned, entry: Entry | None) -> 
         "score": score,
         "status": status,
         "category": item.question.category,
-        "judge_identity": item.identity,
+        "judge_identity": plan.identity,
         "reply": reply,
         "prompt": None if item.call is None else item.call.messages,
         "extra": {"error": error} if error else {},
     }
     if protocol.num_shown == 1:
         grade = Grade(system=item.systems[0], **shared)
-        if protocol.finish_grade is None:
-            return grade
-        return protocol.finish_grade(grade, item.question, item.answers[0])
-    shown_verdict = None if verdict is None else str(verdict)
-    a, b = item.systems
-    game = Game(a=a, b=b, order=item.order, verdict=shown_verdict, **shared)
-    if protocol.finish_game is None:
-        return game
-    return protocol.finish_game(game, item.question, item.answers)
+        finish = protocol.finish_grade
+        return grade if finish is None else finish(grade, item.question, item.answers[0])
+    label = None if verdict is None else str(verdict)
+    game = Game(a=item.systems[0], b=item.systems[1], order=item.order, verdict=label, **shared)
+    finish = protocol.finish_game
+    return game if finish is None else finish(game, item.question, item.answers)
+
+
+def check_missing(judged: Judged, *, max_missing: float) -> None:
+    """DataError if the run was cut off, or more than that share of the judgments has no usable score."""
+    counts = judged.tally
+    if judged.stopped is not None:
+        raise DataError(f"judge: {judged.stopped}; run it again to go on")
+    missing = counts.num_total - counts.num_scored
+    if missing <= max_missing * counts.num_total:
+        return
+    # Asking again helps only where a reply may be another.
+    remedy = {
+        "replay": "a replay says only what was recorded: record those too, or ask another --judge",
+        "endpoint": "run it again to try those again, or accept them with a higher --max-missing",
+    }.get(
+        judged.judgments[0].judge_identity["settings"]["kind"],
+        "this judge says the same again: ask another --judge, or accept them with a higher --max-missing",
+    )
+    errors = [error for j in judged.judgments if (error := j.extra.get("error"))]
+    first = f"; the first: {errors[0]}" if errors else ""
+    raise DataError(
+        f"judge: {missing} of {counts.num_total} judgments are missing, more than {max_missing:.1%} "
+        f"({counts.num_failed} failed, {counts.num_unparsable} without a verdict, "
+        f"{counts.num_out_of_range} off the scale{first}); {remedy}"
+    )

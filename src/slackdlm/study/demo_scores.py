@@ -13,6 +13,7 @@ from jaxtyping import Float
 from slackdlm.benchmarks.answers import read_answers, read_questions, read_turns
 from slackdlm.journal import content_hash
 from slackdlm.judging.judges import ExactJudge
+from slackdlm.judging.plan import plan_judgments
 from slackdlm.judging.protocols import JudgingProtocol, Turns
 from slackdlm.judging.run import judge_answers
 from slackdlm.judgments import Grade, Messages
@@ -100,7 +101,8 @@ def grade_arm(arm: AnsweredArm, questions: Sequence[Question]) -> list[Grade]:
         for condition, seed in arm.grid.decodings()
         for answer in read_answers(arm.file(condition, seed))
     ]
-    judged = judge_answers(TOY_GRADES, TOY_JUDGE, questions, answers, journal=None)
+    plan = plan_judgments(TOY_GRADES, TOY_JUDGE, questions, answers)
+    judged = judge_answers(plan, journal=None)
     return cast("list[Grade]", judged.judgments)
 
 

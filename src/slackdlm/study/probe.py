@@ -126,7 +126,7 @@ def num_judgments(
 ) -> int:
     """Judgments of the whole probe; every answer must be there."""
     return sum(
-        len(plan_judgments(protocol, judge, questions, answers, baseline))
+        len(plan_judgments(protocol, judge, questions, answers, baseline).items)
         for arm in arms
         for answers, baseline in _pairings(arm, grid, output)
     )
@@ -148,10 +148,11 @@ def dry_run_probe(
         text = 4 * grid.sampler.canvas_length * letter
         return [Answer(q.id, system, (text,) * (1 + len(q.later_turns))) for q in questions]
 
-    planned = plan_judgments(
-        protocol, judge, questions, stand_in("disturbed", "a"), stand_in("undisturbed", "b")
+    once = dry_run(
+        plan_judgments(
+            protocol, judge, questions, stand_in("disturbed", "a"), stand_in("undisturbed", "b")
+        )
     )
-    once = dry_run(judge, planned)
     times = num_arms * grid.num_seeds * len(grid.interventions())
     return DryRun(
         num_judgments=times * once.num_judgments,
@@ -221,11 +222,7 @@ def judge_probe(
         games: list[Game] = []
         for answers, baseline in _pairings(arm, grid, output):
             judged = judge_answers(
-                protocol,
-                judge,
-                questions,
-                answers,
-                baseline=baseline,
+                plan_judgments(protocol, judge, questions, answers, baseline),
                 journal=output / "judgments.journal",
                 budget=budget,
                 on_judged=on_judged,
