@@ -7,6 +7,7 @@ the old one's answers.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from lm_eval.api.instance import Instance
@@ -21,6 +22,7 @@ from slackdlm.harness.likelihood import (
     num_masks,
 )
 from slackdlm.harness.requests import (
+    Stopping,
     encode_context,
     encode_pair,
     read_stopping,
@@ -34,7 +36,8 @@ from slackdlm.models.chat import decode_answer
 from slackdlm.models.identity import model_identity
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.tokenizer import encode_text
-from slackdlm.sampling.config import deciding, recorded
+from slackdlm.sampling.answering import decoding_identity
+from slackdlm.sampling.config import recorded
 from slackdlm.sampling.intervention import ShiftIntervention
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
@@ -42,8 +45,8 @@ OnProgress = Callable[[str, int, int], None]
 """Called with the kind of request, and how many are done of how many."""
 
 
-class _Asked(NamedTuple):
-    """A request with the key of its result."""
+class _Request(NamedTuple):
+    """What is worked out, with the key of its result."""
 
     key: str
     prompt_ids: list[int]
@@ -94,20 +97,14 @@ class HarnessLM(LM):
         self.unused: Counter[str] = Counter()
         """What tasks asked of generations and did not get, with the number of requests."""
         self.model_identity = model_identity(loaded)
-        model = {k: v for k, v in self.model_identity.items() if k != "name"}
-        self.generation_identity: Row = {
-            "what": "lm-eval generation",
-            "settings": deciding(recorded(config)),
-            "intervention": None if intervention is None else dict(vars(intervention)),
-            "model": model,
-            "device": loaded.device.type,
-        }
+        decoding = decoding_identity(self.sampler, self.model_identity)
+        self.generation_identity: Row = {"what": "lm-eval generation"} | decoding
         self.likelihood_identity: Row = {
             "what": "lm-eval log-likelihood bound without slack",
             "mc_samples": mc_samples,
             "guidance": config.guidance,
             "seed": config.seed,
-            "model": model,
+            "model": decoding["model"],
         }
 
     @property
@@ -141,24 +138,26 @@ class HarnessLM(LM):
         Raises:
             DataError: If a context cannot be encoded or leaves no room for the canvas.
         """
-        pairs: list[tuple[str, Row]] = [request.arguments[:2] for request in requests]
-        stoppings = [read_stopping(arguments) for _, arguments in pairs]
-        for _, arguments in pairs:
-            self.unused.update(unused_settings(arguments, self.config))
-        encoded = {
-            text: encode_context(self.loaded.tokenizer, text)
-            for text in dict.fromkeys(text for text, _ in pairs)
-        }
         # The same question again in one task (``repeats``) is another draw.
-        seen: Counter[tuple[str | None, str]] = Counter()
-        asked: list[_Asked] = []
-        for request, (text, _) in zip(requests, pairs, strict=True):
-            item = {"context": text, "repeat": seen[request.task_name, text]}
-            seen[request.task_name, text] += 1
+        repeats: Counter[tuple[str | None, str]] = Counter()
+        stoppings: list[Stopping] = []
+        generations: list[_Request] = []
+        for request in requests:
+            text, arguments = request.arguments[:2]
+            stoppings.append(read_stopping(arguments))
+            self.unused.update(unused_settings(arguments, self.config))
+            item = {"context": text, "repeat": repeats[request.task_name, text]}
+            repeats[request.task_name, text] += 1
+            ids = encode_context(self.loaded.tokenizer, text)
             key = item_key(self.generation_identity, item)
-            asked.append(_Asked(key, encoded[text], [], _seed(item)))
-        found = self._answer("generations", asked, self._generate)
-        return [self._text(found[a.key], *s) for a, s in zip(asked, stoppings, strict=True)]
+            generations.append(_Request(key, ids, [], _seed(item)))
+        self._check_room(generations)
+        results = self._complete(
+            "generations", generations, self._generate, lambda _: self.config.batch_size
+        )
+        return [
+            self._text(row, *stopping) for row, stopping in zip(results, stoppings, strict=True)
+        ]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """The bound of every target's log-likelihood in nats, and whether greedy decoding writes the target.
@@ -166,14 +165,9 @@ class HarnessLM(LM):
         Raises:
             DataError: If a text cannot be encoded or does not fit into the model's input.
         """
-        asked: list[_Asked] = []
-        for request in requests:
-            context, target = request.arguments[:2]
-            ids = encode_pair(self.loaded.tokenizer, context, target)
-            asked.append(self._rated(*ids))
-        found = self._answer("likelihoods", asked, self._rate)
+        pairs = [encode_pair(self.loaded.tokenizer, *request.arguments[:2]) for request in requests]
         return [
-            (float(found[a.key]["log_likelihood"]), bool(found[a.key]["is_greedy"])) for a in asked
+            (float(row["log_likelihood"]), bool(row["is_greedy"])) for row in self._rate_all(pairs)
         ]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -182,77 +176,76 @@ class HarnessLM(LM):
         A text longer than the model's input is rated in parts, each of half the input behind as much of the text before
         it as fits, the first part being a whole input.
         """
-        parts: list[list[_Asked]] = []
+        parts: list[tuple[list[int], list[int]]] = []
+        counts: list[int] = []
         most = self.loaded.max_length
         for request in requests:
             ids = encode_text(self.loaded.tokenizer, request.args[0])
-            step = max(most // 2, 1)
-            starts = [0, *range(most, len(ids), step)]
+            starts = [0, *range(most, len(ids), max(most // 2, 1))]
             ends = [*starts[1:], len(ids)]
-            parts.append(
-                [
-                    self._rated(ids[max(end - most, 0) : start], ids[start:end])
-                    for start, end in zip(starts, ends, strict=True)
-                ]
-            )
-        found = self._answer("likelihoods", [a for part in parts for a in part], self._rate)
-        return [sum(float(found[a.key]["log_likelihood"]) for a in part) for part in parts]
+            parts += [
+                (ids[max(end - most, 0) : start], ids[start:end])
+                for start, end in zip(starts, ends, strict=True)
+            ]
+            counts.append(len(starts))
+        bounds = (float(row["log_likelihood"]) for row in self._rate_all(parts))
+        return [sum(islice(bounds, count)) for count in counts]
 
-    def _rated(self, prompt_ids: list[int], target_ids: list[int]) -> _Asked:
+    def _rate_all(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Row]:
+        """The results of rating targets, each behind its prompt."""
+        requests = [self._rated(*pair) for pair in pairs]
+        # All of them before the first is worked out: hours later is too late.
+        check_lengths(self.loaded, _targets(requests))
+
+        def batch_size(first: _Request) -> int:
+            """So that about as many canvases as in decoding fill a batch."""
+            masks = num_masks(len(first.target_ids), self.mc_samples)
+            return max(1, self.config.batch_size // max(1, masks))
+
+        return self._complete("likelihoods", requests, self._rate, batch_size)
+
+    def _rated(self, prompt_ids: list[int], target_ids: list[int]) -> _Request:
         item = {"prompt": prompt_ids, "target": target_ids}
         key, seed = item_key(self.likelihood_identity, item), _seed([self.config.seed, item])
-        return _Asked(key, prompt_ids, target_ids, seed)
+        return _Request(key, prompt_ids, target_ids, seed)
 
-    def _answer(
+    def _complete(
         self,
         kind: str,
-        asked: Sequence[_Asked],
-        work: Callable[[Sequence[_Asked]], list[Row]],
-    ) -> dict[str, Row]:
-        """Results by key: those of the journal, then those still to be worked out, recorded batch by batch."""
+        requests: Sequence[_Request],
+        work: Callable[[Sequence[_Request]], list[Row]],
+        batch_size: Callable[[_Request], int],
+    ) -> list[Row]:
+        """A result for every request: those of the journal, and those still to be worked out."""
         # Alike lengths together: less padding.
-        ordered = sorted(asked, key=lambda a: len(a.prompt_ids) + len(a.target_ids))
-        unique = {a.key: a for a in ordered}
-        self._check_lengths(kind, list(unique.values()))
+        ordered = sorted(requests, key=lambda r: len(r.prompt_ids) + len(r.target_ids))
+        items = {request.key: request for request in ordered}
         done = 0
 
         def report(count: int) -> None:
             nonlocal done
             done += count
             if self.on_progress is not None:
-                self.on_progress(kind, done, len(unique))
+                self.on_progress(kind, done, len(items))
 
         journal = self.journal or Journal(None)
-        journal.complete(
-            unique, work, batch_size=lambda first: self._batch(kind, first), on_done=report
-        )
-        entries = {key: journal.get(key) for key in unique}
-        return {key: entry.payload for key, entry in entries.items() if entry is not None}
+        journal.complete(items, work, batch_size=batch_size, on_done=report)
+        entries = [journal.get(request.key) for request in requests]
+        return [entry.payload for entry in entries if entry is not None]
 
-    def _batch(self, kind: str, first: _Asked) -> int:
-        """Requests worked out together, so that about ``batch_size`` canvases fill a batch."""
-        if kind == "generations" or not first.target_ids:
-            return self.config.batch_size
-        most = num_masks(len(first.target_ids), self.mc_samples)
-        return max(1, self.config.batch_size // most)
-
-    def _check_lengths(self, kind: str, pending: Sequence[_Asked]) -> None:
-        """All of them before the first is worked out: hours later is too late."""
-        if kind == "likelihoods":
-            check_lengths(self.loaded, _targets(pending))
-            return
+    def _check_room(self, requests: Sequence[_Request]) -> None:
         room = self.loaded.max_length - self.config.canvas_length
-        too_long = [len(a.prompt_ids) for a in pending if len(a.prompt_ids) > room]
+        too_long = [len(r.prompt_ids) for r in requests if len(r.prompt_ids) > room]
         if too_long:
             raise DataError(
-                f"harness: {len(too_long)} of {len(pending)} prompts are longer than the {max(room, 0)} tokens that a "
-                f"canvas of {self.config.canvas_length} leaves of the model's {self.loaded.max_length}, the longest "
+                f"harness: {len(too_long)} of {len(requests)} prompts are longer than the {max(room, 0)} tokens that "
+                f"a canvas of {self.config.canvas_length} leaves of the model's {self.loaded.max_length}, the longest "
                 f"has {max(too_long)}; use fewer examples in the prompt (--num-fewshot) or a shorter canvas"
             )
 
-    def _generate(self, batch: Sequence[_Asked]) -> list[Row]:
+    def _generate(self, batch: Sequence[_Request]) -> list[Row]:
         answers = self.sampler.generate_from_ids(
-            [a.prompt_ids for a in batch], row_ids=[a.seed for a in batch]
+            [r.prompt_ids for r in batch], row_ids=[r.seed for r in batch]
         )
         return [
             {"text": answer.text, "tokens": answer.tokens, "canvas": answer.canvas}
@@ -266,7 +259,7 @@ class HarnessLM(LM):
             text = decode_answer(self.loaded.tokenizer, kept)
         return stopped(text, until)
 
-    def _rate(self, batch: Sequence[_Asked]) -> list[Row]:
+    def _rate(self, batch: Sequence[_Request]) -> list[Row]:
         targets = _targets(batch)
         size, guidance = self.config.batch_size, self.config.guidance
         bounds = log_likelihood_bounds(
@@ -283,5 +276,5 @@ def _seed(item: object) -> int:
     return int(content_hash(item)[:15], 16)
 
 
-def _targets(asked: Sequence[_Asked]) -> list[Target]:
-    return [Target(a.prompt_ids, a.target_ids, a.seed) for a in asked]
+def _targets(requests: Sequence[_Request]) -> list[Target]:
+    return [Target(r.prompt_ids, r.target_ids, r.seed) for r in requests]

@@ -15,7 +15,7 @@ from slackdlm.atomic import check_writable
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.journal import Journal, item_key, journal_of
 from slackdlm.jsonl import Row, write_rows
-from slackdlm.models.identity import model_identity
+from slackdlm.models.identity import ModelIdentity, model_identity
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.records import Question
 from slackdlm.sampling.config import deciding, recorded
@@ -151,6 +151,16 @@ def answer_questions(
     return run.write(output, system=system or loaded.name)
 
 
+def decoding_identity(sampler: Sampler, model: ModelIdentity) -> Row:
+    """Everything beside the prompt and its noise that decides a decoded text; the model's name does not."""
+    return {
+        "settings": deciding(recorded(sampler.config)),
+        "intervention": None if sampler.intervention is None else dict(vars(sampler.intervention)),
+        "model": {key: value for key, value in model.items() if key != "name"},
+        "device": sampler.loaded.device.type,
+    }
+
+
 class _Run:
     """What decides the answers, and where they are kept."""
 
@@ -165,16 +175,8 @@ class _Run:
         self.questions = questions
         self.journal = journal
         self.sampler = Sampler(loaded, config, intervention)
-        self.settings = recorded(config)
-        self.origin: Row = {
-            "intervention": None if intervention is None else dict(vars(intervention)),
-            "model": model_identity(loaded),
-            "device": loaded.device.type,
-        }
-        self.identity = self.origin | {
-            "settings": deciding(self.settings),
-            "model": {k: v for k, v in self.origin["model"].items() if k != "name"},
-        }
+        self.model = model_identity(loaded)
+        self.identity = decoding_identity(self.sampler, self.model)
 
     def turn(self, row: int, number: int) -> _Turn | None:
         """One turn of a question; ``None`` if it has no such turn or the one before has no answer."""
@@ -240,8 +242,10 @@ class _Run:
             **payload,
             "slack_share": _slack_share(self.sampler.loaded, payload["canvas"]),
             "seed": [self.sampler.config.seed, turn.row],
-            "settings": self.settings,
-            **self.origin,
+            "settings": recorded(self.sampler.config),
+            "intervention": self.identity["intervention"],
+            "model": self.model,
+            "device": self.identity["device"],
         }
 
 
