@@ -20,7 +20,7 @@ def check_writable(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "it is a device or a pipe", str(path))
-    folder = next(one for one in path.parents if os.path.lexists(one))
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder", str(path))
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -42,7 +42,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             put_on_disk(stream.fileno())
         draft.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # there may be none, or no place for one
+        with suppress(OSError):  # there may be none
             draft.unlink()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error

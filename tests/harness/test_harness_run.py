@@ -206,22 +206,6 @@ def test_shipped_tasks_are_answered_by_generation(speaker, says, file, right, me
     assert by_metric(run_harness(lm, Tasks([name]), num_fewshot=0))[metric] == 0
 
 
-@pytest.mark.usefixtures("stub_hub")
-@pytest.mark.parametrize(
-    "file", ["mmlu/default/mmlu_anatomy.yaml", "gpqa/zeroshot/gpqa_main_zeroshot.yaml"]
-)
-def test_shipped_tasks_are_answered_by_likelihood(speaker, file):
-    result = run_harness(
-        HarnessLM(speaker, CONFIG, mc_samples=1),
-        Tasks([str(SHIPPED / file)]),
-        num_fewshot=0,
-        limit=3,
-    )
-    value = by_metric(result)["acc", "none"]
-    assert value is not None
-    assert 3 * value == pytest.approx(round(3 * value))
-
-
 def test_model_code_is_run_only_if_that_was_said(speaker, stub_hub, says):
     name = str(SHIPPED / "mbpp" / "mbpp.yaml")
     with pytest.raises(
@@ -285,16 +269,3 @@ def test_data_that_cannot_be_had_are_one_clear_error(speaker, gsm8k_task, monkey
         DataError, match=r"toy_gsm8k: a task or its data set cannot be loaded \(.*need a network"
     ):
         run_harness(HarnessLM(speaker, CONFIG), Tasks(["toy_gsm8k"], [gsm8k_task]))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"limit": 0}, "--limit: expected at least 1 question, got 0"),
-        ({"num_fewshot": -1}, "--num-fewshot: expected at least 0, got -1"),
-        ({"system": "x"}, "--system: a system message needs --chat"),
-    ],
-)
-def test_settings_out_of_range_are_named(speaker, gsm8k_task, settings, message):
-    with pytest.raises(ConfigError, match=message):
-        run_harness(HarnessLM(speaker, CONFIG), Tasks(["toy_gsm8k"], [gsm8k_task]), **settings)

@@ -71,8 +71,6 @@ def judge(tmp_path: Path) -> Callable[..., int]:
     ("texts", "question", "now"),
     [
         (["A new one at the top.", *TEXTS], "0", "A new one at the top."),
-        (TEXTS[1:], "0", TEXTS[1]),
-        ([TEXTS[0], TEXTS[2], TEXTS[1]], "1", TEXTS[2]),
         ([TEXTS[0], "What is two, please?", TEXTS[2]], "1", "What is two, please?"),
     ],
 )

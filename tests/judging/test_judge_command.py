@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_server import serving
 
-from slackdlm.benchmarks.answers import read_answers, read_questions
-from slackdlm.errors import DataError
 from slackdlm.judging.endpoint import EndpointJudge
 from slackdlm.judging.judges import ExactJudge
 from slackdlm.judging.plan import plan_judgments
@@ -213,14 +211,13 @@ def test_any_reply_is_a_score_on_the_scale_or_is_said_to_be_none(
     replies=st.lists(REPLIES, min_size=4, max_size=4),
     texts=st.lists(REPLIES, min_size=2, max_size=2),
 )
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 def test_any_texts_are_judged_to_rows_that_can_be_written(
     tmp_path_factory: pytest.TempPathFactory, replies: list[str], texts: list[str]
 ) -> None:
     from slackdlm.judgments import read_grades, write_judgments
 
     folder = tmp_path_factory.mktemp("any")
-    question = Question("q", "Math", ({"role": "user", "content": texts[0]},))
     said = iter(replies * 20)
     judge = ExactJudge("t", lambda question, shown: strip_thoughts(next(said)))
     for name in ("pairs", "mt-bench"):
@@ -238,36 +235,3 @@ def test_any_texts_are_judged_to_rows_that_can_be_written(
         for judgment in judged.judgments:
             assert isinstance(judgment, Game | Grade)
             assert (judgment.score is None) == (judgment.status in ("failed", "unparsable"))
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | WORDS,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-FIELDS = st.sampled_from(["id", "prompt", "messages", "turn", "system", "text", "category", "role"])
-LINES = st.one_of(
-    st.dictionaries(FIELDS, JSON, max_size=6).map(lambda row: json.dumps(row).encode()),
-    st.binary(max_size=30),
-    st.just(b'{"id": 1, "turn": 1, "system": "s", "text": "x", "prompt": "y"}'),
-    st.just(b'{"messages": [{"role": "user", "content": "x"}]}'),
-)
-
-
-@given(st.lists(LINES, max_size=4), st.integers(0, 200))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_file_is_read_or_refused_with_its_name(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], cut: int
-) -> None:
-    file = tmp_path_factory.getbasetemp() / "any.jsonl"
-    file.write_bytes(b"\n".join(lines)[: cut or None])
-    for read in (read_questions, read_answers):
-        try:
-            found, message = read(file), ""
-        except DataError as error:
-            found, message = [], str(error)
-        assert bool(found) != ("any.jsonl" in message)
-        for item in found:
-            assert isinstance(item, Question | Answer)

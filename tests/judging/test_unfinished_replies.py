@@ -1,17 +1,17 @@
 """A verdict belongs to a finished reply: what was cut off has none, whatever stands in it, under every protocol."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from judge_server import serving
 
+from slackdlm.errors import DataError
 from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge
 from slackdlm.judging.judges import CUT_OFF, ReplayJudge
 from slackdlm.judging.plan import plan_judgments
 from slackdlm.judging.protocols import judging_protocol, protocol_names
-from slackdlm.judging.run import Judged, judge_answers
+from slackdlm.judging.run import Judged, check_missing, judge_answers
 from slackdlm.judgments import Game
 from slackdlm.records import Answer, Question
 
@@ -71,6 +71,8 @@ def test_a_reply_that_was_not_finished_has_no_verdict(
     if CUT_OFF in told:
         count = len(found.judgments)
         assert f"{count} of {count} judgments have no verdict: cut off" in caplog.text
+        with pytest.raises(DataError, match=r"cut off.*raise judge.max_tokens"):
+            check_missing(found, max_missing=0.5)
     finished, _ = judged(tmp_path, name, said(SAID[name]), rubric, max_tokens=9)
     assert {j.status for j in finished.judgments} == {"ok"}, "only these are asked for again"
     _, calls = judged(tmp_path, name, said("nothing"), rubric)
@@ -143,26 +145,3 @@ def test_a_replay_keeps_what_was_cut_off_without_a_verdict(tmp_path: Path, rubri
     )  # fmt: skip
     again = judge_answers(plan, journal=tmp_path / "again.journal").judgments
     assert [(j.score, j.reply) for j in again] == [(None, "[[A>B]]")] * 2
-
-
-def test_judge_says_how_many_were_cut_off(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    from slackdlm.cli import main
-
-    (tmp_path / "q.jsonl").write_text(json.dumps({"prompt": "What?"}))
-    for name in ("ours", "base"):
-        row = {"id": "0", "turn": 1, "system": name, "text": name, "prompt": None}
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
-    with serving(reply=lambda messages: said("maybe [[B>>A]], but wait", "length")) as server:
-        flags: list[object] = [
-            "judge", "--benchmark", "pairs", "--questions", tmp_path / "q.jsonl",
-            "--answers", tmp_path / "ours.jsonl", "--baseline", tmp_path / "base.jsonl",
-            "--judge", "openai", "--judge-model", "m", "--base-url", server.url,
-            "--output", tmp_path / "judged.jsonl", "--set", "judge.max_tokens=7",
-        ]  # fmt: skip
-        code = main([str(flag) for flag in flags])
-    error = " ".join(capsys.readouterr().err.split())
-    assert code == 2
-    assert "2 of 2 judgments have no verdict: cut off" in caplog.text
-    assert "raise judge.max_tokens" in error

@@ -162,12 +162,12 @@ def are_greedy(
     }
     while open_rows:
         rows = [_Row(targets[i], is_masked) for i, is_masked in open_rows.items()]
-        found = _evaluate(loaded, rows, batch_size=batch_size, guidance=guidance)
-        for i, cells in zip(list(open_rows), found, strict=True):
+        predicted = _evaluate(loaded, rows, batch_size=batch_size, guidance=guidance)
+        for i, cells in zip(list(open_rows), predicted, strict=True):
             surest = int(np.argmax(cells.confidence))
-            place = int(np.nonzero(open_rows[i])[0][surest])
-            is_greedy[i] = cells.best[surest] == targets[i].target_ids[place]
-            open_rows[i][place] = False
+            position = int(np.nonzero(open_rows[i])[0][surest])
+            is_greedy[i] = cells.best[surest] == targets[i].target_ids[position]
+            open_rows[i][position] = False
             if not is_greedy[i] or not open_rows[i].any():
                 del open_rows[i]
     return is_greedy
@@ -254,7 +254,7 @@ def _cell_log_probs(
     forbidden = [loaded.mask_id, loaded.slack_id]
     head = plain_head(loaded.model.get_output_embeddings())
     size = max(1, _CHUNK_ELEMENTS // head.out_features)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    chunks: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
         logits = logits_of(loaded.model, hidden[part]).float()
@@ -264,6 +264,6 @@ def _cell_log_probs(
         logits[:, forbidden] = -torch.inf
         log_probs = logits.log_softmax(dim=-1)
         top = log_probs.max(dim=-1)
-        found.append((log_probs.gather(1, wanted[part, None])[:, 0], top.values, top.indices))
-    first, second, third = (torch.cat(column) for column in zip(*found, strict=True))
-    return first, second, third
+        chunks.append((log_probs.gather(1, wanted[part, None])[:, 0], top.values, top.indices))
+    of_wanted, confidence, best = (torch.cat(column) for column in zip(*chunks, strict=True))
+    return of_wanted, confidence, best

@@ -92,14 +92,14 @@ def read_stopping(arguments: Mapping[str, Any]) -> Stopping:
 
 def unused_settings(arguments: Mapping[str, Any], config: SamplerConfig) -> list[str]:
     """What a task asks of the generation and does not get: the sampler's settings decide."""
-    asked = float(arguments.get("temperature") or 0.0)
+    temperature = float(arguments.get("temperature") or 0.0)
     if arguments.get("do_sample") is True and "temperature" not in arguments:
-        asked = 1.0
+        temperature = 1.0
     if arguments.get("do_sample") is False:
-        asked = 0.0
+        temperature = 0.0
     unused: list[str] = []
-    if asked != config.temperature:
-        unused.append(f"temperature={asked:g} (decoded with {config.temperature:g})")
+    if temperature != config.temperature:
+        unused.append(f"temperature={temperature:g} (decoded with {config.temperature:g})")
     length = read_stopping(arguments).max_tokens
     if length is not None and length > config.canvas_length:
         unused.append(f"max_gen_toks={length} (the canvas has {config.canvas_length} positions)")
@@ -109,6 +109,5 @@ def unused_settings(arguments: Mapping[str, Any], config: SamplerConfig) -> list
 
 def stopped(text: str, until: Sequence[str]) -> str:
     """The text up to the first stop text."""
-    return text[
-        : min((place for stop in until if (place := text.find(stop)) >= 0), default=len(text))
-    ]
+    starts = [start for stop in until if (start := text.find(stop)) >= 0]
+    return text[: min(starts, default=len(text))]

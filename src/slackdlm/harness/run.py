@@ -74,13 +74,13 @@ def run_harness(
     _seed_tasks()
     loaded = tasks.load(tasks.names)
     for task in loaded["tasks"].values():
-        own = task.get_config("num_fewshot")
-        if own is None or (num_fewshot is not None and own != 0):
+        default = task.get_config("num_fewshot")
+        if default is None or (num_fewshot is not None and default != 0):
             task.set_config(key="num_fewshot", value=num_fewshot or 0)
         task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     # As simple_evaluate does, which also asks git and pip about the machine, in seconds and with their complaints.
     evaluate: Any = lm_eval.evaluate  # its decorator loses the parameters
-    found = evaluate(
+    evaluated = evaluate(
         lm=lm,
         task_dict=loaded,
         limit=limit,
@@ -90,9 +90,9 @@ def run_harness(
         confirm_run_unsafe_code=tasks.run_model_code,
         log_samples=True,
     )
-    if found is None:
+    if evaluated is None:
         raise ConfigError("harness: run it in one process; this one is not the first of its group")
-    results = cast("Row", found)
+    results = cast("Row", evaluated)
     run = {"chat": chat, "system": system, "limit": limit, "num_fewshot": num_fewshot}
     return HarnessResult(_scores(results), _document(lm, results, run))
 

@@ -36,8 +36,8 @@ class Tasks(TaskManager):
         for folder in include:
             if not folder.is_dir():
                 raise ConfigError(f"--include-path {folder}: no such folder of task files")
-        own = TaskIndex.build(include)
-        known = {name for name, entry in own.items() if entry.kind is Kind.TASK}
+        included = TaskIndex.build(include)
+        known = {name for name, entry in included.items() if entry.kind is Kind.TASK}
         known |= {name for name in names if Path(name).is_file()}
         super().__init__(
             include_path=[str(folder) for folder in include] or None,

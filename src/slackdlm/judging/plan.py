@@ -100,18 +100,18 @@ def plan_judgments(
 
 def without_partner(questions: Sequence[Question], answers: Sequence[Answer]) -> list[str]:
     """What belongs to nothing on the other side, a line for each system and side."""
-    asked = {question.id for question in questions}
+    ids = {question.id for question in questions}
     sources = {answer.system: answer.source or "the answers" for answer in answers}
     lines: list[str] = []
     for system, where in sources.items():
         answered = {answer.question_id for answer in answers if answer.system == system}
-        for ids, what in (
-            (answered - asked, "answers to questions that are not asked"),
-            (asked - answered, "questions without an answer"),
+        for alone, what in (
+            (answered - ids, "answers to questions that are not asked"),
+            (ids - answered, "questions without an answer"),
         ):
-            if ids:
-                first = ", ".join(map(ascii, sorted(ids)[:3])) + (", …" if len(ids) > 3 else "")
-                lines.append(f"{where}: {what}: {len(ids)} of {system!a} ({first})")
+            if alone:
+                first = ", ".join(map(ascii, sorted(alone)[:3])) + (", …" if len(alone) > 3 else "")
+                lines.append(f"{where}: {what}: {len(alone)} of {system!a} ({first})")
     return lines
 
 
@@ -156,12 +156,12 @@ def _by_system(
     answers: Sequence[Answer], questions: Sequence[Question], *, what: str
 ) -> dict[str, dict[str, Answer]]:
     """Answers to the questions asked, by system and question."""
-    asked = {question.id: question for question in questions}
+    by_id = {question.id: question for question in questions}
     systems: dict[str, dict[str, Answer]] = {}
     for answer in answers:
-        if answer.question_id not in asked:
+        if answer.question_id not in by_id:
             continue
-        check_asked(answer, asked[answer.question_id], what=what)
+        check_asked(answer, by_id[answer.question_id], what=what)
         answered = systems.setdefault(answer.system, {})
         if answer.question_id in answered:
             raise DataError(
@@ -170,7 +170,7 @@ def _by_system(
         answered[answer.question_id] = answer
     if not systems:
         raise DataError(
-            f"{what}: none of them is to one of the {len(asked)} questions; use the same files"
+            f"{what}: none of them is to one of the {len(by_id)} questions; use the same files"
         )
     return systems
 
@@ -219,17 +219,17 @@ def _plan(
         if texts is None or len(texts) < turn:
             what = f"turn {turn} has" if turn > 1 else "there is"
             return replace(planned, missing=f"{what} no answer of {system!a}")
-    shown = [texts for texts in turns if texts is not None][:: -1 if order == 1 else 1]
+    in_order = [texts for texts in turns if texts is not None][:: -1 if order == 1 else 1]
     if protocol.without_judge is not None:
-        decided = protocol.without_judge([texts[turn - 1] for texts in shown])
+        decided = protocol.without_judge([texts[turn - 1] for texts in in_order])
         if decided is not None:
             return replace(planned, decided=decided)
-    messages = protocol.messages(question, shown, turn)
+    messages = protocol.messages(question, in_order, turn)
     item = {
         "question": question.id,
         "messages": content_hash([dict(message) for message in messages]),
         "order": order,
         "turn": turn,
     }
-    call = Call(messages, question, tuple(shown), order, protocol.first_token)
+    call = Call(messages, question, tuple(in_order), order, protocol.first_token)
     return replace(planned, call=call, key=item_key(identity, item))

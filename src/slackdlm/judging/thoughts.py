@@ -42,13 +42,13 @@ def strip_thoughts(text: str) -> str:
                 return ""
         else:
             # The same places, but nothing to be found inside code.
-            shown = _CODE.sub(lambda code: " " * len(code[0]), text)
-            *_, closing = [None, *_CLOSING_LINE.finditer(shown)]
+            blanked = _CODE.sub(lambda code: " " * len(code[0]), text)
+            *_, closing = [None, *_CLOSING_LINE.finditer(blanked)]
             if closing is None:
                 break
         text = text[closing.end() :].strip()
-    if _OPENING_LINE.search(_PAIR.sub("", shown)):
+    if _OPENING_LINE.search(_PAIR.sub("", blanked)):
         return ""
-    for pair in reversed(list(_PAIR.finditer(shown))):
+    for pair in reversed(list(_PAIR.finditer(blanked))):
         text = text[: pair.start()] + text[pair.end() :]
     return text.strip()
