@@ -18,7 +18,7 @@ from slackdlm.judging.protocols import judging_protocol
 from slackdlm.judgments import Game, Grade
 from slackdlm.records import Answer, Question
 from slackdlm.sampling.answering import answer_questions
-from slackdlm.sampling.sampler import SamplerConfig
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
 TEXTS = ["What is one?", "What is two?", "What is three?"]
 
@@ -201,7 +201,7 @@ def test_a_changed_question_of_the_same_id_is_asked_anew(tmp_path: Path) -> None
     for last in ("dog", "tree"):
         asked[1] = f"tell {last}"
         questions = read_questions(write(tmp_path / "q.jsonl", [{"prompt": t} for t in asked]))
-        answer_questions(model, questions, config, tmp_path / "a.jsonl")
+        answer_questions(Sampler(model, config), questions, tmp_path / "a.jsonl")
         answers = read_answers(tmp_path / "a.jsonl")
         assert [answer.messages[0]["content"] for answer in answers] == asked
         assert not without_partner(questions, answers)

@@ -61,7 +61,7 @@ def test_kills_processes_and_batches_change_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_row_says_all_that_decided_it(model: LoadedModel, output: Path) -> None:
-    answered = answer_questions(model, toy_questions(2), CONFIG, output, system="mine")
+    answered = answer_questions(Sampler(model, CONFIG), toy_questions(2), output, system="mine")
     assert answered == Answered(output, 2, 3, [])
     first, second, second_turn = rows(output)
     assert set(first) == set(
@@ -87,11 +87,11 @@ def test_a_row_says_all_that_decided_it(model: LoadedModel, output: Path) -> Non
 
 
 def test_a_second_run_decodes_nothing(model: LoadedModel, output: Path) -> None:
-    answer_questions(model, toy_questions(4), CONFIG, output)
+    answer_questions(Sampler(model, CONFIG), toy_questions(4), output)
     before = output.read_bytes()
     counts: list[int] = []
     other = replace(CONFIG, batch_size=1)
-    answer_questions(model, toy_questions(4), other, output, on_answers=counts.append)
+    answer_questions(Sampler(model, other), toy_questions(4), output, on_answers=counts.append)
     assert output.read_bytes() == before, "the recorded seconds show that nothing ran again"
     assert counts == [4, 2]
 
@@ -99,31 +99,31 @@ def test_a_second_run_decodes_nothing(model: LoadedModel, output: Path) -> None:
 def test_a_setting_added_later_makes_no_answer_another_one(
     model: LoadedModel, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer_questions(model, toy_questions(4), CONFIG, output)
+    answer_questions(Sampler(model, CONFIG), toy_questions(4), output)
     before = [row["seconds"] for row in rows(output)]
     later = make_dataclass(
         "Later", [("added", int, 3)], bases=(SamplerConfig,), frozen=True, kw_only=True
     )
     monkeypatch.setattr("slackdlm.sampling.config.SamplerConfig", later)
     config = later(canvas_length=8, steps=2)
-    answer_questions(model, toy_questions(4), config, output)
+    answer_questions(Sampler(model, config), toy_questions(4), output)
     assert [row["seconds"] for row in rows(output)] == before
     assert {row["settings"]["added"] for row in rows(output)} == {3}, "rows hold every setting"
-    answer_questions(model, toy_questions(4), replace(config, added=4), output)
+    answer_questions(Sampler(model, replace(config, added=4)), toy_questions(4), output)
     assert [row["seconds"] for row in rows(output)] != before
 
 
 def test_other_settings_weights_or_devices_are_other_answers(
     model: LoadedModel, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer_questions(model, toy_questions(2), CONFIG, output)
-    answer_questions(model, toy_questions(2), replace(CONFIG, steps=4), output)
+    answer_questions(Sampler(model, CONFIG), toy_questions(2), output)
+    answer_questions(Sampler(model, replace(CONFIG, steps=4)), toy_questions(2), output)
     assert {row["settings"]["steps"] for row in rows(output)} == {4}
-    answer_questions(toy_model(seed=4), toy_questions(2), CONFIG, output)
+    answer_questions(Sampler(toy_model(seed=4), CONFIG), toy_questions(2), output)
     answer = Sampler(model, CONFIG).generate(["tell cat"])[0]
     monkeypatch.setattr(LoadedModel, "device", property(lambda _: torch.device("cuda:1")))
     monkeypatch.setattr(Sampler, "generate", lambda _, prompts, row_ids: [answer] * len(prompts))
-    answer_questions(model, toy_questions(2), CONFIG, output)
+    answer_questions(Sampler(model, CONFIG), toy_questions(2), output)
     assert [(row["device"], row["text"]) for row in rows(output)] == [("cuda", answer.text)] * 3
     files = output.with_name("answers.jsonl.journal").iterdir()
     assert len({row["key"] for file in files for row in rows(file)}) == 4 * 3
@@ -131,7 +131,7 @@ def test_other_settings_weights_or_devices_are_other_answers(
 
 def test_a_question_s_place_decides_its_noise(model: LoadedModel, output: Path) -> None:
     same = [replace(toy_questions(1)[0], id=f"q{row}") for row in range(4)]
-    answer_questions(model, same, replace(CONFIG, temperature=1.0), output)
+    answer_questions(Sampler(model, replace(CONFIG, temperature=1.0)), same, output)
     assert len({row["text"] for row in rows(output)}) == 4
 
 
@@ -139,7 +139,7 @@ def test_a_question_that_cannot_be_asked_is_reported_and_the_rest_answered(
     model: LoadedModel, output: Path
 ) -> None:
     long = Question("long", None, ({"role": "user", "content": "the " * 200},), ("the",))
-    answered = answer_questions(model, [*toy_questions(2), long], CONFIG, output)
+    answered = answer_questions(Sampler(model, CONFIG), [*toy_questions(2), long], output)
     assert answered is not None
     assert answered.num_answers == 3
     first, second = answered.unanswered
@@ -151,9 +151,15 @@ def test_a_question_that_cannot_be_asked_is_reported_and_the_rest_answered(
 
 def test_no_process_writes_the_output_before_all_are_done(model: LoadedModel, output: Path) -> None:
     for _ in range(2):
-        assert answer_questions(model, toy_questions(4), CONFIG, output, shard=Shard(1, 2)) is None
+        assert (
+            answer_questions(Sampler(model, CONFIG), toy_questions(4), output, shard=Shard(1, 2))
+            is None
+        )
         assert not output.exists()
-    assert answer_questions(model, toy_questions(4), CONFIG, output, shard=Shard(0, 2)) is not None
+    assert (
+        answer_questions(Sampler(model, CONFIG), toy_questions(4), output, shard=Shard(0, 2))
+        is not None
+    )
     assert len(rows(output)) == 6
 
 
@@ -162,7 +168,7 @@ def test_an_empty_first_answer_is_followed_by_the_second_turn(
 ) -> None:
     # Everything is the end of the text: the canvas says nothing.
     silent = replace(model, eos_ids=tuple(range(len(model.tokenizer))))
-    answered = answer_questions(silent, toy_questions(2), CONFIG, output)
+    answered = answer_questions(Sampler(silent, CONFIG), toy_questions(2), output)
     assert answered is not None
     assert answered.unanswered == []
     assert [row["text"] for row in rows(output)] == ["", "", ""]
@@ -207,4 +213,4 @@ def test_an_output_that_cannot_be_written_is_an_error_before_any_work(
     (tmp_path / "file").write_text("")
     (tmp_path / "answers.jsonl.journal").write_text("")
     with pytest.raises(ConfigError, match=rf"cannot be written \(.*{reason}\)"):
-        answer_questions(model, toy_questions(1), CONFIG, tmp_path / place)
+        answer_questions(Sampler(model, CONFIG), toy_questions(1), tmp_path / place)

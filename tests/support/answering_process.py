@@ -13,7 +13,7 @@ from toy_questions import toy_model, toy_questions
 
 from slackdlm.sampling.answering import Shard, answer_questions
 from slackdlm.sampling.intervention import ShiftIntervention
-from slackdlm.sampling.sampler import SamplerConfig
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
 
 def start(output: Path, *, batch_size: int, shard: Shard) -> int:
@@ -25,11 +25,9 @@ def start(output: Path, *, batch_size: int, shard: Shard) -> int:
     status = 1
     try:
         answer_questions(
-            toy_model(),
+            Sampler(toy_model(), config, ShiftIntervention(0.2, seed=1)),
             toy_questions(11),
-            config,
             output,
-            intervention=ShiftIntervention(0.2, seed=1),
             shard=shard,
             on_answers=lambda count: time.sleep(0.03),
         )

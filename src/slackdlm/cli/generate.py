@@ -244,6 +244,7 @@ def _write_answers(
     from rich.progress import Progress
 
     from slackdlm.sampling.answering import ALONE, answer_questions
+    from slackdlm.sampling.sampler import Sampler
 
     shard = shard or ALONE
     share = questions[shard.rank :: shard.world_size]
@@ -251,11 +252,9 @@ def _write_answers(
     with Progress(console=Console(stderr=True), disable=shard.rank > 0) as progress:
         bar = progress.add_task("answers", total=total)
         answered = answer_questions(
-            loaded,
+            Sampler(loaded, recipe.sampler, recipe.shift),
             questions,
-            recipe.sampler,
             output,
-            intervention=recipe.shift,
             system=name,
             shard=shard,
             on_answers=lambda count: progress.advance(bar, count),

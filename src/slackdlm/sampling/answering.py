@@ -19,8 +19,7 @@ from slackdlm.models.identity import ModelIdentity, model_identity
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.records import Question
 from slackdlm.sampling.config import deciding, recorded
-from slackdlm.sampling.intervention import ShiftIntervention
-from slackdlm.sampling.sampler import Generation, Sampler, SamplerConfig
+from slackdlm.sampling.sampler import Generation, Sampler
 
 
 class Shard(NamedTuple):
@@ -105,12 +104,10 @@ def check_output(output: Path) -> Path:
 
 
 def answer_questions(
-    loaded: LoadedModel,
+    sampler: Sampler,
     questions: Sequence[Question],
-    config: SamplerConfig,
     output: Path,
     *,
-    intervention: ShiftIntervention | None = None,
     system: str | None = None,
     shard: Shard = ALONE,
     on_answers: Callable[[int], None] | None = None,
@@ -121,11 +118,9 @@ def answer_questions(
     Later turns are put to the model with its own answers before them.
 
     Args:
-        loaded: The model.
+        sampler: The model and how it decodes.
         questions: What to ask, in order; a question's place seeds its noise.
-        config: How to decode.
         output: Where to write; replaced only when all answers are there. ``OUTPUT.journal`` keeps what is done.
-        intervention: Optional intervention.
         system: Name of this system in the file; the model's if not given.
         shard: Which questions this process takes.
         on_answers: Called with the number of turns of this process just finished, also those finished before.
@@ -138,17 +133,17 @@ def answer_questions(
         ConfigError: If the output cannot be written.
         DataError: If a journal beside the output cannot be used.
     """
-    run = _Run(loaded, questions, config, intervention, Journal(check_output(output)))
+    run = _Run(sampler, questions, Journal(check_output(output)))
     for number in range(1, 1 + max(1 + len(question.later_turns) for question in questions)):
         rows = range(shard.rank, len(questions), shard.world_size)
         turns = [turn for row in rows if (turn := run.turn(row, number)) is not None]
         run.journal.complete(
             {turn.key: turn for turn in turns},
             run.decode,
-            batch_size=lambda _: config.batch_size,
+            batch_size=lambda _: sampler.config.batch_size,
             on_done=on_answers or (lambda _: None),
         )
-    return run.write(output, system=system or loaded.name)
+    return run.write(output, system=system or sampler.loaded.name)
 
 
 def decoding_identity(sampler: Sampler, model: ModelIdentity) -> Row:
@@ -164,18 +159,11 @@ def decoding_identity(sampler: Sampler, model: ModelIdentity) -> Row:
 class _Run:
     """What decides the answers, and where they are kept."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        questions: Sequence[Question],
-        config: SamplerConfig,
-        intervention: ShiftIntervention | None,
-        journal: Journal,
-    ) -> None:
+    def __init__(self, sampler: Sampler, questions: Sequence[Question], journal: Journal) -> None:
+        self.sampler = sampler
         self.questions = questions
         self.journal = journal
-        self.sampler = Sampler(loaded, config, intervention)
-        self.model = model_identity(loaded)
+        self.model = model_identity(sampler.loaded)
         self.identity = decoding_identity(self.sampler, self.model)
 
     def turn(self, row: int, number: int) -> _Turn | None:

@@ -16,7 +16,7 @@ from slackdlm.models.loaded import LoadedModel
 from slackdlm.records import Question
 from slackdlm.sampling.answering import answer_questions
 from slackdlm.sampling.intervention import InterventionKind, ShiftIntervention
-from slackdlm.sampling.sampler import SamplerConfig
+from slackdlm.sampling.sampler import Sampler, SamplerConfig
 
 
 class Condition(NamedTuple):
@@ -186,12 +186,11 @@ def answer_arm(
                 if on_load is not None:
                     on_load(loaded)
             file.parent.mkdir(parents=True, exist_ok=True)
+            config = replace(condition.sampler, seed=seed)
             answered = answer_questions(
-                loaded,
+                Sampler(loaded, config, condition.intervention(seed)),
                 questions,
-                replace(condition.sampler, seed=seed),
                 file,
-                intervention=condition.intervention(seed),
                 system=grid.system(arm.name, condition, seed),
             )
             if answered is not None and answered.unanswered:
