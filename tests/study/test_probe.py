@@ -191,7 +191,7 @@ def test_questions_that_do_not_fit_are_named_and_leave_no_file(toy, tmp_path):
     bad = [*QUESTIONS, Question("x", None, ({"role": "user", "content": "unknown words"},))]
     with pytest.raises(DataError, match=r"1 questions cannot be put to ce, the first is 'x'"):
         answer_probe([Arm("ce", "m", lambda: toy)], bad, GRID, tmp_path)
-    assert not list(tmp_path.rglob("*.jsonl"))
+    assert not list(tmp_path.glob("answers/ce/*.jsonl"))
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def _listed(paths: Sequence[Path]) -> tuple[dict[Path, Path | None], list[Path]]
                 continue
             known.add(file.resolve())
             inside = file.relative_to(path)
-            hidden = any(part.startswith(".") for part in inside.parts)
+            hidden = any(part.startswith(".") or part.endswith(".journal") for part in inside.parts)
             if file != path and (hidden or file.suffix not in (".json", ".jsonl", ".parquet")):
                 unread.append(inside)
             else:
