@@ -84,28 +84,6 @@ def apply_adapter(model: PreTrainedModel, folder: Path, *, slack_id: int) -> Pef
     return adapted
 
 
-def _read(
-    model: PreTrainedModel,
-    folder: Path,
-    settings: dict[str, Any],
-    infos: dict[str, TensorInfo],
-    *,
-    slack_id: int,
-) -> tuple[PeftModel, list[str]]:
-    config = PeftConfig.from_pretrained(str(folder))
-    # What is None or False asks for nothing; other versions of PEFT write more such keys.
-    asking = {key for key, value in settings.items() if value is not None and value is not False}
-    unknown = sorted(asking - vars(config).keys() - _DROPPED)
-    if unknown:
-        raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
-    config.inference_mode = True
-    if model.device.type == "meta":
-        weights = {k: torch.empty(info.shape, device="meta") for k, info in infos.items()}
-    else:
-        weights = load_peft_weights(str(folder), device="cpu")
-    return _fitted(model, config, weights, slack_id=slack_id)
-
-
 def _refuse_other_models(folder: Path, kind: str, settings: dict[str, Any]) -> None:
     """What is kept are adapters of the weights, which are the same at each loading."""
     if issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], PromptLearningConfig):
@@ -125,14 +103,29 @@ def _refuse_other_models(folder: Path, kind: str, settings: dict[str, Any]) -> N
     )
 
 
-def _fitted(
-    model: PreTrainedModel, config: PeftConfig, weights: dict[str, Tensor], *, slack_id: int
+def _read(
+    model: PreTrainedModel,
+    folder: Path,
+    settings: dict[str, Any],
+    infos: dict[str, TensorInfo],
+    *,
+    slack_id: int,
 ) -> tuple[PeftModel, list[str]]:
-    """The model with these weights on it, and what does not fit: they are only put on if all does."""
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.device("meta" if model.device.type == "meta" else "cpu"),
-    ):
+    """The model with an adapter on it, and what does not fit: it is only put on if all does."""
+    on_meta = model.device.type == "meta"
+    config = PeftConfig.from_pretrained(str(folder))
+    # What is None or False asks for nothing; other versions of PEFT write more such keys.
+    asking = {key for key, value in settings.items() if value is not None and value is not False}
+    unknown = sorted(asking - vars(config).keys() - _DROPPED)
+    if unknown:
+        raise ValueError(f"unknown keys {', '.join(unknown[:3])}")
+    config.inference_mode = True
+    weights: dict[str, Tensor] = (
+        {name: torch.empty(info.shape, device="meta") for name, info in infos.items()}
+        if on_meta
+        else load_peft_weights(str(folder), device="cpu")
+    )
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         # Not PEFT's wrapper for the task: those pass arguments that a diffusion model has not.
         adapted = PeftModel(model, config)
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)

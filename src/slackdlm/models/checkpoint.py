@@ -36,11 +36,7 @@ class TensorInfo(NamedTuple):
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint.
-
-    Raises:
-        CheckpointError: If the file is missing, not JSON or not an object.
-    """
+    """A JSON object from a file of a checkpoint; CheckpointError if there is none."""
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; {_instead_of(path)}")
     try:
@@ -146,12 +142,9 @@ def is_equal(folder: Path, first: tuple[str, TensorInfo], second: tuple[str, Ten
 def check_tensors(
     tensors: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]], *, folder: Path
 ) -> None:
-    """Raise unless a checkpoint holds exactly the expected tensors, as floating-point numbers.
+    """CheckpointError unless a checkpoint holds exactly the expected tensors, as floats.
 
     Before anything is read: a wrong number in ``config.json`` could ask for any amount of memory.
-
-    Raises:
-        CheckpointError: Naming what is missing, unexpected, of another shape or quantised.
     """
     shared = sorted(expected.keys() & tensors.keys())
     problems = {
@@ -177,11 +170,7 @@ def check_tensors(
 
 
 def read_headers(path: Path) -> dict[str, TensorInfo]:
-    """Name, shape and file of every tensor of one safetensors file.
-
-    Raises:
-        CheckpointError: If the file is torn or something else.
-    """
+    """Name, shape, file and type of every tensor of one safetensors file, if it is whole."""
     try:
         with safe_open(str(path), framework="pt") as file:
             return {

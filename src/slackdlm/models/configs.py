@@ -20,7 +20,7 @@ _LAYERS = (int, 1, 2**12)
 _POSITIVE = (float, 1e-30, 1e30)
 
 
-def check_config(
+def _check_config(
     config: PreTrainedConfig,
     kwargs: dict[str, Any],
     *,
@@ -29,21 +29,16 @@ def check_config(
     numbers: Mapping[str, tuple[type, float, float]],
     architecture: str,
 ) -> None:
-    """Raise if a configuration asks for what nobody here knows; ``kwargs`` become what is kept.
+    """ConfigError if a configuration asks for what nobody here knows; names the first wrong key.
 
     Args:
         config: Holds the keys it has fields for.
-        kwargs: The other keys. Those every transformers model has are known anyway, and what starts
-            with an underscore or is None or False asks for nothing. Keys of remote code are
-            dropped, and the implemented ones filled in.
+        kwargs: The other keys. What starts with an underscore or is None or False asks for nothing.
+            Keys of remote code are dropped, and the implemented ones filled in.
         implemented: The values a key may have; a missing key stands for the first.
-        without_effect: Other names that are dealt with.
-        numbers: Type (``int`` or ``float``), lowest and highest value of a key; None is left to its
-            default.
+        without_effect: Other names that are dealt with, beside those of every transformers model.
+        numbers: Type, lowest and highest value of a key; None is left to its default.
         architecture: What is implemented, for the message.
-
-    Raises:
-        ConfigError: Naming the first wrong key.
     """
     values = vars(config) | kwargs
     for key, accepted in implemented.items():
@@ -155,7 +150,7 @@ class LLaDAConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Resolve the sizes left to their defaults and refuse what is not implemented."""
-        check_config(self, kwargs, **_LLADA)
+        _check_config(self, kwargs, **_LLADA)
         self.n_kv_heads, self.embedding_size = self.num_kv_heads, self.num_rows
         self.mlp_hidden_size = self.ff_size
         super().__post_init__(**kwargs)
@@ -274,7 +269,7 @@ class DreamConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Resolve the sizes left to their defaults and refuse what is not implemented."""
-        check_config(self, kwargs, **_DREAM)
+        _check_config(self, kwargs, **_DREAM)
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         super().__post_init__(**kwargs)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from slackdlm.models.loaded import LoadedModel
 
+# What of an adapter's configuration changes the output of given weights.
+_SHAPING = "peft_type r lora_alpha use_rslora use_dora alpha_pattern rank_pattern".split()
+
 
 class ModelIdentity(TypedDict):
     """What the rows of ``answers.jsonl`` say of the model."""
@@ -69,15 +72,3 @@ def _split(model: PeftModel) -> tuple[str, dict[str, Tensor]]:
             plain = plain.replace(wrapper, ".")
         base[plain] = tensor
     return digest, base
-
-
-_SHAPING = (
-    "peft_type",
-    "r",
-    "lora_alpha",
-    "use_rslora",
-    "use_dora",
-    "alpha_pattern",
-    "rank_pattern",
-)
-"""What of an adapter's configuration changes the output of given weights."""

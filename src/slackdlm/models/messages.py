@@ -64,20 +64,22 @@ def _from_lists(lists: Mapping[str, object]) -> object:
 
 def _message(turn: object, *, where: str) -> dict[str, object]:
     fields = cast("dict[str, object]", turn) if isinstance(turn, dict) else {}
-    names = next(
-        (pair for pair in (("role", "content"), ("from", "value")) if fields.get(pair[0]) is not None
-         and (pair[1] in fields or "tool_calls" in fields)), None,
-    )  # fmt: skip
-    if names is None:
+    pairs = [
+        (role, content)
+        for role, content in (("role", "content"), ("from", "value"))
+        if fields.get(role) is not None and (content in fields or "tool_calls" in fields)
+    ]
+    if not pairs:
         raise DataError(
             f'{where}: expected {{"role": text, "content": text}} or {{"from": text, "value": text}},'
             f" got {one_line(str(turn), longest=60)!r}"
         )
+    names = pairs[0]
     role, content = fields[names[0]], fields.get(names[1])
     extra = {
-        f"{name} beside {names[1]}" if name in ("role", "content") else str(name): held
-        for name, held in fields.items()
-        if name not in names and not is_empty(held)
+        f"{name} beside {names[1]}" if name in ("role", "content") else str(name): value
+        for name, value in fields.items()
+        if name not in names and not is_empty(value)
     }
     calls = _calls(content) if role in _CALLS else None
     if calls is not None:
@@ -102,9 +104,9 @@ def _text_of(parts: list[object]) -> tuple[object, dict[str, object]]:
             return parts, {}
         texts.append(text)
         rest |= {
-            f"content.{name}": held
-            for name, held in fields.items()
-            if name not in ("type", "text") and not is_empty(held)
+            f"content.{name}": value
+            for name, value in fields.items()
+            if name not in ("type", "text") and not is_empty(value)
         }
     return ("".join(texts) if texts else parts), rest
 
@@ -112,10 +114,10 @@ def _text_of(parts: list[object]) -> tuple[object, dict[str, object]]:
 def _calls(content: object) -> list[dict[str, object]] | None:
     """``{"name", "arguments"}``, or a list of them, as OpenAI writes calls; None if it is something else."""
     try:
-        found: Any = strict_json.parse(content) if isinstance(content, str) else content
+        value: Any = strict_json.parse(content) if isinstance(content, str) else content
     except ValueError:
         return None
-    calls: list[Any] = found if isinstance(found, list) else [found]
+    calls: list[Any] = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, dict) and "name" in call for call in calls):
         return None
     return [{"type": "function", "function": call} for call in calls]

@@ -12,11 +12,7 @@ from slackdlm.models.special_tokens import SLACK, UNUSED, SpecialTokens, special
 
 
 def encoder_tokens(tokenizer: PreTrainedTokenizerFast, *, where: str) -> SpecialTokens:
-    """The tokens of an encoder, as its tokenizer names them; the separator ends a text.
-
-    Raises:
-        CheckpointError: If the tokenizer has no mask token, or neither separator nor end token.
-    """
+    """The tokens of an encoder, as its tokenizer names them, which it must; the separator is the end."""
     mask, end = tokenizer.mask_token, tokenizer.sep_token or tokenizer.eos_token
     if mask is None or end is None:
         raise CheckpointError(
@@ -30,11 +26,7 @@ def encoder_tokens(tokenizer: PreTrainedTokenizerFast, *, where: str) -> Special
 def check_config_ids(
     config: Any, tokenizer: PreTrainedTokenizerFast, names: SpecialTokens, *, where: str
 ) -> None:
-    """Raise unless the special ids of a configuration are those of the tokenizer.
-
-    Raises:
-        CheckpointError: Naming the key and both ids, or the token that is missing.
-    """
+    """CheckpointError unless the special ids of a configuration are those of the tokenizer."""
     for key, token in (("mask_token_id", names.mask), ("pad_token_id", names.end)):
         configured, token_id = getattr(config, key), require_id(tokenizer, token, where=where)
         if configured != token_id:
@@ -72,11 +64,7 @@ def listed_ends(
 
 
 def check_room(tokenizer: PreTrainedTokenizerFast, *, num_rows: int, where: str) -> None:
-    """Raise unless every id of the tokenizer has a row of the embedding.
-
-    Raises:
-        CheckpointError: Naming the largest id and the number of rows.
-    """
+    """CheckpointError unless every id of the tokenizer has a row of the embedding."""
     largest = max(tokenizer.get_vocab().values())
     if largest >= num_rows:
         raise CheckpointError(
@@ -86,11 +74,7 @@ def check_room(tokenizer: PreTrainedTokenizerFast, *, num_rows: int, where: str)
 
 
 def require_id(tokenizer: PreTrainedTokenizerFast, token: str, *, where: str) -> int:
-    """The id of a token a model cannot do without.
-
-    Raises:
-        CheckpointError: If the tokenizer has no such token.
-    """
+    """The id of a token a model cannot do without; CheckpointError if there is none."""
     token_id = special_id(tokenizer, token)
     if token_id is None:
         raise CheckpointError(
@@ -112,9 +96,6 @@ def assemble(
     """Model and tokenizer with their ids; grows the vocabulary if ``<slack>`` has no row.
 
     ``ends`` end a response beside the ends of the text and of a turn.
-
-    Raises:
-        CheckpointError: If the tokenizer lacks the mask or the end token.
     """
     end_id = require_id(tokenizer, names.end, where=name)
     turn_id = special_id(tokenizer, names.end_of_turn) if names.end_of_turn else None

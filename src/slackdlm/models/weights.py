@@ -49,15 +49,12 @@ def read_weights(
     """A network with the weights of a checkpoint folder, checked before reading.
 
     Args:
-        model_class: What to build from ``config``.
+        model_class: What to build from ``config``; it comes in evaluation mode.
         folder: Holds ``model.safetensors``, or shards and their index.
         config: Of that class.
         placement: Where to and as what.
         is_unused: Which names may lie in the folder beside those of the network; given, tied
             weights and the old names of layer norms may as well. None: none may.
-
-    Returns:
-        The network in evaluation mode.
 
     Raises:
         CheckpointError: If the folder's tensors are not those of the network, or there are two sets.
