@@ -6,7 +6,8 @@ Writes benchmarks/results/loss_cpu.csv. Takes about a quarter of an hour on two 
 import argparse
 from pathlib import Path
 
-from loss_cost import PROVIDERS, Size, bench_loss, write_rows
+from loss_cost import PROVIDERS, Size, bench_loss
+from measurement import write_rows
 
 LLADA = Size(num_samples=1, num_positions=1024, num_slack=64, hidden_size=256, vocab_size=126464)
 LONG = Size(num_samples=1, num_positions=4096, num_slack=512, hidden_size=64, vocab_size=1024)

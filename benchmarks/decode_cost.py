@@ -5,19 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
-from measurement import (
-    check_benchmark,
-    hardware,
-    most_held,
-    now,
-    spread,
-    write_csv,
-)
+from measurement import check_benchmark, hardware, most_held, now, spread
 from torch import Tensor, nn
 
 from slackdlm.models.configs import LLaDAConfig
@@ -239,34 +231,25 @@ def bench_decode(
     cases = CASES if cases is None else cases
     if loaded is None:
         loaded = make_model(size, device=device, dtype=dtype)
-    runs: dict[str, list[_Run]] = {name: [] for name in cases}
+    runs: dict[str, list[tuple[float, Decoded]]] = {name: [] for name in cases}
     for _ in range(repeats + 1):
         for name, case in cases.items():
             runs[name].append(_run(loaded, size, case))
-    expected = {
-        (c.temperature, c.batch): runs[n][0].decoded
-        for n, c in cases.items()
-        if c.provider is published
-    }
-    for name, case in cases.items():
-        decoded = runs[name][0].decoded
-        num_cells = size.canvas_length * case.batch
-        wall = spread([run.wall_ms for run in runs[name][1:]])
-        other = expected.get((case.temperature, case.batch)) if case.temperature == 0 else None
+    for name in cases:
+        walls = [wall_ms for wall_ms, _ in runs[name][1:]]
+        row = _row(loaded, size, cases[name], runs[name][0][1], walls)
+        expected = {
+            (c.temperature, c.batch): runs[n][0][1]
+            for n, c in cases.items()
+            if c.provider is published and c.temperature == 0
+        }
+        other = expected.get((cases[name].temperature, cases[name].batch))
         yield Row(
             provider=name,
-            temperature=case.temperature,
-            batch=case.batch,
-            **asdict(size),
+            **row,
             dtype=str(dtype).removeprefix("torch."),
-            p20_ms=round(wall.p20, 2),
-            p50_ms=round(wall.p50, 2),
-            p80_ms=round(wall.p80, 2),
-            tokens_per_second=round(1000 * num_cells / wall.p50, 2),
-            forwards_per_token=round(decoded.num_forwards / num_cells, 4),
-            same_tokens=None if other is None else _share_equal(decoded, other),
-            step_ratio=_step_ratio(loaded, size, case, num_pairs=paired_steps),
-            peak_tensor_mib=round(_most_held(loaded, size, case) / 2**20, 1),
+            same_tokens=None if other is None else _share_equal(runs[name][0][1], other),
+            step_ratio=_step_ratio(loaded, size, cases[name], num_pairs=paired_steps),
             repeats=repeats,
             num_threads=torch.get_num_threads(),
             hardware=hardware(device),
@@ -274,6 +257,27 @@ def bench_decode(
             timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
             note=note,
         )
+
+
+def _row(
+    loaded: LoadedModel, size: Size, case: Case, decoded: Decoded, walls: list[float]
+) -> dict[str, Any]:
+    """What the runs of a case say of its speed and memory."""
+    num_cells, prompts = size.canvas_length * case.batch, _prompts(size, case)
+    wall = spread(walls)
+    num_bytes = most_held(
+        lambda: case.provider(loaded, size, prompts, case.temperature), loaded.device
+    )
+    return asdict(size) | {
+        "temperature": case.temperature,
+        "batch": case.batch,
+        "p20_ms": round(wall.p20, 2),
+        "p50_ms": round(wall.p50, 2),
+        "p80_ms": round(wall.p80, 2),
+        "tokens_per_second": round(1000 * num_cells / wall.p50, 2),
+        "forwards_per_token": round(decoded.num_forwards / num_cells, 4),
+        "peak_tensor_mib": round(num_bytes / 2**20, 1),
+    }
 
 
 def make_model(size: Size, *, device: str, dtype: torch.dtype) -> LoadedModel:
@@ -295,26 +299,17 @@ def make_model(size: Size, *, device: str, dtype: torch.dtype) -> LoadedModel:
     return loaded
 
 
-class _Run(NamedTuple):
-    wall_ms: float
-    decoded: Decoded
-
-
-def _run(loaded: LoadedModel, size: Size, case: Case) -> _Run:
+def _run(loaded: LoadedModel, size: Size, case: Case) -> tuple[float, Decoded]:
+    """Milliseconds of one run, and what it decoded."""
     device, prompts = loaded.device, _prompts(size, case)
     start = now(device)
     decoded = case.provider(loaded, size, prompts, case.temperature)
-    return _Run(1000 * (now(device) - start), decoded)
+    return 1000 * (now(device) - start), decoded
 
 
 def _prompts(size: Size, case: Case) -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 8, (case.batch, size.prompt_length), generator=generator).tolist()
-
-
-def _most_held(loaded: LoadedModel, size: Size, case: Case) -> int:
-    prompts = _prompts(size, case)
-    return most_held(lambda: case.provider(loaded, size, prompts, case.temperature), loaded.device)
 
 
 def _step_ratio(loaded: LoadedModel, size: Size, case: Case, *, num_pairs: int) -> float | None:
@@ -351,8 +346,3 @@ def _share_equal(found: Decoded, expected: Decoded) -> float:
     pairs = zip(found.canvases, expected.canvases, strict=True)
     equal = [a == b for row in pairs for a, b in zip(*row, strict=True)]
     return round(sum(equal) / len(equal), 4)
-
-
-def write_rows(rows: list[Row], path: Path) -> None:
-    """Writes the rows as CSV, one column per field of `Row`; a missing number is an empty cell."""
-    write_csv(path, [asdict(row) for row in rows])

@@ -7,37 +7,28 @@ decoding, training steps. Prints one line per figure and writes a CSV per part; 
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import decode_cost
 import torch
-import torch.nn.functional as F
-from accelerate import Accelerator
+from gpu_scale import LLADA_8B, REHEARSAL, Scale, random_model, timed, write
+from gpu_training import check_training
 from loss_cost import (
     PROVIDERS,
     Problem,
     Row,
     Size,
     bench_loss,
-    write_rows,
 )
-from measurement import Spread, hardware, now, spread, write_csv
+from measurement import hardware, write_rows
 from torch import Tensor
 
 from slackdlm.lattice import band_posteriors, cpu
 from slackdlm.lattice.band import Batch, Columns, clamp_columns, target_band
-from slackdlm.models.adapter import casts_by_autocast, new_adapter
-from slackdlm.models.configs import LLaDAConfig
-from slackdlm.models.llada import LLaDAModelLM
-from slackdlm.models.loaded import LoadedModel, recompute_activations
-from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.training.data import Sample
-from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import CanvasSpec, TrainStream, collate
+from slackdlm.models.loaded import LoadedModel
 
 MASK_ID, SLACK_ID = 1001, 1000
 GRADIENT_TOLERANCE = 1e-5
@@ -53,63 +44,6 @@ DECODED_SHORT = (
     "exact, batch of 8",
 )
 DECODED_LONG = ("published", "exact", "threshold, dual cache")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The sizes of a check: LLaDA-8B's, or a rehearsal's."""
-
-    device: str
-    dtype: torch.dtype
-    lattices: tuple[tuple[int, int], ...]
-    """``(L, S)`` of the correctness cases."""
-    lattice_batches: tuple[tuple[int, int], ...]
-    """``(B, L)`` of the lattice's times."""
-    positions: tuple[int, ...]
-    """``L`` of the loss cases."""
-    model: LLaDAConfig
-    prompt_length: int
-    canvas_length: int
-    decoded: tuple[tuple[int, int, int], tuple[int, int, int]]
-    """Prompt, canvas and block of the decoding part: short and long."""
-    paired_steps: int
-    """Pairs of steps without and with an intervention."""
-    repeats: int
-
-
-LLADA_8B = Scale(
-    device="cuda",
-    dtype=torch.bfloat16,
-    lattices=((64, 40), (1024, 900), (4096, 2048), (4096, 3584)),
-    lattice_batches=((1, 1024), (1, 2048), (1, 4096), (8, 1024), (32, 1024)),
-    positions=(1024, 2048, 4096),
-    model=LLaDAConfig(mlp_hidden_size=12288),
-    prompt_length=512,
-    canvas_length=1536,
-    decoded=((64, 64, 32), (512, 64, 32)),
-    paired_steps=300,
-    repeats=10,
-)
-REHEARSAL = Scale(
-    device="cpu",
-    dtype=torch.bfloat16,
-    lattices=((64, 40),),
-    lattice_batches=((2, 32),),
-    positions=(32,),
-    model=LLaDAConfig(
-        vocab_size=600,
-        d_model=32,
-        n_layers=2,
-        n_heads=2,
-        mlp_hidden_size=64,
-        max_sequence_length=64,
-    ),
-    prompt_length=8,
-    canvas_length=24,
-    decoded=((8, 8, 2), (16, 8, 4)),
-    paired_steps=20,
-    repeats=2,
-)
 
 
 def gradient_error(
@@ -261,29 +195,6 @@ def check_losses(scale: Scale, output: Path) -> None:
             )
 
 
-def random_model(scale: Scale) -> LoadedModel:
-    """LLaDA-8B's shapes with random weights, made where they stay; its tokenizer is a stand-in."""
-    torch.manual_seed(0)
-    torch.set_default_dtype(scale.dtype)
-    try:
-        with torch.device(scale.device):
-            model = LLaDAModelLM(scale.model)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    tokenizer = train_tokenizer(["a text to fit a tokenizer to"], vocab_size=300, kind="byte_bpe")
-    vocabulary = tokenizer.get_vocab()
-    return LoadedModel(
-        model=model.eval(),
-        tokenizer=tokenizer,
-        mask_id=vocabulary["<|mdm_mask|>"],
-        slack_id=vocabulary["<slack>"],
-        eos_ids=(vocabulary["<|endoftext|>"],),
-        pad_id=vocabulary["<|endoftext|>"],
-        name="random weights",
-        max_length=scale.model.max_sequence_length,
-    )
-
-
 def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
     """LLaDA's algorithm as published and ours, one prompt and eight, greedy and sampled."""
     head: Any = loaded.model.get_output_embeddings()
@@ -313,7 +224,7 @@ def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
             note="random weights",
         ):
             rows.append(row)
-            decode_cost.write_rows(rows, output / "decode_gpu.csv")
+            write_rows(rows, output / "decode_gpu.csv")
             print(
                 f"prompt {prompt}, canvas {canvas}, {row.provider}: {row.p50_ms} ms, {row.tokens_per_second}"
                 f" tokens/s, {row.forwards_per_token} passes/token, {row.peak_tensor_mib} MiB,"
@@ -322,120 +233,6 @@ def check_decoding(loaded: LoadedModel, scale: Scale, output: Path) -> None:
             )
     with torch.no_grad():
         head.weight /= SHARPNESS
-
-
-def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
-    """Steps of LoRA on one sequence: fused CE, fused slack-CTC, and a plain loop with all logits."""
-    # A trained row of the output layer would cost the plain loop a gradient of the whole layer.
-    adapted = new_adapter(loaded, rank=16, alpha=32, dropout=0.0, train_slack=False)
-    network: Any = adapted.model
-    network.train()
-    recompute_activations(network)
-    # Autocast around the forward pass, as the Trainer has it: else the adapter multiplies in float32.
-    network = Accelerator(mixed_precision="bf16", cpu=scale.device == "cpu").prepare_model(network)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-    low, high = 8, loaded.mask_id
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(low, high, (scale.canvas_length,), generator=generator)
-    num_target = scale.canvas_length * 3 // 4
-    sample = Sample(
-        source="random",
-        prompt=tokens[: scale.prompt_length],
-        response=tokens[:num_target].masked_fill(tokens[:num_target] == loaded.slack_id, low),
-    )
-
-    def batch(ctc_weight: float) -> tuple[dict[str, Tensor], CanvasSpec]:
-        spec = CanvasSpec(
-            canvas_length=scale.canvas_length,
-            padding="fixed",
-            slack_ratio=(0.25, 0.25) if ctc_weight else (0.0, 0.0),
-            slack_region="content",
-            loss_norm="sequence",
-            eps=1e-3,
-            ctc_weight=ctc_weight,
-            mask_id=loaded.mask_id,
-            slack_id=loaded.slack_id,
-            pad_id=loaded.pad_id,
-        )
-        stream = TrainStream([sample], spec, num_steps=1, batch_size=1, seed=0, data_seed=0)
-        drawn = collate([stream[0]], spec=spec)
-        return {key: value.to(scale.device) for key, value in drawn.items()}, spec
-
-    def fused_step(drawn: dict[str, Tensor], spec: CanvasSpec) -> None:
-        with casts_by_autocast(network, active=True):
-            sample_losses(network, network, drawn, spec=spec, bf16=True).mean().backward()
-        update()
-
-    def plain_step(drawn: dict[str, Tensor], spec: CanvasSpec) -> None:
-        logits = network(drawn["input_ids"], drawn["attention_mask"]).logits
-        logits = logits[:, -spec.canvas_length :].float()
-        losses = F.cross_entropy(logits.transpose(1, 2), drawn["clean"], reduction="none")
-        masked = drawn["noisy"] == spec.mask_id
-        ((losses * masked).sum(1) * drawn["loss_weights"]).mean().backward()
-        update()
-
-    def update() -> None:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    arms: dict[str, Callable[[], None]] = {
-        "ce_plain": partial(plain_step, *batch(0.0)),
-        "ce_fused": partial(fused_step, *batch(0.0)),
-        "slack_ctc_fused": partial(fused_step, *batch(1.0)),
-    }
-    peaks = {name: peak_of(step, scale) for name, step in arms.items()}
-    milliseconds: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(scale.repeats):  # in turn, so that a busy moment of the machine meets all arms
-        for name, step in arms.items():
-            milliseconds[name].append(time_of(step, scale))
-    num_tokens = scale.prompt_length + scale.canvas_length
-    rows: list[dict[str, object]] = []
-    for name, times in milliseconds.items():
-        p20, p50, p80 = spread(times)
-        rows.append(
-            {
-                "arm": name,
-                "num_positions": num_tokens,
-                "p20_ms": round(p20, 2),
-                "p50_ms": round(p50, 2),
-                "p80_ms": round(p80, 2),
-                "tokens_per_second": round(num_tokens / p50 * 1000, 1),
-                "peak_gib": peaks[name],
-                "repeats": scale.repeats,
-            }
-        )
-        write(rows, output / "training_gpu.csv", scale)
-    network.unload()
-
-
-def time_of(run: Callable[[], object], scale: Scale) -> float:
-    """Milliseconds of one run, the device's work included."""
-    device = torch.device(scale.device)
-    start = now(device)
-    run()
-    return 1000 * (now(device) - start)
-
-
-def peak_of(run: Callable[[], object], scale: Scale) -> float | None:
-    """Peak memory of a second run, in GiB; None on a CPU."""
-    run()
-    if scale.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    run()
-    return round(torch.cuda.max_memory_allocated() / 2**30, 3) if scale.device == "cuda" else None
-
-
-def timed(run: Callable[[], object], scale: Scale) -> Spread:
-    """Quantiles in milliseconds after two runs that do not count."""
-    return spread([time_of(run, scale) for _ in range(scale.repeats + 2)][2:])
-
-
-def write(rows: list[dict[str, object]], file: Path, scale: Scale) -> None:
-    """All rows so far with the machine beside them; shows the last."""
-    print(file.stem, *(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
-    machine = {"hardware": hardware(scale.device), "torch_version": torch.__version__}
-    write_csv(file, [{**row, **machine} for row in rows])
 
 
 if __name__ == "__main__":

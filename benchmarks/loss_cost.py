@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,6 @@ from measurement import (
     peak_memory,
     reset_peak_memory,
     spread,
-    write_csv,
 )
 from torch import Tensor
 
@@ -168,11 +166,6 @@ def bench_loss(
                 timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
                 note=note,
             )
-
-
-def write_rows(rows: list[Row], path: Path) -> None:
-    """Writes the rows as CSV, one column per field of `Row`; a missing number is an empty cell."""
-    write_csv(path, [asdict(row) for row in rows])
 
 
 def make_problem(size: Size, *, device: str, dtype: torch.dtype) -> Problem:

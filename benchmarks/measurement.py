@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,11 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def write_rows(rows: Sequence[Any], path: Path) -> None:
+    """Dataclass instances as CSV, one column per field."""
+    write_csv(path, [asdict(row) for row in rows])
 
 
 def now(device: torch.device) -> float:

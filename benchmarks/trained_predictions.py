@@ -22,22 +22,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ideal_predictions import (
+from ideal_language import (
     Canvases,
     Ideal,
     Sentence,
-    Way,
     canvases,
-    decode,
+    language_of,
     loaded_model,
     marginals,
     matching,
-    sentences,
     slack_ctc_optimum,
     token_id,
     tokenizer,
-    total_variation,
 )
+from ideal_predictions import Way, decode, total_variation
 from jaxtyping import Float, Int
 from measurement import hardware, write_csv
 
@@ -47,7 +45,6 @@ from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.loading import load_model, new_model
 from slackdlm.models.special_tokens import END_OF_TEXT, MASK
 from slackdlm.statistics import mean_interval, sign_flip_test
-from slackdlm.study.toy_language import P_ADJECTIVE, P_ADVERB, P_TRANSITIVE
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.run import train_samples
@@ -96,38 +93,6 @@ def ways(setting: str) -> Iterator[Way]:
                 for spacing in (1, 4):
                     yield Way(order, temperature, steps, spacing)
             yield Way(order, temperature, CANVAS_LENGTHS[setting], 1)
-
-
-def grammar(seed: int) -> dict[Sentence, float]:
-    """Sentences as kinds of words with their probabilities: ``a [b] c (d | e a [b] c) [f] g``.
-
-    How likely each optional part is, is drawn around the demo's values.
-    """
-    rng = np.random.Generator(np.random.PCG64(seed))
-    chances = [P_ADJECTIVE, P_TRANSITIVE, P_ADJECTIVE, P_ADVERB]
-    adjective, transitive, second_adjective, adverb = rng.beta(
-        4 * np.array(chances), 4 * (1 - np.array(chances))
-    )
-    found: dict[Sentence, float] = {}
-
-    def noun_phrases(chance: float) -> list[tuple[str, float]]:
-        return [("a c", 1 - chance), ("a b c", chance)]
-
-    objects = [
-        (f"e {words}", transitive * share) for words, share in noun_phrases(second_adjective)
-    ]
-    for subject, share in noun_phrases(adjective):
-        for verb, verb_share in [("d", 1 - transitive), *objects]:
-            for end, end_share in (("g", 1 - adverb), ("f g", adverb)):
-                text = f"{subject} {verb} {end}"
-                ids = tokenizer().encode(text, add_special_tokens=False)
-                found[tuple(ids)] = float(share * verb_share * end_share)
-    return found
-
-
-def language_of(setting: str, seed: int) -> dict[Sentence, float]:
-    """A random language of a setting."""
-    return grammar(seed) if setting == "grammar" else sentences(setting, seed)
 
 
 def texts(language: dict[Sentence, float], *, num_texts: int, seed: int) -> list[Sample]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from decode_cost import CASES, Size, bench_decode, write_rows
+from decode_cost import CASES, Size, bench_decode
+from measurement import write_rows
 
 from slackdlm.errors import ConfigError
 

@@ -2,7 +2,8 @@ import csv
 from pathlib import Path
 
 import pytest
-from loss_cost import MODES, PROVIDERS, Size, bench_loss, write_rows
+from loss_cost import MODES, PROVIDERS, Size, bench_loss
+from measurement import write_rows
 
 from slackdlm.errors import ConfigError
 

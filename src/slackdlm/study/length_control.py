@@ -203,6 +203,7 @@ def _interval(
     predicted = expit(level @ at)
     value = float(predicted.mean())
     size = predicted.size
+    # The penalty fixes coefficients at 0: what is estimated are the others.
     nonzero = np.flatnonzero(at)
     slope = ((predicted * (1 - predicted))[:, None] * level).mean(axis=0)[nonzero]
     scores = np.zeros((size, nonzero.size))
@@ -210,6 +211,7 @@ def _interval(
     hessian = rows.information(at)[np.ix_(nonzero, nonzero)]
     if size * min(value, 1 - value) < 0.5 or nonzero.size == 0 or np.linalg.cond(hessian) > 1e12:
         return value, None, None
+    # Of a question: on the mean itself, and through the coefficients on everybody's prediction.
     influence = (predicted - value) / size + (scores - scores.mean(axis=0)) @ np.linalg.solve(
         hessian, slope
     )
