@@ -19,8 +19,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
-from slackdlm.benchmarks.arena_hard import weight_of
-from slackdlm.benchmarks.arena_hard_files import read_judgments
+from slackdlm.benchmarks.arena_hard import read_judgments, weight_of
 from slackdlm.statistics import (
     dose_trend,
     exact_mcnemar,

@@ -69,7 +69,7 @@ def test_a_mapping_becomes_nested_dataclasses() -> None:
         ({"count": 3, "inner": {"kind": "blu"}}, r"^inner\.kind: expected .* did you mean blue\?"),
         ({"count": 3, "inner": {"span": [1]}}, r"^inner\.span: expected a list of 2 items"),
         ({"count": 3, "inner": {"span": [1, "a"]}}, r"^inner\.span: expected a number, got 'a'"),
-        ({"count": 3, "inner": {"names": []}}, r"^inner\.names: expected a list of at least one"),
+        ({"count": 3, "inner": {"names": []}}, r"^inner\.names: expected a list of 1 or more"),
         ({"count": 3, "inner": {"names": "a"}}, r"^inner\.names: expected a list, got 'a'"),
         ({"count": 3, "inner": {"names": ["a", 1]}}, r"^inner\.names: expected text, got 1 \(int"),
         ({"count": 3, "inner": 4}, r"^inner: expected a mapping of keys, got 4"),

@@ -7,7 +7,6 @@ below it, its help. Recipes, ``--set``, flags and guides all come from these fie
 import ast
 import difflib
 import inspect
-import reprlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
@@ -20,7 +19,7 @@ import pydantic.dataclasses
 from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
-from slackdlm.errors import ConfigError, one_line
+from slackdlm.errors import EXPECTED, ConfigError, one_line, repr_of, show
 from slackdlm.strict_yaml import read_yaml
 
 T = TypeVar("T")
@@ -235,7 +234,7 @@ def _explained(error: ValidationError, cls: type[Any], *, name: str) -> str:
         return f"{path}: this key is required and missing{remedy}"
     if kind == "value_error":  # of a rule that concerns several keys, which names them
         return str(bounds["error"])
-    shown = _show(first["input"])
+    shown = show(first["input"])
     if kind == "literal_error":
         choices = [str(choice) for choice in get_args(_literal(_hint(cls, keys)))]
         close = difflib.get_close_matches(str(first["input"])[:40], choices, n=1)
@@ -244,27 +243,8 @@ def _explained(error: ValidationError, cls: type[Any], *, name: str) -> str:
     if kind == "missing":  # an item of a list of fixed length
         kind, bounds = "too_long", {"max_length": len(get_args(_hint(cls, keys)))}
     whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in bounds.items()}
-    expected = _EXPECTED[kind].format(**whole)
+    expected = EXPECTED[kind].format(**whole)
     return f"{path}: expected {expected}, got {shown}"
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "string_unicode": "printable text",
-    "tuple_type": "a list",
-    "too_short": "a list of at least one item",
-    "unexpected_positional_argument": "fewer items",
-    "too_long": "a list of {max_length} items",
-    "dataclass_type": "a mapping of keys",
-    "finite_number": "a finite number",
-    "greater_than_equal": "at least {ge}",
-    "greater_than": "a number above {gt}",
-    "less_than_equal": "at most {le}",
-    "less_than": "a number below {lt}",
-}
 
 
 def _literal(hint: Any) -> Any:
@@ -280,22 +260,9 @@ def _suggestion(cls: type[Any], keys: Sequence[object]) -> str:
     return f"did you mean {prefix}{close[0]}?" if close else f"known keys: {', '.join(known)}"
 
 
-_REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 2, 60, 60, 40
-_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = 4
-
-
-def _show(value: object) -> str:
-    """A value in a message: one short line, however deep or long it is."""
-    if value is None:
-        return "nothing"
-    shown = _REPR.repr(value)
-    return f"{shown[:100]}{'…' if len(shown) > 100 else ''} ({type(value).__name__})"
-
-
 def _shown_key(value: object) -> str:
     """A key or an argument in a message."""
-    return one_line(value if isinstance(value, str) else _REPR.repr(value), longest=80)
+    return one_line(value if isinstance(value, str) else repr_of(value), longest=80)
 
 
 __all__ = [

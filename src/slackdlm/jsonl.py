@@ -5,13 +5,27 @@ at line feeds alone, so U+2028 inside a text ends none.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
 from slackdlm import strict_json
 from slackdlm.atomic import write_text
-from slackdlm.errors import DataError
+from slackdlm.errors import EXPECTED, DataError, one_line, show
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -88,11 +102,6 @@ def write_rows(path: Path, rows: Iterable[Row], *, ascii_only: bool = False) -> 
     write_text(path, "".join(dump(row, ascii_only=ascii_only) + "\n" for row in rows))
 
 
-def write_items(path: Path, rows: Sequence[Row]) -> None:
-    """One JSON list; the file is replaced only when all of it is there."""
-    write_text(path, dump(list(rows), indent=2) + "\n")
-
-
 def dump(value: object, *, ascii_only: bool = False, indent: int | None = None) -> str:
     """Strict JSON that can always be written: a lone surrogate is escaped, NaN is an error."""
     text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False, indent=indent)
@@ -108,60 +117,127 @@ def as_object(value: object, *, where: str) -> Row:
     return cast("Row", value)
 
 
+def check(kind: Callable[..., T], value: object, *, where: str) -> T:
+    """The value as a record of that kind: a pydantic model or a dataclass of the types below.
+
+    Raises:
+        DataError: About the first thing that is wrong: where, which key, what was expected, what came.
+    """
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_explained(error, kind)}") from error
+
+
+def check_field(kind: Any, row: Row, key: str, *, where: str) -> Any:
+    """The value of one key, of such a type; errors as in `check`."""
+    if key not in row:
+        raise DataError(f"{where}: {_missing(key, row)}")
+    return check(kind, row[key], where=f"{where}: {one_line(key, longest=40)!a}")
+
+
+_adapter = cast("Callable[[Any], TypeAdapter[Any]]", cache(TypeAdapter))
+
+
+def _explained(error: ValidationError, kind: Any) -> str:
+    errors = error.errors(include_url=False)
+    # An unknown key first: misspelt, it explains a missing one.
+    unknown = ("unexpected_keyword_argument", "extra_forbidden")
+    first = next((each for each in errors if each["type"] in unknown), errors[0])
+    key, given, context = ".".join(map(str, first["loc"])), first["input"], first.get("ctx", {})
+    if first["type"] in unknown:
+        known = ", ".join(each.name for each in fields(kind))
+        return f"unknown key {one_line(key, longest=40)!a}; known keys: {known}"
+    if first["type"] == "value_error":  # of a rule that concerns several keys, which names them
+        return str(context["error"])
+    if first["type"] == "missing":
+        return _missing(key, given)
+    expected = EXPECTED[first["type"]].format(**context)
+    return f"expected {expected}{f' in {key!r}' if key else ''}, got {show(given)}"
+
+
+def _missing(key: str, row: Iterable[object]) -> str:
+    keys = ", ".join(map(ascii, list(row)[:12])) or "none"
+    return f"expected {one_line(key, longest=40)!a}, which is missing; keys: {keys[:200]}"
+
+
+def _expected(what: str) -> ValueError:
+    return PydanticCustomError("expected", "{what}", {"what": what})
+
+
+def must(is_right: Callable[[Any], bool], what: str) -> PlainValidator:
+    """What a value must be. Unlike pydantic's own, texts may hold lone surrogates: judges write them."""
+
+    def checked(value: object) -> object:
+        if not is_right(value):
+            raise _expected(what)
+        return value
+
+    return PlainValidator(checked)
+
+
+def one_of(*choices: object) -> PlainValidator:
+    """One of these values, of its very type: true is no 1."""
+    listed = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+    return must(lambda value: any(type(value) is type(c) and value == c for c in choices), listed)
+
+
+def _id(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise _expected("an id (text or a whole number)")
+    return str(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _expected("a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _expected("a finite number that fits a double")
+    return number
+
+
+# Types of fields.
+Text = Annotated[str, must(lambda value: isinstance(value, str), "text")]
+Id = Annotated[str, PlainValidator(_id)]
+Number = Annotated[float, PlainValidator(_number)]
+Whole = Annotated[int, Strict()]
+Object = Annotated[Mapping[str, Any], must(lambda value: isinstance(value, dict), "an object")]
+Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
+class FileRow(BaseModel):
+    """One row of another tool's file: the fields that are used, and in `rest` what else it holds."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @property
+    def rest(self) -> Row:
+        """The fields of the row that its class does not name."""
+        return self.model_extra or {}
+
+
 def get_text(row: Row, key: str, *, where: str) -> str:
     """A text field, else DataError."""
-    value = row.get(key)
-    if not isinstance(value, str):
-        refuse(row, key, "a text", where)
-    return value
+    return check_field(Text, row, key, where=where)
 
 
-def get_optional_text(row: Row, key: str, *, where: str) -> str | None:
-    """A text field, None where it is null or missing, else DataError."""
-    return None if row.get(key) is None else get_text(row, key, where=where)
-
-
-def get_id(row: Row, key: str, *, where: str) -> str:
-    """An id as text, written as text or as a whole number, else DataError."""
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        refuse(row, key, "an id (text or a whole number)", where)
-    return str(value)
+def get_number(row: Row, key: str, *, where: str) -> float:
+    """A number, else DataError."""
+    return check_field(Number, row, key, where=where)
 
 
 def get_list(row: Row, key: str, *, where: str) -> list[Any]:
     """A list field, else DataError."""
-    value = row.get(key)
-    if not isinstance(value, list):
-        refuse(row, key, "a list", where)
-    return cast("list[Any]", value)
-
-
-def get_texts(row: Row, key: str, *, where: str) -> tuple[str, ...]:
-    """A list of texts, at least one, else DataError."""
-    values = get_list(row, key, where=where)
-    if not values or not all(isinstance(value, str) for value in values):
-        refuse(row, key, "a list of texts, at least one", where)
-    return tuple(values)
+    return check_field(list, row, key, where=where)
 
 
 def get_object(row: Row, key: str, *, where: str) -> Row:
     """An object field, else DataError."""
-    value = row.get(key)
-    if not isinstance(value, dict):
-        refuse(row, key, "an object", where)
-    return cast("Row", value)
-
-
-def get_number(row: Row, key: str, *, where: str) -> float:
-    """A finite number field, else DataError; a bool is none."""
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        refuse(row, key, "a number", where)
-    try:
-        return float(value)
-    except OverflowError:
-        refuse(row, key, "a number that fits a double", where)
+    return check_field(dict, row, key, where=where)
 
 
 def add_once(seen: set[T], key: T, problem: str) -> None:
@@ -169,21 +245,6 @@ def add_once(seen: set[T], key: T, problem: str) -> None:
     if key in seen:
         raise DataError(problem)
     seen.add(key)
-
-
-def refuse(row: Row, key: str, expected: str, where: str) -> NoReturn:
-    """DataError about one field: what was expected there and what stands there instead."""
-    if key not in row:
-        known = ", ".join(map(ascii, list(row)[:12])) or "none"
-        raise DataError(f"{where}: expected {expected} in {key!r}, which is missing; keys: {known}")
-    raise DataError(f"{where}: expected {expected} in {key!r}, got {show(row[key])}")
-
-
-def show(value: object) -> str:
-    """A value in a message, short whatever it is."""
-    shown = ascii(value)
-    kind = "nothing" if value is None else type(value).__name__
-    return f"{shown[:60]}{'…' if len(shown) > 60 else ''} ({kind})"
 
 
 def _check_file(path: Path, *, what: str) -> None:

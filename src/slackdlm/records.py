@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from slackdlm.errors import DataError
-from slackdlm.jsonl import Row, add_once
+from slackdlm.jsonl import add_once
 from slackdlm.judgments import Messages
 
 KNOWN_VERSIONS: Final[dict[str, str]] = {
@@ -107,20 +107,15 @@ def check_version(path: Path, version: str) -> None:
         )
 
 
-def rest(row: Row, *used: str) -> Row:
-    """The fields of a row that no attribute of ours holds."""
-    return {key: value for key, value in row.items() if key not in used}
-
-
-def unique(items: list[Answer], *, path: Path) -> list[Answer]:
+def unique(answers: list[Answer], *, path: Path) -> list[Answer]:
     """The answers; DataError if one system answers a question twice."""
     seen: set[tuple[str, str]] = set()
-    for answer in items:
+    for answer in answers:
         problem = (
             f"{path}: {answer.system!a} answers question {answer.question_id!a} twice; keep one"
         )
         add_once(seen, (answer.question_id, answer.system), problem)
-    return items
+    return answers
 
 
 def unique_questions(questions: list[Question], *, path: Path) -> list[Question]:

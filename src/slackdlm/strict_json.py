@@ -36,9 +36,9 @@ def _finite(text: str) -> float:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-        raise ValueError(f"the key {one_line(twice, longest=40)!r} stands twice")
-    return found
+        duplicate = next(key for place, key in enumerate(keys) if key in keys[:place])
+        raise ValueError(f"duplicate key {one_line(duplicate, longest=40)!r}")
+    return row

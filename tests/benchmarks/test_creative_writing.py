@@ -7,13 +7,11 @@ from slackdlm.benchmarks.creative_writing import (
     judge_messages,
     parse_grade,
     parse_verdict,
-    read_criteria,
-    read_rubric,
-)
-from slackdlm.benchmarks.creative_writing_files import (
     read_answers,
+    read_criteria,
     read_judgments,
     read_questions,
+    read_rubric,
     write_answers,
 )
 from slackdlm.errors import DataError

@@ -13,13 +13,11 @@ from slackdlm.benchmarks.mt_bench import (
     parse_winner,
     prompt_name,
     published_win_rate,
-    winner_score,
-)
-from slackdlm.benchmarks.mt_bench_files import (
     read_answers,
     read_judgments,
     read_pairs,
     read_questions,
+    winner_score,
     write_answers,
 )
 from slackdlm.errors import DataError
@@ -37,8 +35,11 @@ def rows(file):
 @pytest.mark.parametrize("name", ["answers", "references"])
 def test_answers_are_written_as_they_were_read(excerpts, tmp_path, name):
     source, copy = excerpts / "mt_bench" / f"{name}.jsonl", tmp_path / "a.jsonl"
-    write_answers(copy, read_answers(source))
-    assert copy.read_bytes() == source.read_bytes()
+    answers = read_answers(source)
+    write_answers(copy, answers)
+    assert [replace(answer, extra={}) for answer in answers] == read_answers(copy)
+    for ours, theirs in zip(rows(copy), rows(source), strict=True):
+        assert ours == {key: theirs[key] for key in ours}
 
 
 def test_unparsable_failed_and_impossible_grades_are_told_apart(excerpts):
@@ -53,15 +54,13 @@ def test_unparsable_failed_and_impossible_grades_are_told_apart(excerpts):
         assert (grade.question_id, grade.turn) == (str(line["question_id"]), line["turn"])
 
 
-def test_choices_behind_the_first_survive(tmp_path):
+def test_of_several_choices_the_first_is_the_answer(tmp_path):
     choices = [{"index": 0, "turns": ["a", "b"]}, {"index": 1, "turns": ["c", "d"]}]
     line = {"question_id": 81, "answer_id": "x", "model_id": "m", "choices": choices, "tstamp": 1.0}
-    source, copy = tmp_path / "in", tmp_path / "out"
-    source.write_text(json.dumps(line) + "\n")
-    answers = read_answers(source)
-    assert answers[0].turns == ("a", "b")
-    write_answers(copy, answers)
-    assert rows(copy) == [line]
+    (tmp_path / "in").write_text(json.dumps(line) + "\n")
+    (answer,) = read_answers(tmp_path / "in")
+    assert (answer.question_id, answer.turns) == ("81", ("a", "b"))
+    assert answer.extra == {"answer_id": "x", "tstamp": 1.0}
 
 
 PAIR = {
@@ -116,8 +115,8 @@ GRADE = {
         ({"turn": 3}, "expected 1 or 2 in 'turn'"),
         ({"turn": 1.0}, "expected 1 or 2 in 'turn'"),
         ({"judge": "j"}, "a list in 'judge'"),
-        ({"judge": ["j"]}, r"expected \[judge, prompt name\]"),
-        ({"judgment": 5}, "a text in 'judgment'"),
+        ({"judge": ["j"]}, r"'judge.1', which is missing"),
+        ({"judgment": 5}, "text in 'judgment'"),
         ({"question_id": 81}, "graded twice"),
     ],
 )

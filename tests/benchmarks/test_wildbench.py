@@ -7,25 +7,25 @@ from pyarrow import parquet
 
 from slackdlm.benchmarks.judgment_files import SCALES
 from slackdlm.benchmarks.wildbench import (
-    GROUP_WEIGHTS,
     choice_score,
     judge_messages,
     pair_messages,
     parse_choice,
     parse_verdict,
-    published_reward,
-    shortened,
-    task_groups,
-    task_macro,
-    task_scores,
-    verdict_without_judge,
-)
-from slackdlm.benchmarks.wildbench_files import (
     read_answers,
     read_judgments,
     read_pairs,
     read_questions,
+    shortened,
+    verdict_without_judge,
     write_answers,
+)
+from slackdlm.benchmarks.wildbench_scores import (
+    GROUP_WEIGHTS,
+    published_reward,
+    task_groups,
+    task_macro,
+    task_scores,
 )
 from slackdlm.errors import DataError
 from slackdlm.judgments import mean_score, tally
@@ -95,15 +95,19 @@ def test_a_file_that_is_no_parquet_is_one_error(tmp_path):
         read_questions(tmp_path / "x.parquet")
 
 
-def test_outputs_are_written_as_they_were_read(tmp_path):
+def test_of_several_outputs_the_first_is_the_answer(tmp_path):
     items = [
         {"session_id": "s1", "chat_history": ["q"], "output": ["a", "b"], "generator": "m"},
         {"session_id": "s2", "output": "text", "generator": "m", "configs": {"t": 0}},
     ]
     answers = read_answers(put(tmp_path / "in.json", items))
     assert [answer.text for answer in answers] == ["a", "text"]
+    assert answers[1].extra == {"configs": {"t": 0}}
     write_answers(tmp_path / "out.json", answers)
-    assert loaded(tmp_path / "out.json") == items
+    assert loaded(tmp_path / "out.json") == [
+        {"session_id": "s1", "output": ["a"], "generator": "m"},
+        {"session_id": "s2", "output": ["text"], "generator": "m"},
+    ]
 
 
 def test_grades_are_named_by_model_and_judge(tmp_path):
@@ -167,7 +171,7 @@ def test_comparisons_speak_for_the_model_in_the_order_shown(tmp_path):
     [
         ({"winner": "other"}, "a winner among the two or tie"),
         ({"extent": 0}, "contradict each other"),
-        ({"extent": 3}, "an extent of 0, 1 or 2"),
+        ({"extent": 3}, "0, 1 or 2 in 'extent'"),
         ({"model_A": "org/other", "model_B": "org/third"}, "'ref' once among"),
         ({"model_A": "org/ref"}, "'org/ref' is compared with itself"),
         ({"session_id": "s1"}, "in this order are judged twice on 's1'"),

@@ -11,7 +11,7 @@ import pytest
 from judge_server import serving
 
 from slackdlm.benchmarks import alpaca_eval
-from slackdlm.benchmarks.first_token import FirstToken, write_first_token
+from slackdlm.benchmarks.alpaca_eval import FirstToken, write_first_token
 from slackdlm.judgments import read_games
 from slackdlm.records import Question
 

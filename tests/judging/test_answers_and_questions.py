@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toy_questions import toy_model
 
-from slackdlm.benchmarks import arena_hard_files, mt_bench_files
+from slackdlm.benchmarks import mt_bench
 from slackdlm.benchmarks.answer_files import check_judged, read_answer_file
 from slackdlm.benchmarks.answers import read_answers, read_questions
 from slackdlm.errors import DataError
@@ -189,12 +189,6 @@ def test_published_answers_that_repeat_the_question_are_compared_with_it(
         plan(["New.", *TEXTS])
 
 
-def test_the_answering_tool_s_system_turn_is_written_back(tmp_path: Path) -> None:
-    _, answers = arena(tmp_path, TEXTS)
-    arena_hard_files.write_answers(tmp_path / "b", arena_hard_files.read_answers(answers))
-    assert json.loads((tmp_path / "b").read_text()) == json.loads(answers.read_text())
-
-
 def test_a_changed_question_of_the_same_id_is_asked_anew(tmp_path: Path) -> None:
     model, config = toy_model(), SamplerConfig(canvas_length=8, steps=2)
     asked = ["tell cat", "tell dog"]
@@ -227,15 +221,15 @@ def test_references_that_are_not_used_are_named(
             ],
         )
 
-    mt_bench_files.read_questions(questions, references=references((1, "gpt-4")))
+    mt_bench.read_questions(questions, references=references((1, "gpt-4")))
     assert not caplog.text
-    told = mt_bench_files.read_questions(
+    told = mt_bench.read_questions(
         questions, references=references((1, "gpt-4"), (2, "gpt-4"), (3, "gpt-4"))
     )
     assert [question.reference for question in told] == [("x", "y"), ()]
     assert "references not used: 2 of 3, the first to question '2'" in caplog.text
     with pytest.raises(DataError, match="answers of one model, got 'gpt-4', 'other'"):
-        mt_bench_files.read_questions(questions, references=references((1, "gpt-4"), (1, "other")))
+        mt_bench.read_questions(questions, references=references((1, "gpt-4"), (1, "other")))
 
 
 def test_answers_beside_judgments_are_those_that_were_judged() -> None:

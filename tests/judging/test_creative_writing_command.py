@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from judge_server import serving
 
-from slackdlm.benchmarks import creative_writing_files
+from slackdlm.benchmarks import creative_writing
 from slackdlm.benchmarks.answer_files import read_answer_file
 from slackdlm.judgments import read_grades
 from slackdlm.records import Answer
@@ -45,7 +45,7 @@ def prompts(tmp_path: Path) -> Path:
 
 def pieces(system: str, texts: Sequence[str | None], prompts: Path, file: Path) -> Path:
     """A file of our own answers, three iterations of each prompt."""
-    questions = creative_writing_files.read_questions(prompts)
+    questions = creative_writing.read_questions(prompts)
     rows = [
         {"id": question.id, "turn": 1, "system": system, "text": text, "prompt": None}
         for question, text in zip(questions, texts, strict=True)
@@ -98,9 +98,9 @@ def test_pieces_are_judged_and_compared_with_the_prompt_as_the_unit(
 def test_a_run_file_of_the_benchmark_is_judged_here(
     prompts: Path, rubric: Path, tmp_path: Path
 ) -> None:
-    questions = creative_writing_files.read_questions(prompts)
+    questions = creative_writing.read_questions(prompts)
     answers = [Answer(question.id, "org/m", ("good",)) for question in questions]
-    creative_writing_files.write_answers(tmp_path / "run.json", answers, questions)
+    creative_writing.write_answers(tmp_path / "run.json", answers, questions)
     assert [a.text for a in read_answer_file(tmp_path / "run.json")] == ["good"] * 9
     with serving(reply=lambda messages: REPLIES["good"]) as server:
         flags = ["--judge", "openai", "--judge-model", "served", "--base-url", server.url]
@@ -140,8 +140,8 @@ def test_a_judge_prompt_goes_with_its_benchmark_alone(
 def test_a_run_file_is_read_by_its_criteria_alone(
     prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    questions = creative_writing_files.read_questions(prompts)
-    creative_writing_files.write_answers(
+    questions = creative_writing.read_questions(prompts)
+    creative_writing.write_answers(
         tmp_path / "run.json", [Answer(questions[0].id, "m", ("x",))], questions
     )
     assert run("compare", tmp_path / "run.json") == 2

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from slackdlm.benchmarks import arena_hard, arena_hard_files
+from slackdlm.benchmarks import arena_hard
 from slackdlm.errors import CheckpointError, ConfigError, DataError
 from slackdlm.judging.judges import Call, CallFailed, ExactJudge, ReplayJudge
 from slackdlm.judging.local import LocalJudge
@@ -163,7 +163,7 @@ def test_two_replies_to_the_same_words_cannot_be_replayed() -> None:
 
 
 def test_real_judgments_are_replayed_to_the_same_scores(excerpts: Path, tmp_path: Path) -> None:
-    games = arena_hard_files.read_judgments(excerpts / "arena_hard" / "v0.1_judgments.jsonl")
+    games = arena_hard.read_judgments(excerpts / "arena_hard" / "v0.1_judgments.jsonl")
     pattern = re.compile(
         r"<\|User Prompt\|>\n(.*)\n\n<\|The Start of Assistant A's Answer\|>\n(.*)\n<\|The End of Assistant A's "
         r"Answer\|>\n\n<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",

@@ -9,8 +9,8 @@ import pytest
 
 from slackdlm.benchmarks.answer_files import read_answer_file
 from slackdlm.benchmarks.judgment_files import read_judgment_files
-from slackdlm.benchmarks.wildbench import task_groups
-from slackdlm.benchmarks.wildbench_files import read_questions
+from slackdlm.benchmarks.wildbench import read_questions
+from slackdlm.benchmarks.wildbench_scores import task_groups
 from slackdlm.cli import main
 from slackdlm.errors import DataError
 from slackdlm.study.compare import compare

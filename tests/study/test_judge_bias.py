@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from games import game, pairs
 
-from slackdlm.benchmarks.arena_hard_files import read_judgments
+from slackdlm.benchmarks.arena_hard import read_judgments
 from slackdlm.study.judge_bias import length_bias, position_bias
 
 

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from slackdlm import judgments
 from slackdlm.benchmarks import (
     answers,
-    arena_hard_files,
-    creative_writing_files,
-    mt_bench_files,
-    wildbench_files,
+    arena_hard,
+    creative_writing,
+    mt_bench,
+    wildbench,
 )
 from slackdlm.benchmarks.answer_files import read_answer_file
 from slackdlm.benchmarks.creative_writing import Criteria
@@ -95,7 +95,7 @@ def read_wildbench_pairs(path: Path) -> Any:
     """The folder names the reference."""
     folder = path.parent / "ref=r"
     folder.mkdir(exist_ok=True)
-    return wildbench_files.read_pairs(path.rename(folder / path.name))
+    return wildbench.read_pairs(path.rename(folder / path.name))
 
 
 ROWS: dict[str, tuple[Callable[[Path], Any], list[Any]]] = {
@@ -103,15 +103,15 @@ ROWS: dict[str, tuple[Callable[[Path], Any], list[Any]]] = {
         {"id": "a", "prompt": "one"}, {"id": 2, "messages": [{"role": "user", "content": "two"}], "category": "c"},
     ]),
     "answers": (read_answer_file, [ANSWER, ANSWER | {"id": "r"}]),
-    "arena-hard questions": (arena_hard_files.read_questions, excerpt("arena_hard/v2.0_questions.jsonl")),
+    "arena-hard questions": (arena_hard.read_questions, excerpt("arena_hard/v2.0_questions.jsonl")),
     "arena-hard answers": (read_answer_file, excerpt("arena_hard/v2.0_answers.jsonl")),
     "arena-hard 0.1 answers": (read_answer_file, excerpt("arena_hard/v0.1_answers.jsonl")),
     "arena-hard judgments": (read_judgment_file, [ARENA, ARENA | {"uid": "v"}]),
-    "mt-bench questions": (mt_bench_files.read_questions, excerpt("mt_bench/questions.jsonl")),
+    "mt-bench questions": (mt_bench.read_questions, excerpt("mt_bench/questions.jsonl")),
     "mt-bench answers": (read_answer_file, excerpt("mt_bench/answers.jsonl")),
     "mt-bench judgments": (read_judgment_file, excerpt("mt_bench/judgments.jsonl")),
-    "wildbench questions": (wildbench_files.read_questions, [TASK, TASK | {"session_id": "t"}]),
-    "wildbench grades": (wildbench_files.read_judgments, [
+    "wildbench questions": (wildbench.read_questions, [TASK, TASK | {"session_id": "t"}]),
+    "wildbench grades": (wildbench.read_judgments, [
         {"session_id": s, "model_test": "m", "score": "7", "parsed_result": {"score": "7"}} for s in "st"
     ]),
     "wildbench pairs": (read_wildbench_pairs, [
@@ -179,7 +179,7 @@ def row_kinds() -> list[Kind]:
     ]  # fmt: skip
 
     def read_pieces(file: Path) -> Any:
-        return creative_writing_files.read_judgments(file, CRITERIA)
+        return creative_writing.read_judgments(file, CRITERIA)
 
     def check(_: bytes, found: Any) -> None:
         for item in found:

@@ -10,36 +10,24 @@ References:
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
-from slackdlm.benchmarks.first_token import read_first_token
+from slackdlm.atomic import write_json
 from slackdlm.benchmarks.templates import filled, template
-from slackdlm.errors import DataError
-from slackdlm.jsonl import (
-    Row,
-    add_once,
-    get_number,
-    get_optional_text,
-    get_text,
-    read_items,
-    show,
-    write_items,
-)
+from slackdlm.errors import DataError, show
+from slackdlm.jsonl import FileRow, Number, Row, Text, add_once, check, dump, parse, read_items
 from slackdlm.judgments import Game, Messages, refuse_self_play
-from slackdlm.records import (
-    Answer,
-    Question,
-    rest,
-    unique,
-    unique_questions,
-)
+from slackdlm.records import Answer, Question, unique, unique_questions
 
 PROMPT = "alpaca_eval_clf.txt"
+
+# Questions and answers
 
 
 def question_id(instruction: str) -> str:
@@ -47,32 +35,37 @@ def question_id(instruction: str) -> str:
     return hashlib.sha256(instruction.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+class _Instruction(FileRow):
+    instruction: Text
+    dataset: Text | None = None
+
+    @property
+    def messages(self) -> Messages:
+        return ({"role": "user", "content": self.instruction},)
+
+
 def read_questions(path: Path) -> list[Question]:
     """Instructions; the category is the data set an instruction came from."""
-    questions = [
-        Question(
-            id=question_id(get_text(row, "instruction", where=where)),
-            category=get_optional_text(row, "dataset", where=where),
-            messages=({"role": "user", "content": row["instruction"]},),
-            extra=rest(row, "instruction", "dataset"),
-        )
-        for where, row in read_items(path, what="AlpacaEval instructions")
-    ]
+    questions: list[Question] = []
+    for where, item in read_items(path, what="AlpacaEval instructions"):
+        row = check(_Instruction, item, where=where)
+        number = question_id(row.instruction)
+        questions.append(Question(number, row.dataset, row.messages, extra=row.rest))
     return unique_questions(questions, path=path)
+
+
+class _Output(_Instruction):
+    generator: Text
+    output: Text
 
 
 def read_answers(path: Path) -> list[Answer]:
     """Outputs of one or more systems (``model_outputs.json``)."""
-    answers = [
-        Answer(
-            question_id=question_id(get_text(row, "instruction", where=where)),
-            system=get_text(row, "generator", where=where),
-            turns=(get_text(row, "output", where=where),),
-            messages=({"role": "user", "content": row["instruction"]},),
-            extra=rest(row, "instruction", "generator", "output"),
-        )
-        for where, row in read_items(path, what="AlpacaEval outputs")
-    ]
+    answers: list[Answer] = []
+    for where, item in read_items(path, what="AlpacaEval outputs"):
+        row = check(_Output, item, where=where)
+        number, turns = question_id(row.instruction), (row.output,)
+        answers.append(Answer(number, row.generator, turns, row.messages, extra=row.rest))
     return unique(answers, path=path)
 
 
@@ -86,50 +79,11 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
                 "give it in messages"
             )
         row: Row = {"instruction": answer.messages[0]["content"], "output": answer.text}
-        rows.append(row | {"generator": answer.system} | dict(answer.extra))
-    write_items(path, rows)
+        rows.append({**row, "generator": answer.system})
+    write_json(path, rows)
 
 
-def read_judgments(path: Path) -> list[Game]:
-    """One game per annotation: ``a`` is the model (``generator_2``), ``b`` the baseline.
-
-    A null preference is ``unparsable``; 0 is a draw, as AlpacaEval reads it. ``order`` is how the file lists the
-    two, not how the judge saw them.
-    """
-    games: list[Game] = []
-    seen: set[tuple[str, str]] = set()
-    for where, row in read_items(path, what="AlpacaEval annotations"):
-        instruction = get_text(row, "instruction", where=where)
-        preference = (
-            None if row.get("preference") is None else get_number(row, "preference", where=where)
-        )
-        if preference is not None and preference != 0 and not 1 <= preference <= 2:
-            raise DataError(
-                f"{where}: expected a preference in [1, 2] or 0 for a draw, got {preference}"
-            )
-        model = get_text(row, "generator_2", where=where)
-        refuse_self_play(model, row.get("generator_1"), where=where, is_first=not games)
-        add_once(
-            seen, (instruction, model), f"{where}: {model!a} is judged twice on one instruction"
-        )
-        games.append(
-            Game(
-                question_id=question_id(instruction),
-                a=model,
-                b=get_text(row, "generator_1", where=where),
-                order=1,
-                score=None if preference is None else (0.5 if preference == 0 else preference - 1),
-                verdict=None,
-                status="unparsable" if preference is None else "ok",
-                category=get_optional_text(row, "dataset", where=where),
-                judge_identity={
-                    "benchmark": "alpaca-eval",
-                    "judge": row.get("annotator", "unknown"),
-                },
-                extra=rest(row, "generator_1", "generator_2", "dataset"),
-            )
-        )
-    return games
+# The judge
 
 
 def judge_messages(question: Question, first: str, second: str) -> Messages:
@@ -142,23 +96,49 @@ def judge_messages(question: Question, first: str, second: str) -> Messages:
     return tuple({"role": role, "content": filled(content, values)} for role, content in turns)
 
 
+def prompts_sha256() -> str:
+    """Hash of the judge prompt: part of a judgment's identity."""
+    return hashlib.sha256(template(PROMPT).encode()).hexdigest()
+
+
+NUM_ALTERNATIVES = 5
+"""Likeliest tokens that are asked for, as AlpacaEval does."""
+
+
+class FirstToken(NamedTuple):
+    """What a judge said first."""
+
+    token: str
+    log_probs: Mapping[str, float]
+    """Of the likeliest tokens, that one as a rule among them; natural logarithms."""
+
+
+def write_first_token(said: FirstToken) -> str:
+    """The text that journals and judgment files keep as the reply."""
+    return dump({"token": said.token, "log_probs": dict(said.log_probs)})
+
+
+class _FirstToken(FileRow):
+    token: Text
+    log_probs: dict[Text, Number]
+
+
 def parse_preference(reply: str) -> float | None:
     """Probability of ``m``, the output shown first, among ``m`` and ``M``, from a reply's first token.
 
     The published ``logprob_parser`` with ``is_binarize: false``: one of the two that is not among the likeliest
-    tokens counts as impossible; None where neither is.
+    tokens counts as impossible; None where neither is, and for what `write_first_token` did not write.
     """
-    said = read_first_token(reply)
-    if said is None:
+    try:
+        log_probs = check(_FirstToken, parse(reply, where="reply"), where="reply").log_probs
+    except DataError:
         return None
-    found = [said.log_probs.get(name, float("-inf")) for name in ("m", "M")]
-    if max(found) == float("-inf"):
+    first, second = (log_probs.get(name, float("-inf")) for name in ("m", "M"))
+    if max(first, second) == float("-inf"):
         return None
-    return (
-        float(expit(found[0] - found[1]))
-        if min(found) > float("-inf")
-        else float(found[0] > found[1])
-    )
+    if min(first, second) == float("-inf"):
+        return float(first > second)
+    return float(expit(first - second))
 
 
 def parse_choice(reply: str) -> float | None:
@@ -166,34 +146,79 @@ def parse_choice(reply: str) -> float | None:
     return {"m": 1.0, "M": 0.0}.get(reply.strip(" \t\r\n\"'`*."))
 
 
+# Judgments of others
+
+
+class _Annotation(FileRow):
+    instruction: Text
+    generator_1: Text
+    generator_2: Text
+    preference: Number | None = None
+    dataset: Text | None = None
+    annotator: Text | None = None
+
+
+def read_judgments(path: Path) -> list[Game]:
+    """One game per annotation: ``a`` is the model (``generator_2``), ``b`` the baseline.
+
+    A null preference is ``unparsable``; 0 is a draw, as AlpacaEval reads it. ``order`` is how the file lists the
+    two, not how the judge saw them.
+    """
+    games: list[Game] = []
+    seen: set[tuple[str, str]] = set()
+    for where, item in read_items(path, what="AlpacaEval annotations"):
+        row = check(_Annotation, item, where=where)
+        score = None
+        if row.preference is not None:
+            score = 0.5 if row.preference == 0 else row.preference - 1
+            if not 0 <= score <= 1:
+                raise DataError(
+                    f"{where}: expected a preference in [1, 2] or 0 for a draw, got {row.preference}"
+                )
+        refuse_self_play(row.generator_2, row.generator_1, where=where, is_first=not games)
+        problem = f"{where}: {row.generator_2!a} is judged twice on one instruction"
+        add_once(seen, (row.instruction, row.generator_2), problem)
+        games.append(
+            Game(
+                question_id=question_id(row.instruction),
+                a=row.generator_2,
+                b=row.generator_1,
+                order=1,
+                score=score,
+                verdict=None,
+                status="unparsable" if score is None else "ok",
+                category=row.dataset,
+                judge_identity={"benchmark": "alpaca-eval", "judge": row.annotator or "unknown"},
+                extra={"instruction": row.instruction, **row.rest},
+            )
+        )
+    return games
+
+
+def judged_game(game: Game, question: Question, answers: Sequence[str | None]) -> Game:
+    """A game of our judging with what AlpacaEval's files hold beside it."""
+    outputs = dict(zip(("output_2", "output_1"), answers, strict=True))
+    given = {name: text for name, text in outputs.items() if text is not None}
+    return replace(game, extra={**game.extra, "instruction": question.prompt, **given})
+
+
+# Scores
+
+
 def preference_score(first: float, order: int) -> float:
     """Points of system ``a`` for a preference for the output shown first."""
     return first if order == 0 else 1.0 - first
 
 
-def judged_game(game: Game, question: Question, answers: Sequence[str | None]) -> Game:
-    """A game of our judging with what AlpacaEval's files hold beside it."""
-    told: Row = {"instruction": question.prompt}
-    for name, text in zip(("output_2", "output_1"), answers, strict=True):
-        told |= {} if text is None else {name: text}
-    return replace(game, extra={**game.extra, **told})
-
-
-def prompts_sha256() -> str:
-    """Hash of the judge prompt: part of a judgment's identity."""
-    return hashlib.sha256(template(PROMPT).encode()).hexdigest()
-
-
 def published_win_rate(games: Sequence[Game]) -> float | None:
     """The leaderboard's win rate of one system over its questions, in per cent; None without a preference.
 
-    A question judged in both orders has the mean of both; one that lacks either counts as not scored, as in
-    `write_judgments`.
+    A question judged in both orders has the mean of both; one that lacks either counts as not scored.
     """
-    told: dict[str, list[float]] = {}
+    by_question: dict[str, list[float]] = {}
     for game in games:
         score = np.nan if game.score is None else game.score
-        told.setdefault(game.question_id, []).append(score)
-    means = np.array([np.mean(orders) for orders in told.values()], dtype=np.float64)
+        by_question.setdefault(game.question_id, []).append(score)
+    means = np.array([np.mean(orders) for orders in by_question.values()], dtype=np.float64)
     scores = means[~np.isnan(means)]
     return 100 * float(scores.mean()) if scores.size else None

@@ -9,10 +9,9 @@ from typing import Any, Literal, NamedTuple, cast
 from slackdlm.benchmarks import (
     alpaca_eval,
     arena_hard,
-    arena_hard_files,
-    creative_writing_files,
-    mt_bench_files,
-    wildbench_files,
+    creative_writing,
+    mt_bench,
+    wildbench,
 )
 from slackdlm.benchmarks import answers as ours
 from slackdlm.benchmarks.file_kinds import FileKind, has, is_creative_writing_run, read_kind
@@ -100,10 +99,10 @@ def _has_object_turns(row: Row) -> bool:
 
 _KINDS = (
     FileKind(has("id", "turn", "system", "text"), ours.read_answers),
-    FileKind(has("uid", "messages"), arena_hard_files.read_answers),
-    FileKind(_has_object_turns, arena_hard_files.read_answers),
-    FileKind(has("choices"), mt_bench_files.read_answers),
-    FileKind(has("session_id", "output"), wildbench_files.read_answers),
+    FileKind(has("uid", "messages"), arena_hard.read_answers),
+    FileKind(_has_object_turns, arena_hard.read_answers),
+    FileKind(has("choices"), mt_bench.read_answers),
+    FileKind(has("session_id", "output"), wildbench.read_answers),
     FileKind(has("instruction", "output"), alpaca_eval.read_answers),
-    FileKind(is_creative_writing_run, creative_writing_files.read_answers),
+    FileKind(is_creative_writing_run, creative_writing.read_answers),
 )

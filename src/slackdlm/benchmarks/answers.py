@@ -5,44 +5,50 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+from pydantic import Field
 
 from slackdlm.benchmarks import (
     alpaca_eval,
-    arena_hard_files,
-    creative_writing_files,
-    mt_bench_files,
-    wildbench_files,
+    arena_hard,
+    creative_writing,
+    mt_bench,
+    wildbench,
 )
 from slackdlm.errors import ConfigError, DataError, one_line
 from slackdlm.jsonl import (
+    FileRow,
+    Id,
     Row,
-    get_id,
-    get_optional_text,
-    get_text,
+    Text,
+    Whole,
+    add_once,
+    check,
+    check_field,
     read_items,
     read_rows,
-    show,
 )
 from slackdlm.judgments import Messages, as_messages
 from slackdlm.models.messages import is_empty, read_messages
-from slackdlm.records import Answer, Question, add_once, unique_questions
+from slackdlm.records import Answer, Question, unique_questions
 
 _LOG = logging.getLogger(__name__)
 
 BenchmarkName = Literal["arena-hard", "mt-bench", "wildbench", "creative-writing", "alpaca-eval"]
 
 
-class Turn(NamedTuple):
-    """One answered turn: a line of ``answers.jsonl``."""
+class Turn(FileRow):
+    """One answered turn: a line of ``answers.jsonl``, what else it holds in ``rest``."""
 
-    question_id: str
-    turn: int
+    question_id: Id = Field(alias="id")
+    turn: Annotated[Whole, Ge(1)]
     """From 1."""
-    system: str
-    text: str
-    row: Row
-    """The whole line."""
+    system: Text
+    text: Text
+    prompt: Messages | None = None
+    """What was put to the model in that turn, all before it included; None where the file does not say."""
 
 
 def read_questions(
@@ -77,35 +83,44 @@ def read_questions(
     return unique_questions(questions, path=path)
 
 
+class _Row(FileRow):
+    category: Text | None = None
+
+
 def _question(row: Row, column: str | None, *, where: str) -> tuple[Question, list[str]]:
     """The question of a row, and what the row says beside it."""
-    unused: list[str] = []
-    asked = column or ("prompt" if row.get("messages") is None else "messages")
-    if asked == "messages":
-        turns = read_messages(row["messages"], where=f"{where}: 'messages'")
-        last = max((n for n, turn in enumerate(turns) if turn["role"] == "user"), default=None)
-        end = len(turns) if last is None else last + 1
-        unused += ["turns behind the last user's"] if end < len(turns) else []
-        turns = turns[:end]
-        names = {name for turn in turns for name in turn if name not in ("role", "content")}
-        unused += [f"{name} (of turns)" for name in sorted(names)]
-        plain = [{name: turn[name] for name in ("role", "content")} for turn in turns]
-        messages = as_messages(plain, where=f"{where}: 'messages'")
+    column = column or ("prompt" if row.get("messages") is None else "messages")
+    if column == "messages":
+        messages, unused = _chat(row["messages"], where=f"{where}: 'messages'")
     else:
-        messages = ({"role": "user", "content": get_text(row, asked, where=where)},)
+        text = check_field(Text, row, column, where=where)
+        messages, unused = ({"role": "user", "content": text},), []
     if not messages or not all(message["content"].strip() for message in messages):
         raise DataError(f"{where}: expected a question with words in every turn, got none")
     name = next((name for name in ("id", "question_id", "uid") if row.get(name) is not None), None)
-    place = where.rpartition(":")[2]
-    number = int(place) - 1 if place.isdecimal() else int(place.split()[-1])
-    used = (asked, "category", name)
-    unused += [key for key, held in row.items() if key not in used and not is_empty(held)]
+    # Without an id it is the line's number, counted from 0; lists and tables are counted so already.
+    line = where.rpartition(":")[2]
+    number = int(line) - 1 if line.isdecimal() else int(line.split()[-1])
+    used = (column, "category", name)
+    unused += [key for key, value in row.items() if key not in used and not is_empty(value)]
     question = Question(
-        id=str(number) if name is None else get_id(row, name, where=where),
-        category=get_optional_text(row, "category", where=where),
+        id=str(number) if name is None else check_field(Id, row, name, where=where),
+        category=check(_Row, row, where=where).category,
         messages=messages,
     )
     return question, unused
+
+
+def _chat(value: object, *, where: str) -> tuple[Messages, list[str]]:
+    """A conversation up to its last user's turn, and what is left out of it."""
+    turns = read_messages(value, where=where)
+    last = max((n for n, turn in enumerate(turns) if turn["role"] == "user"), default=None)
+    end = len(turns) if last is None else last + 1
+    unused = ["turns behind the last user's"] if end < len(turns) else []
+    names = {name for turn in turns[:end] for name in turn if name not in ("role", "content")}
+    unused += [f"{name} (of turns)" for name in sorted(names)]
+    plain = [{name: turn[name] for name in ("role", "content")} for turn in turns[:end]]
+    return as_messages(plain, where=where), unused
 
 
 def _warn_of_unused(path: Path, unused: Mapping[str, int], total: int) -> None:
@@ -135,10 +150,10 @@ def read_benchmark_questions(
     if column is not None:
         raise ConfigError(f"--column: has no effect beside --benchmark {benchmark}; leave it out")
     read = {
-        "arena-hard": arena_hard_files.read_questions,
-        "mt-bench": mt_bench_files.read_questions,
-        "wildbench": wildbench_files.read_questions,
-        "creative-writing": creative_writing_files.read_questions,
+        "arena-hard": arena_hard.read_questions,
+        "mt-bench": mt_bench.read_questions,
+        "wildbench": wildbench.read_questions,
+        "creative-writing": creative_writing.read_questions,
         "alpaca-eval": alpaca_eval.read_questions,
     }[benchmark]
     return read(path)[:first]
@@ -154,13 +169,13 @@ def write_benchmark_answers(
     """
     if benchmark == "arena-hard":
         old = questions[0].category == "arena-hard-v0.1"
-        arena_hard_files.write_answers(path, answers, version="v0.1" if old else "v2.0")
+        arena_hard.write_answers(path, answers, version="v0.1" if old else "v2.0")
     elif benchmark == "creative-writing":
-        creative_writing_files.write_answers(path, answers, questions)
+        creative_writing.write_answers(path, answers, questions)
     else:
         write = {
-            "mt-bench": mt_bench_files.write_answers,
-            "wildbench": wildbench_files.write_answers,
+            "mt-bench": mt_bench.write_answers,
+            "wildbench": wildbench.write_answers,
             "alpaca-eval": alpaca_eval.write_answers,
         }[benchmark]
         write(path, answers)
@@ -177,15 +192,12 @@ def read_turns(path: Path) -> list[Turn]:
     turns: list[Turn] = []
     seen: set[tuple[str, str, int]] = set()
     for where, row in read_rows(path, what="answers"):
-        question_id, text = get_id(row, "id", where=where), get_text(row, "text", where=where)
-        system, turn = get_text(row, "system", where=where), row.get("turn")
-        if type(turn) is not int or turn < 1:
-            raise DataError(f"{where}: expected a number from 1 in 'turn', got {show(turn)}")
-        problem = (
-            f"{where}: {system!a} answers turn {turn} of question {question_id!a} twice; keep one"
+        turn = check(Turn, row, where=where)
+        label = f"{turn.system!a} answers turn {turn.turn} of question {turn.question_id!a}"
+        add_once(
+            seen, (turn.question_id, turn.system, turn.turn), f"{where}: {label} twice; keep one"
         )
-        add_once(seen, (question_id, system, turn), problem)
-        turns.append(Turn(question_id, turn, system, text, row))
+        turns.append(turn)
     return turns
 
 
@@ -196,34 +208,25 @@ def read_answers(path: Path) -> list[Answer]:
         DataError: If the file or a line cannot be used, an answer is there twice, or a turn is missing before a later
             one; names file and line.
     """
-    found: dict[tuple[str, str], list[Turn]] = {}
+    by_answer: dict[tuple[str, str], list[Turn]] = {}
     for turn in read_turns(path):
-        found.setdefault((turn.question_id, turn.system), []).append(turn)
+        by_answer.setdefault((turn.question_id, turn.system), []).append(turn)
     answers: list[Answer] = []
-    for (question_id, system), turns in found.items():
+    for (question_id, system), turns in by_answer.items():
         turns = sorted(turns, key=lambda turn: turn.turn)
         if [turn.turn for turn in turns] != list(range(1, len(turns) + 1)):
             raise DataError(
                 f"{path}: {system!a} answers turn {turns[-1].turn} of question {question_id!a}, "
                 "but not every turn before it"
             )
-        prompts = [_prompt(turn, path=path) for turn in turns]
         answers.append(
             Answer(
                 question_id=question_id,
                 system=system,
                 turns=tuple(turn.text for turn in turns),
-                messages=prompts[0],
-                later_turns=tuple(prompt[-1]["content"] for prompt in prompts[1:] if prompt),
+                messages=turns[0].prompt or (),
+                later_turns=tuple(turn.prompt[-1]["content"] for turn in turns[1:] if turn.prompt),
                 source=str(path),
             )
         )
     return answers
-
-
-def _prompt(turn: Turn, *, path: Path) -> Messages:
-    """What was put to the model in that turn, all before it included; empty where the file does not say."""
-    prompt: Any = turn.row.get("prompt")
-    if prompt is None:
-        return ()
-    return as_messages(prompt, where=f"{path}: 'prompt' of question {turn.question_id!a}")

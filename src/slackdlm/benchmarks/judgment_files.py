@@ -7,13 +7,10 @@ from typing import Any, Final, NamedTuple, cast
 
 from slackdlm.benchmarks import (
     alpaca_eval,
-    arena_hard_files,
+    arena_hard,
     creative_writing,
-    creative_writing_files,
     mt_bench,
-    mt_bench_files,
     wildbench,
-    wildbench_files,
 )
 from slackdlm.benchmarks.creative_writing import Criteria
 from slackdlm.benchmarks.file_kinds import (
@@ -94,7 +91,7 @@ def read_judgment_file(path: Path, *, criteria: Criteria | None = None) -> Seque
                 f"{path}: a run of Creative-Writing-Bench is read by its criteria; give the data folder of your copy "
                 "with --criteria"
             )
-        return creative_writing_files.read_judgments(path, criteria)
+        return creative_writing.read_judgments(path, criteria)
 
     found = read_kind(
         path, (*_KINDS, FileKind(is_creative_writing_run, run_file)), what="judgments"
@@ -176,16 +173,14 @@ def _named(
     file: Path, judgments: Sequence[Game | Grade], answers: Sequence[Answer], notes: list[str]
 ) -> list[Game | Grade]:
     """The judgments with v0.1's baseline by its name, where an answer file says who it is."""
-    games = [
-        one for one in judgments if isinstance(one, Game) and one.b == arena_hard_files.UNNAMED
-    ]
-    if not games or not answers or benchmark_of(games[0]) != arena_hard_files.V01:
+    games = [one for one in judgments if isinstance(one, Game) and one.b == arena_hard.UNNAMED]
+    if not games or not answers or benchmark_of(games[0]) != arena_hard.V01:
         return [*judgments]
-    name = arena_hard_files.baseline_of(games, answers)
+    name = arena_hard.baseline_of(games, answers)
     if name is None:
         notes.append(
             f"{file}: Arena-Hard v0.1 does not name its baseline, and no answer file holds all the answers that stand "
-            f"in its prompts; it is called {arena_hard_files.UNNAMED}"
+            f"in its prompts; it is called {arena_hard.UNNAMED}"
         )
         return [*judgments]
     refuse_self_play(games[0].a, name, where=str(file), is_first=True)
@@ -283,11 +278,11 @@ def benchmark_of(judgment: Game | Grade) -> str:
 _KINDS: tuple[FileKind[Any], ...] = (
     FileKind(has("question_id", "a", "b", "order", "judge_identity"), read_games),
     FileKind(has("question_id", "system", "turn", "judge_identity"), read_grades),
-    FileKind(has("games", "model", "judge"), arena_hard_files.read_judgments),
-    FileKind(has("g1_winner", "g2_winner"), mt_bench_files.read_pairs),
-    FileKind(has("question_id", "model", "judge", "score", "turn"), mt_bench_files.read_judgments),
-    FileKind(has("session_id", "model_A", "model_B"), wildbench_files.read_pairs),
-    FileKind(has("session_id", "score"), wildbench_files.read_judgments),
-    FileKind(has("session_id", "parsed_result"), wildbench_files.read_judgments),
+    FileKind(has("games", "model", "judge"), arena_hard.read_judgments),
+    FileKind(has("g1_winner", "g2_winner"), mt_bench.read_pairs),
+    FileKind(has("question_id", "model", "judge", "score", "turn"), mt_bench.read_judgments),
+    FileKind(has("session_id", "model_A", "model_B"), wildbench.read_pairs),
+    FileKind(has("session_id", "score"), wildbench.read_judgments),
+    FileKind(has("session_id", "parsed_result"), wildbench.read_judgments),
     FileKind(has("instruction", "generator_2", "preference"), alpaca_eval.read_judgments),
 )

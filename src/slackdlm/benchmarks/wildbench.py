@@ -11,51 +11,127 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, cast
 
-import numpy as np
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from slackdlm import strict_json
+from slackdlm.atomic import write_json
 from slackdlm.benchmarks.templates import filled, only, template
-from slackdlm.errors import DataError
-from slackdlm.jsonl import get_object, show
-from slackdlm.judgments import Game, Grade, Messages
-from slackdlm.records import Question
+from slackdlm.errors import DataError, show
+from slackdlm.jsonl import (
+    FileRow,
+    Id,
+    Row,
+    Text,
+    Texts,
+    add_once,
+    check,
+    one_of,
+    read_items,
+)
+from slackdlm.judgments import (
+    Game,
+    Grade,
+    GradeStatus,
+    Messages,
+    as_messages,
+    is_chat,
+    refuse_self_play,
+)
+from slackdlm.records import Answer, Question, unique, unique_questions
 
 LOWEST, HIGHEST = 1, 10
-TASK_GROUPS: Final[dict[str, str]] = {
-    "Information seeking": "Information/Advice seeking",
-    "Advice seeking": "Information/Advice seeking",
-    "Creative Writing": "Creative Tasks",
-    "Editing": "Creative Tasks",
-    "Brainstorming": "Creative Tasks",
-    "Role playing": "Creative Tasks",
-    "Others": "Creative Tasks",
-    "Coding & Debugging": "Coding & Debugging",
-    "Reasoning": "Planning & Reasoning",
-    "Planning": "Planning & Reasoning",
-    "Math": "Math & Data Analysis",
-    "Data Analysis": "Math & Data Analysis",
-}
-"""A task's tag -> its group."""
-GROUP_WEIGHTS: Final[dict[str, float]] = {
-    "Creative Tasks": 0.5,
-    "Planning & Reasoning": 1.25,
-    "Math & Data Analysis": 1.0,
-    "Information/Advice seeking": 0.75,
-    "Coding & Debugging": 1.25,
-}
-"""Weights of the leaderboard's task-macro score."""
-EMPTY: Final = "[This model response is empty.]"
-"""What WildBench shows its judge, and keeps, in place of an empty answer of a pair."""
 TRUNCATED: Final = "... (truncated)"
 """How an answer cut to `MAX_WORDS` ends."""
 MAX_WORDS = 1000
 """Of each text shown where two answers are compared."""
 CHOICES: Final[dict[str, float]] = {"A++": 1.0, "A+": 0.75, "A=B": 0.5, "B+": 0.25, "B++": 0.0}
 """A verdict -> points of the response shown as A; WB-Reward is 200 times the mean minus 100."""
-REWARD_MARGIN: Final = 500
-"""Characters by which a slight winner may be longer: one of the leaderboard's margins, beside none."""
+
+# Questions and answers
+
+
+class _Turn(FileRow):
+    role: Text
+    content: Text
+
+
+class _Task(FileRow):
+    id: Id = Field(validation_alias=AliasChoices("session_id", "id"))
+    conversation_input: Annotated[tuple[_Turn, ...], Field(min_length=1)]
+    checklist: tuple[Text, ...]
+    primary_tag: Text
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Tasks of configuration v2, from JSON, JSONL or Parquet."""
+    questions: list[Question] = []
+    for where, row in read_items(path, what="WildBench tasks"):
+        task = check(_Task, row, where=where)
+        turns = task.conversation_input
+        if turns[-1].role != "user":
+            raise DataError(f"{where}: expected a conversation that ends with the user's turn")
+        questions.append(
+            Question(
+                id=task.id,
+                category=task.primary_tag,
+                messages=tuple({"role": turn.role, "content": turn.content} for turn in turns),
+                checklist=task.checklist,
+                extra=task.rest,
+            )
+        )
+    return unique_questions(questions, path=path)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class _Answer(FileRow):
+    session_id: Id
+    generator: Text
+    output: Annotated[Texts, BeforeValidator(_as_list)]
+    chat_history: Any = None
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Outputs of one or more systems; of several samples the first, as its judge does."""
+    answers: list[Answer] = []
+    for where, line in read_items(path, what="WildBench outputs"):
+        row = check(_Answer, line, where=where)
+        asked = _conversation(row.chat_history, where=where)
+        answers.append(
+            Answer(row.session_id, row.generator, row.output[:1], messages=asked, extra=row.rest)
+        )
+    return unique(answers, path=path)
+
+
+def _conversation(history: object, *, where: str) -> Messages:
+    """What an output answers: turns, or their texts, the user's first; empty where it is not there."""
+    turns = cast("list[object]", history) if isinstance(history, list) else []
+    if is_chat(turns):
+        return as_messages(turns, where=where)
+    texts = check(_Texts, {"chat_history": turns}, where=where).chat_history
+    roles = ("user", "assistant")
+    return tuple({"role": roles[n % 2], "content": text} for n, text in enumerate(texts))
+
+
+class _Texts(FileRow):
+    chat_history: Texts
+
+
+def write_answers(path: Path, answers: Sequence[Answer]) -> None:
+    """Outputs as WildBench's own ``eval.py`` reads them."""
+    rows: list[Row] = [
+        {"session_id": answer.question_id, "output": [answer.text], "generator": answer.system}
+        for answer in answers
+    ]
+    write_json(path, rows)
+
+
+# The judge
 
 
 def judge_messages(question: Question, answer: str) -> Messages:
@@ -78,157 +154,12 @@ def verdict_without_judge(first: str, second: str) -> str | None:
     return "A++" if first.strip() else "B++"
 
 
-def parse_verdict(text: str) -> float | None:
-    """The grade in a reply: of its JSON object, else the one ``"score": "7"`` in it; None without one.
-
-    The number is returned as said, also outside 1 to 10. WildBench takes the first where the reply is no JSON; a reply
-    that gives several contradicts itself and has no verdict; the template's own ``[1~10]`` is none.
-    """
-    told = reply_object(text)
-    if told is not None and "score" in told:
-        return number_of(told["score"])
-    found = re.findall(r'"score"\s*:\s*(?:"([^"]*)"|([^\s,}]+))', text)
-    said = [quoted or plain for quoted, plain in found]
-    return number_of(only([value for value in said if not value.startswith("[")]))
-
-
-def parse_choice(text: str) -> str | None:
-    """The choice in a reply, one of `CHOICES`, about the answers as shown; None without one, or with several."""
-    told = reply_object(text)
-    if told is not None and "choice" in told:
-        choice = told["choice"]
-    else:
-        choice = only(re.findall(r'"choice"\s*:\s*"\s*([^"\n]{1,5}?)\s*"', text))
-    return choice if isinstance(choice, str) and choice in CHOICES else None
-
-
-def choice_score(choice: str, order: int) -> float:
-    """Points of system ``a`` for a choice about the answers as shown."""
-    return CHOICES[choice] if order == 0 else 1.0 - CHOICES[choice]
-
-
-def task_groups(questions: Sequence[Question]) -> dict[str, tuple[str, ...]]:
-    """Task -> the groups of its tags, each once."""
-    found: dict[str, tuple[str, ...]] = {}
-    for question in questions:
-        tags = [question.category, *question.extra.get("secondary_tags", [])]
-        for tag in tags:
-            if tag not in TASK_GROUPS:
-                raise DataError(f"task {show(question.id)}: unknown tag {show(tag)}")
-        found[question.id] = tuple(dict.fromkeys(TASK_GROUPS[str(tag)] for tag in tags))
-    return found
-
-
-def task_scores(grades: Sequence[Grade], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Adjusted score of each task group, ``(mean - 5) * 2``; a task counts once in each of its groups.
-
-    As in the leaderboard's tables, grades of empty and of truncated outputs are left out here, though not in the
-    overall score.
-    """
-    told = [
-        (grade.question_id, grade.score)
-        for grade in grades
-        if grade.score is not None and not _left_out(grade.extra)
-    ]
-    return {group: (mean - 5) * 2 for group, mean in _group_means(told, groups).items()}
-
-
-def task_rewards(
-    games: Sequence[Game],
-    groups: Mapping[str, Sequence[str]],
-    *,
-    length_margin: int | None = None,
-) -> dict[str, float]:
-    """WB-Reward of each task group, -100 to 100: here pairs left out of the sum are left out of n too, as published."""
-    told = [(game.question_id, _reward(game, length_margin)) for game in games]
-    scored = [(one, reward) for one, reward in told if reward is not None]
-    return {group: 100 * mean for group, mean in _group_means(scored, groups).items()}
-
-
-def _group_means(
-    scores: Sequence[tuple[str, float]], groups: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for question_id, score in scores:
-        if question_id not in groups:
-            raise DataError(f"task {show(question_id)} was judged and is not among the tasks given")
-        for group in groups[question_id]:
-            found.setdefault(group, []).append(score)
-    return {group: float(np.mean(told)) for group, told in found.items()}
-
-
-def task_macro(scores: Mapping[str, float]) -> float | None:
-    """The mean over task groups with the leaderboard's weights; ``view_wb_eval.py`` prints another, plain one.
-
-    None unless every group has a score: the weights are for all five.
-    """
-    if set(scores) != set(GROUP_WEIGHTS):
-        return None
-    weights = [GROUP_WEIGHTS[group] for group in scores]
-    return float(np.average(list(scores.values()), weights=weights))
-
-
-def published_reward(games: Sequence[Game], *, length_margin: int | None = None) -> float | None:
-    """WB-Reward of system ``a`` against one reference, -100 to 100; None without a game, or with a verdict missing.
-
-    Pairs with an empty or truncated answer add nothing to the sum and count in n, as in the published tables.
-
-    Args:
-        games: One game per task, with both answers in ``extra["model_outputs"]`` (`holds_outputs`).
-        length_margin: With it a slight win becomes a tie if the winner's answer is more than so many characters longer.
-    """
-    if not games or any(game.score is None for game in games):
-        return None  # WB-Reward has no rule for it
-    return float(np.mean(rewards(games, length_margin=length_margin)))
-
-
-def rewards(games: Sequence[Game], *, length_margin: int | None = None) -> list[float]:
-    """What each pair adds to `published_reward`, -100 to 100; 0 where an answer is empty or truncated."""
-    return [100 * (_reward(game, length_margin) or 0.0) for game in games]
-
-
-def holds_outputs(game: Game) -> bool:
-    """Whether both answers stand beside the verdict, which WB-Reward asks for."""
-    outputs = game.extra.get("model_outputs")
-    return isinstance(outputs, dict) and all(
-        isinstance(cast("dict[str, Any]", outputs).get(name), str) for name in (game.a, game.b)
-    )
-
-
-def num_left_out(games: Sequence[Game]) -> int:
-    """Pairs that add nothing to WB-Reward, an answer being empty or truncated."""
-    return sum(_reward(game, None) is None for game in games)
-
-
-def _reward(game: Game, length_margin: int | None) -> float | None:
-    """-1 to 1; None where an answer is empty or truncated, or nothing was said."""
-    outputs = get_object(dict(game.extra), "model_outputs", where=f"game {game.question_id!a}")
-    shown = [outputs[game.a], outputs[game.b]]
-    if game.score is None or any(o == EMPTY or o.endswith(TRUNCATED) for o in shown):
-        return None
-    reward = 2 * game.score - 1
-    winner, loser = shown if reward > 0 else shown[::-1]
-    is_slight = length_margin is not None and abs(reward) == 0.5
-    return 0.0 if is_slight and len(winner) > len(loser) + (length_margin or 0) else reward
-
-
 def shortened(text: str, max_words: int = MAX_WORDS) -> str:
     """The first so many words between single spaces, marked as truncated where there are more."""
     words = text.split(" ")
     if len(words) <= max_words:
         return text
     return " ".join(words[:max_words]) + TRUNCATED
-
-
-def number_of(value: object) -> float | None:
-    """A score written as text or number; None unless it is a plain decimal number."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value) if abs(value) < 1e9 else None
-    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*", value):
-        return float(value)
-    return None
 
 
 def prompts_sha256() -> str:
@@ -255,6 +186,30 @@ def _filled(
     return ({"role": "user", "content": filled(template(prompt), values)},)
 
 
+def parse_verdict(text: str) -> float | None:
+    """The grade in a reply: of its JSON object, else the one ``"score": "7"`` in it; None without one.
+
+    The number is returned as said, also outside 1 to 10. WildBench takes the first where the reply is no JSON; a reply
+    that gives several contradicts itself and has no verdict; the template's own ``[1~10]`` is none.
+    """
+    told = reply_object(text)
+    if told is not None and "score" in told:
+        return number_of(told["score"])
+    found = re.findall(r'"score"\s*:\s*(?:"([^"]*)"|([^\s,}]+))', text)
+    said = [quoted or plain for quoted, plain in found]
+    return number_of(only([value for value in said if not value.startswith("[")]))
+
+
+def parse_choice(text: str) -> str | None:
+    """The choice in a reply, one of `CHOICES`, about the answers as shown; None without one, or with several."""
+    told = reply_object(text)
+    if told is not None and "choice" in told:
+        choice = told["choice"]
+    else:
+        choice = only(re.findall(r'"choice"\s*:\s*"\s*([^"\n]{1,5}?)\s*"', text))
+    return choice if isinstance(choice, str) and choice in CHOICES else None
+
+
 def reply_object(text: str) -> dict[str, Any] | None:
     """The JSON object that a reply is, fenced or not; None if it is none, or one that gives a key twice."""
     try:
@@ -264,10 +219,134 @@ def reply_object(text: str) -> dict[str, Any] | None:
     return cast("dict[str, Any]", told) if isinstance(told, dict) else None
 
 
-def _left_out(extra: Mapping[str, Any]) -> bool:
-    output = extra.get("model_output")
-    if isinstance(output, list):
-        output = output[0] if output else ""
-    if isinstance(output, str):
-        return not output or output.endswith(TRUNCATED)
-    return extra.get("model_output_len") == 0
+def number_of(value: object) -> float | None:
+    """A score written as text or number; None unless it is a plain decimal number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return float(value) if abs(value) < 1e9 else None
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*", value):
+        return float(value)
+    return None
+
+
+# Judgments of others
+
+
+class _Grade(FileRow):
+    session_id: Id
+    model_test: Text = ""
+    generator: Text = ""
+    score: Any = None
+    parsed_result: Any = None
+    error: Any = None
+
+
+def read_judgments(path: Path) -> list[Grade]:
+    """WB-Score grades. A score that is no plain number is ``unparsable``, 0 or 11 ``out_of_range``.
+
+    Each row holds ``session_id`` and ``score`` (or ``parsed_result.score``). Where it does not say whose answer it is
+    (``model_test`` or ``generator``), the file's stem is the system. The judge's name is that of a folder
+    ``eval=NAME`` on the path, else ``unknown``.
+    """
+    judge = _from_folders(path, "eval=") or "unknown"
+    grades: list[Grade] = []
+    seen: set[tuple[str, str]] = set()
+    for where, line in read_items(path, what="WildBench judgments"):
+        row = check(_Grade, line, where=where)
+        system = row.model_test or row.generator or path.stem
+        problem = f"{where}: {system!a} is graded twice on {row.session_id!a}"
+        add_once(seen, (row.session_id, system), problem)
+        parsed = cast("Row", row.parsed_result) if isinstance(row.parsed_result, dict) else None
+        score = number_of(line["score"] if "score" in line else (parsed or {}).get("score"))
+        status: GradeStatus = "unparsable"
+        if score is not None:
+            status = "ok" if LOWEST <= score <= HIGHEST else "out_of_range"
+        elif row.error not in (None, "N/A"):
+            status = "failed"
+        grades.append(
+            Grade(
+                question_id=row.session_id,
+                system=system,
+                turn=1,
+                score=score,
+                status=status,
+                category=None,
+                judge_identity={"benchmark": "wildbench", "judge": judge},
+                reply=None if parsed is None else json.dumps(parsed, ensure_ascii=False),
+                extra=row.rest if row.error is None else {**row.rest, "error": row.error},
+            )
+        )
+    return grades
+
+
+class _Pair(FileRow):
+    session_id: Id
+    model_A: Text  # noqa: N815 - as in the files
+    model_B: Text  # noqa: N815
+    winner: Text
+    extent: Annotated[Literal[0, 1, 2], one_of(0, 1, 2)]
+
+
+def read_pairs(path: Path) -> list[Game]:
+    """WB-Reward comparisons, one order each; ``b`` is the reference.
+
+    Each row holds ``model_A``, ``model_B``, ``winner`` and ``extent``. The reference's name is that of a folder
+    ``ref=NAME`` on the path, the judge's as in `read_judgments`.
+    """
+    judge = _from_folders(path, "eval=") or "unknown"
+    reference = _from_folders(path, "ref=")
+    if reference is None:
+        raise DataError(
+            f"{path}: which of the two models is the reference? put the file into a folder ref=NAME, as WildBench does"
+        )
+    games: list[Game] = []
+    seen: set[tuple[str, str, str]] = set()
+    for where, line in read_items(path, what="WildBench comparisons"):
+        row = check(_Pair, line, where=where)
+        shown = (row.model_A, row.model_B)
+        refuse_self_play(*shown, where=where, is_first=not games)
+        is_reference = [reference in (name, name.split("/")[-1]) for name in shown]
+        if sum(is_reference) != 1:
+            raise DataError(f"{where}: expected {reference!a} once among {list(shown)!a}")
+        verdict = _verdict(row, where=where)
+        problem = f"{where}: {shown[0]!a} and {shown[1]!a} in this order are judged twice on {row.session_id!a}"
+        add_once(seen, (row.session_id, *shown), problem)
+        a, b, order = (*shown, 0) if is_reference[1] else (*shown[::-1], 1)
+        games.append(
+            Game(
+                question_id=row.session_id,
+                a=a,
+                b=b,
+                order=order,
+                score=choice_score(verdict, order),
+                verdict=verdict,
+                status="ok",
+                category=None,
+                judge_identity={"benchmark": "wildbench", "judge": judge},
+                extra=row.rest,
+            )
+        )
+    return games
+
+
+def _verdict(row: _Pair, *, where: str) -> str:
+    """One of `CHOICES`, about the answers as shown."""
+    shown = (row.model_A, row.model_B)
+    if row.winner not in (*shown, "tie"):
+        raise DataError(f"{where}: expected a winner among the two or tie, got {show(row.winner)}")
+    if (row.winner == "tie") != (row.extent == 0):
+        raise DataError(
+            f"{where}: winner {show(row.winner)} and extent {row.extent} contradict each other"
+        )
+    return "A=B" if row.winner == "tie" else "AB"[shown.index(row.winner)] + "+" * row.extent
+
+
+def _from_folders(path: Path, prefix: str) -> str | None:
+    named = [part.removeprefix(prefix) for part in path.parts[:-1] if part.startswith(prefix)]
+    return named[-1] if named else None
+
+
+def choice_score(choice: str, order: int) -> float:
+    """Points of system ``a`` for a choice about the answers as shown."""
+    return CHOICES[choice] if order == 0 else 1.0 - CHOICES[choice]

@@ -192,8 +192,8 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
 
 def _task_groups(tasks: str) -> dict[str, tuple[str, ...]]:
     from slackdlm.benchmarks.question_source import question_file
-    from slackdlm.benchmarks.wildbench import task_groups
-    from slackdlm.benchmarks.wildbench_files import read_questions
+    from slackdlm.benchmarks.wildbench import read_questions
+    from slackdlm.benchmarks.wildbench_scores import task_groups
 
     return task_groups(read_questions(question_file(tasks)))
 

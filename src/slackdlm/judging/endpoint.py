@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 import openai
 from openai.types.chat.chat_completion import ChoiceLogprobs
 
-from slackdlm.benchmarks.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
-from slackdlm.errors import ConfigError
-from slackdlm.jsonl import show
+from slackdlm.benchmarks.alpaca_eval import NUM_ALTERNATIVES, FirstToken, write_first_token
+from slackdlm.errors import ConfigError, show
 from slackdlm.judging.judges import (
     CUT_OFF,
     UNFINISHED,

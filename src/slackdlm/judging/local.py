@@ -12,7 +12,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from slackdlm.benchmarks.first_token import NUM_ALTERNATIVES, FirstToken, write_first_token
+from slackdlm.benchmarks.alpaca_eval import NUM_ALTERNATIVES, FirstToken, write_first_token
 from slackdlm.errors import CheckpointError, ConfigError
 from slackdlm.journal import content_hash
 from slackdlm.judging.judges import CUT_OFF, Call, CallFailed, Judge, Reply

@@ -8,13 +8,9 @@ from typing import Any, Literal, get_args
 from slackdlm.benchmarks import (
     alpaca_eval,
     arena_hard,
-    arena_hard_files,
     creative_writing,
-    creative_writing_files,
     mt_bench,
-    mt_bench_files,
     wildbench,
-    wildbench_files,
 )
 from slackdlm.benchmarks.answers import read_questions
 from slackdlm.errors import ConfigError
@@ -116,7 +112,7 @@ def _as_arena(question: Question, answers: Sequence[Turns]) -> Messages:
 _ARENA = JudgingProtocol(
     name="arena-hard",
     num_shown=2,
-    read_questions=lambda path, references: arena_hard_files.read_questions(path),
+    read_questions=lambda path, references: arena_hard.read_questions(path),
     messages=lambda question, answers, turn: _as_arena(question, answers),
     parse=arena_hard.parse_verdict,
     score=arena_hard.score_of,
@@ -134,9 +130,7 @@ _PAIRS = replace(
 _MT = JudgingProtocol(
     name="mt-bench",
     num_shown=1,
-    read_questions=lambda path, references: mt_bench_files.read_questions(
-        path, references=references
-    ),
+    read_questions=lambda path, references: mt_bench.read_questions(path, references=references),
     messages=lambda question, answers, turn: mt_bench.judge_messages(
         question, answers[0], turn=turn
     ),
@@ -160,7 +154,7 @@ _MT_PAIRS = replace(
 _WB = JudgingProtocol(
     name="wildbench",
     num_shown=1,
-    read_questions=lambda path, references: wildbench_files.read_questions(path),
+    read_questions=lambda path, references: wildbench.read_questions(path),
     messages=lambda question, answers, turn: wildbench.judge_messages(question, answers[0][0]),
     parse=wildbench.parse_verdict,
     score=_grade,
@@ -208,7 +202,7 @@ def _creative_writing(rubric: creative_writing.Rubric) -> JudgingProtocol:
     return JudgingProtocol(
         name="creative-writing",
         num_shown=1,
-        read_questions=lambda path, references: creative_writing_files.read_questions(path),
+        read_questions=lambda path, references: creative_writing.read_questions(path),
         messages=lambda question, answers, turn: creative_writing.judge_messages(
             question, answers[0][0], rubric
         ),
@@ -216,7 +210,7 @@ def _creative_writing(rubric: creative_writing.Rubric) -> JudgingProtocol:
         score=_grade,
         scale=(creative_writing.LOWEST, creative_writing.HIGHEST),
         prompts_sha256=rubric.sha256,
-        finish_grade=lambda grade, question, turns: creative_writing_files.judged_grade(
+        finish_grade=lambda grade, question, turns: creative_writing.judged_grade(
             grade, question, criteria
         ),
     )

@@ -61,7 +61,7 @@ def sample_answers(
     for arm in arms:
         turns = read_turns(arm.file(condition, arm.grid.seeds(condition)[0]))
         for task, turn in zip(questions, turns, strict=False):
-            canvas = str(tokenizer.decode(turn.row["canvas"]))
+            canvas = str(tokenizer.decode(turn.rest["canvas"]))
             samples.append(_sample(task, arm.arm, turn.text, canvas))
     return samples
 

@@ -125,14 +125,14 @@ class Scores:
             rows = self.rows.setdefault(_cell(arm.arm, condition), [])
             for turn in read_turns(arm.file(condition, seed)):
                 grade = graded[turn.system, turn.question_id]
-                measured = {name: turn.row[name] for name in ("slack_share", "forwards")}
+                measured = {name: turn.rest[name] for name in ("slack_share", "forwards")}
                 rows.append(
                     Scored(
                         training_seed=arm.training_seed,
                         decoding_seed=seed,
                         question=int(turn.question_id),
                         text=turn.text,
-                        dose=Dose(**turn.row["dose"]),
+                        dose=Dose(**turn.rest["dose"]),
                         metrics={"quality": grade.score, **grade.extra, **measured},
                     )
                 )

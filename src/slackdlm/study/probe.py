@@ -257,7 +257,7 @@ def read_doses(arms: Sequence[str], grid: Grid, output: Path) -> dict[tuple[str,
     for arm in arms:
         for condition in grid.interventions():
             counts = [
-                [turn.row["dose"][name] for name in Dose._fields]
+                [turn.rest["dose"][name] for name in Dose._fields]
                 for seed in grid.seeds(condition)
                 for turn in read_turns(grid.answer_file(output, arm, condition, seed))
             ]

@@ -9,10 +9,9 @@ import numpy as np
 from slackdlm.benchmarks import (
     alpaca_eval,
     arena_hard,
-    arena_hard_files,
     creative_writing,
     mt_bench,
-    wildbench,
+    wildbench_scores,
 )
 from slackdlm.judgments import Game, Grade, mean_score
 from slackdlm.statistics import Estimate, mean_interval, ratio_interval
@@ -82,15 +81,19 @@ def game_figures(
         return Figures(
             {"FastChat's adjusted win rate": _times(100, mt_bench.published_win_rate(games))}, {}
         )
-    if family == "wildbench" and in_one_order(games) and all(map(wildbench.holds_outputs, games)):
-        rewards = np.array(wildbench.rewards(games))
+    if (
+        family == "wildbench"
+        and in_one_order(games)
+        and all(map(wildbench_scores.holds_outputs, games))
+    ):
+        rewards = np.array(wildbench_scores.rewards(games))
         ours = mean_interval(rewards, bounds=(-100.0, 100.0), **drawn(settings))
         return Figures(_rewards(games, extras.task_groups), {"WB-Reward": ours})
     if family.startswith("arena-hard"):
         weighted = weighted_win_rate(games, **drawn(settings))
         ours = {"strong verdicts three times": _per_cent(weighted)}
         # The script for v2.0 prints the mean of 100 unseeded resamples, another number each time.
-        is_old = family == arena_hard_files.V01
+        is_old = family == arena_hard.V01
         score = {"score": _times(100, arena_hard.published_v01(games))} if is_old else {}
         return Figures(score, ours)
     return Figures({}, {})
@@ -126,7 +129,9 @@ def grade_figures(benchmark: str, grades: Sequence[Grade], *, extras: Extras) ->
         found = {"WB-Score": None if mean is None else (mean - 5) * 20}
         if extras.task_groups is None:
             return Figures(found, {})
-        macro = wildbench.task_macro(wildbench.task_scores(grades, extras.task_groups))
+        macro = wildbench_scores.task_macro(
+            wildbench_scores.task_scores(grades, extras.task_groups)
+        )
         if all(isinstance(grade.extra.get("model_output"), str | list) for grade in grades):
             return Figures(found | {"task macro": _times(10, macro)}, {})
         # Without the outputs nobody knows which the leaderboard leaves out.
@@ -140,12 +145,15 @@ def _rewards(
     games: Sequence[Game], task_groups: Mapping[str, Sequence[str]] | None
 ) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
-    for name, margin in (("", None), (f", K={wildbench.REWARD_MARGIN}", wildbench.REWARD_MARGIN)):
-        found[f"WB-Reward{name}"] = wildbench.published_reward(games, length_margin=margin)
+    for name, margin in (
+        ("", None),
+        (f", K={wildbench_scores.REWARD_MARGIN}", wildbench_scores.REWARD_MARGIN),
+    ):
+        found[f"WB-Reward{name}"] = wildbench_scores.published_reward(games, length_margin=margin)
         if task_groups is not None:
-            rewards = wildbench.task_rewards(games, task_groups, length_margin=margin)
-            found[f"task macro{name}"] = wildbench.task_macro(rewards)
-    found["pairs left out of the sum"] = wildbench.num_left_out(games)
+            rewards = wildbench_scores.task_rewards(games, task_groups, length_margin=margin)
+            found[f"task macro{name}"] = wildbench_scores.task_macro(rewards)
+    found["pairs left out of the sum"] = wildbench_scores.num_left_out(games)
     return found
 
 
