@@ -129,6 +129,12 @@ def check(kind: Callable[..., T], value: object, *, where: str) -> T:
         raise DataError(f"{where}: {_explained(error, kind)}") from error
 
 
+def read_as(kind: Callable[..., T], path: Path, *, what: str) -> Iterator[tuple[str, T]]:
+    """Every object of a file as a record, with its place; errors as in `read_items` and `check`."""
+    for where, row in read_items(path, what=what):
+        yield where, check(kind, row, where=where)
+
+
 def check_field(kind: Any, row: Row, key: str, *, where: str) -> Any:
     """The value of one key, of such a type; errors as in `check`."""
     if key not in row:
@@ -218,26 +224,6 @@ class FileRow(BaseModel):
     def rest(self) -> Row:
         """The fields of the row that its class does not name."""
         return self.model_extra or {}
-
-
-def get_text(row: Row, key: str, *, where: str) -> str:
-    """A text field, else DataError."""
-    return check_field(Text, row, key, where=where)
-
-
-def get_number(row: Row, key: str, *, where: str) -> float:
-    """A number, else DataError."""
-    return check_field(Number, row, key, where=where)
-
-
-def get_list(row: Row, key: str, *, where: str) -> list[Any]:
-    """A list field, else DataError."""
-    return check_field(list, row, key, where=where)
-
-
-def get_object(row: Row, key: str, *, where: str) -> Row:
-    """An object field, else DataError."""
-    return check_field(dict, row, key, where=where)
 
 
 def add_once(seen: set[T], key: T, problem: str) -> None:

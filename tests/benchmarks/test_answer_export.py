@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from toy_questions import toy_model, toy_questions
 
-from slackdlm.benchmarks.answer_files import read_answer_file
-from slackdlm.benchmarks.answers import read_benchmark_questions, write_benchmark_answers
+from slackdlm.benchmarks.answers import (
+    read_answer_file,
+    read_benchmark_questions,
+    write_benchmark_answers,
+)
 from slackdlm.cli import main
 from slackdlm.models.loading import save_model
 from slackdlm.records import Answer

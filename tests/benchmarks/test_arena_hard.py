@@ -9,9 +9,9 @@ from slackdlm.benchmarks.arena_hard import (
     read_answers,
     read_judgments,
     read_questions,
-    style_metadata,
     write_answers,
 )
+from slackdlm.benchmarks.style import style_metadata
 from slackdlm.errors import DataError
 from slackdlm.judgments import Tally, tally
 from slackdlm.records import Answer, Question, check_version

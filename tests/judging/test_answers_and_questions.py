@@ -9,8 +9,7 @@ import pytest
 from toy_questions import toy_model
 
 from slackdlm.benchmarks import mt_bench
-from slackdlm.benchmarks.answer_files import check_judged, read_answer_file
-from slackdlm.benchmarks.answers import read_answers, read_questions
+from slackdlm.benchmarks.answers import check_judged, read_answer_file, read_answers, read_questions
 from slackdlm.errors import DataError
 from slackdlm.judging.judges import ExactJudge
 from slackdlm.judging.plan import plan_judgments, without_partner

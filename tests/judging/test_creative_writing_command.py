@@ -9,7 +9,7 @@ import pytest
 from judge_server import serving
 
 from slackdlm.benchmarks import creative_writing
-from slackdlm.benchmarks.answer_files import read_answer_file
+from slackdlm.benchmarks.answers import read_answer_file
 from slackdlm.judgments import read_grades
 from slackdlm.records import Answer
 

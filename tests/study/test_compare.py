@@ -4,8 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from slackdlm.benchmarks.answer_files import read_answer_file, style_of
+from slackdlm.benchmarks.answers import read_answer_file
 from slackdlm.benchmarks.judgment_files import read_judgment_file
+from slackdlm.benchmarks.style import style_of
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.judgments import Game, Grade, write_judgments
 from slackdlm.records import Answer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slackdlm.benchmarks.answer_files import read_answer_file
+from slackdlm.benchmarks.answers import read_answer_file
 from slackdlm.benchmarks.judgment_files import read_judgment_files
 from slackdlm.benchmarks.wildbench import read_questions
 from slackdlm.benchmarks.wildbench_scores import task_groups

@@ -6,7 +6,8 @@ from games import pairs
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from slackdlm.benchmarks.arena_hard import read_judgments, style_metadata
+from slackdlm.benchmarks.arena_hard import read_judgments
+from slackdlm.benchmarks.style import style_metadata
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.statistics.logistic import Rows, fit_logistic
 from slackdlm.study.style_control import COVARIATES, style_control, style_differences

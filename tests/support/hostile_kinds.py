@@ -24,7 +24,7 @@ from slackdlm.benchmarks import (
     mt_bench,
     wildbench,
 )
-from slackdlm.benchmarks.answer_files import read_answer_file
+from slackdlm.benchmarks.answers import read_answer_file
 from slackdlm.benchmarks.creative_writing import Criteria
 from slackdlm.benchmarks.judgment_files import read_judgment_file
 from slackdlm.config import flatten

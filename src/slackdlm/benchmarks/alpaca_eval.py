@@ -21,7 +21,7 @@ from scipy.special import expit
 from slackdlm.atomic import write_json
 from slackdlm.benchmarks.templates import filled, template
 from slackdlm.errors import DataError, show
-from slackdlm.jsonl import FileRow, Number, Row, Text, add_once, check, dump, parse, read_items
+from slackdlm.jsonl import FileRow, Number, Row, Text, add_once, check, dump, parse, read_as
 from slackdlm.judgments import Game, Messages, refuse_self_play
 from slackdlm.records import Answer, Question, unique, unique_questions
 
@@ -46,11 +46,10 @@ class _Instruction(FileRow):
 
 def read_questions(path: Path) -> list[Question]:
     """Instructions; the category is the data set an instruction came from."""
-    questions: list[Question] = []
-    for where, item in read_items(path, what="AlpacaEval instructions"):
-        row = check(_Instruction, item, where=where)
-        number = question_id(row.instruction)
-        questions.append(Question(number, row.dataset, row.messages, extra=row.rest))
+    questions = [
+        Question(question_id(row.instruction), row.dataset, row.messages, extra=row.rest)
+        for _, row in read_as(_Instruction, path, what="AlpacaEval instructions")
+    ]
     return unique_questions(questions, path=path)
 
 
@@ -61,11 +60,12 @@ class _Output(_Instruction):
 
 def read_answers(path: Path) -> list[Answer]:
     """Outputs of one or more systems (``model_outputs.json``)."""
-    answers: list[Answer] = []
-    for where, item in read_items(path, what="AlpacaEval outputs"):
-        row = check(_Output, item, where=where)
-        number, turns = question_id(row.instruction), (row.output,)
-        answers.append(Answer(number, row.generator, turns, row.messages, extra=row.rest))
+    answers = [
+        Answer(
+            question_id(row.instruction), row.generator, (row.output,), row.messages, extra=row.rest
+        )
+        for _, row in read_as(_Output, path, what="AlpacaEval outputs")
+    ]
     return unique(answers, path=path)
 
 
@@ -166,8 +166,7 @@ def read_judgments(path: Path) -> list[Game]:
     """
     games: list[Game] = []
     seen: set[tuple[str, str]] = set()
-    for where, item in read_items(path, what="AlpacaEval annotations"):
-        row = check(_Annotation, item, where=where)
+    for where, row in read_as(_Annotation, path, what="AlpacaEval annotations"):
         score = None
         if row.preference is not None:
             score = 0.5 if row.preference == 0 else row.preference - 1
@@ -195,10 +194,10 @@ def read_judgments(path: Path) -> list[Game]:
     return games
 
 
-def judged_game(game: Game, question: Question, answers: Sequence[str | None]) -> Game:
+def judged_game(game: Game, question: Question, answers: Sequence[Sequence[str] | None]) -> Game:
     """A game of our judging with what AlpacaEval's files hold beside it."""
     outputs = dict(zip(("output_2", "output_1"), answers, strict=True))
-    given = {name: text for name, text in outputs.items() if text is not None}
+    given = {name: turns[0] for name, turns in outputs.items() if turns is not None}
     return replace(game, extra={**game.extra, "instruction": question.prompt, **given})
 
 

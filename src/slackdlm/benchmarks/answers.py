@@ -1,11 +1,12 @@
-"""Questions in, answers out: the files of our own format, one JSON object a line."""
+"""Questions in, answers out: our own files, and those of any benchmark by what their first entry holds."""
 
 import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import Field
@@ -17,6 +18,7 @@ from slackdlm.benchmarks import (
     mt_bench,
     wildbench,
 )
+from slackdlm.benchmarks.file_kinds import has, is_creative_writing_run, read_kind
 from slackdlm.errors import ConfigError, DataError, one_line
 from slackdlm.jsonl import (
     FileRow,
@@ -30,12 +32,19 @@ from slackdlm.jsonl import (
     read_items,
     read_rows,
 )
-from slackdlm.judgments import Messages, as_messages
+from slackdlm.judgments import Game, Grade, Messages, as_messages
 from slackdlm.models.messages import is_empty, read_messages
 from slackdlm.records import Answer, Question, unique_questions
 
 _LOG = logging.getLogger(__name__)
 
+_MODULES = {
+    "arena-hard": arena_hard,
+    "mt-bench": mt_bench,
+    "wildbench": wildbench,
+    "creative-writing": creative_writing,
+    "alpaca-eval": alpaca_eval,
+}
 BenchmarkName = Literal["arena-hard", "mt-bench", "wildbench", "creative-writing", "alpaca-eval"]
 
 
@@ -138,6 +147,7 @@ def read_benchmark_questions(
     *,
     column: str | None = None,
     first: int | None = None,
+    references: Path | None = None,
 ) -> list[Question]:
     """Questions of a benchmark's own file, or of any file where there is no benchmark; as :func:`read_questions`.
 
@@ -149,14 +159,9 @@ def read_benchmark_questions(
         return read_questions(path, column=column, first=first)
     if column is not None:
         raise ConfigError(f"--column: has no effect beside --benchmark {benchmark}; leave it out")
-    read = {
-        "arena-hard": arena_hard.read_questions,
-        "mt-bench": mt_bench.read_questions,
-        "wildbench": wildbench.read_questions,
-        "creative-writing": creative_writing.read_questions,
-        "alpaca-eval": alpaca_eval.read_questions,
-    }[benchmark]
-    return read(path)[:first]
+    if benchmark == "mt-bench":
+        return mt_bench.read_questions(path, references=references)[:first]
+    return _MODULES[benchmark].read_questions(path)[:first]
 
 
 def write_benchmark_answers(
@@ -168,17 +173,12 @@ def write_benchmark_answers(
     tokenizer.
     """
     if benchmark == "arena-hard":
-        old = questions[0].category == "arena-hard-v0.1"
-        arena_hard.write_answers(path, answers, version="v0.1" if old else "v2.0")
+        version = "v0.1" if questions[0].category == arena_hard.V01 else "v2.0"
+        arena_hard.write_answers(path, answers, version=version)
     elif benchmark == "creative-writing":
         creative_writing.write_answers(path, answers, questions)
     else:
-        write = {
-            "mt-bench": mt_bench.write_answers,
-            "wildbench": wildbench.write_answers,
-            "alpaca-eval": alpaca_eval.write_answers,
-        }[benchmark]
-        write(path, answers)
+        _MODULES[benchmark].write_answers(path, answers)
 
 
 def check_first(first: int | None) -> None:
@@ -230,3 +230,53 @@ def read_answers(path: Path) -> list[Answer]:
             )
         )
     return answers
+
+
+def read_answer_file(path: Path) -> list[Answer]:
+    """Answers of one file: ours, or those of a benchmark.
+
+    Raises:
+        DataError: If the file is of no known kind or one of its entries cannot be used.
+    """
+    return [replace(answer, source=str(path)) for answer in read_kind(path, _KINDS, what="answers")]
+
+
+def _has_wrapped_turns(row: Row) -> bool:
+    """Arena-Hard v0.1 wraps each turn's text in an object, MT-Bench does not."""
+    choices: Any = row.get("choices")
+    try:
+        return isinstance(choices[0]["turns"][0], dict)
+    except (TypeError, LookupError):
+        return False
+
+
+_KINDS = (
+    (has("id", "turn", "system", "text"), read_answers),
+    (has("uid", "messages"), arena_hard.read_answers),
+    (_has_wrapped_turns, arena_hard.read_answers),
+    (has("choices"), mt_bench.read_answers),
+    (has("session_id", "output"), wildbench.read_answers),
+    (has("instruction", "output"), alpaca_eval.read_answers),
+    (is_creative_writing_run, creative_writing.read_answers),
+)
+
+
+def check_judged(judgments: Sequence[Game | Grade], answers: Sequence[Answer]) -> None:
+    """DataError if a judge was shown another answer than the one given here of the same question and system.
+
+    Told by the answer's beginning, which every benchmark's prompt repeats; judgments without a prompt do not say.
+    """
+    given = {(answer.question_id, answer.system): answer for answer in answers}
+    for judgment in judgments:
+        shown = "\n".join(turn["content"] for turn in judgment.prompt or ())
+        systems = (judgment.a, judgment.b) if isinstance(judgment, Game) else (judgment.system,)
+        for system in systems:
+            answer = given.get((judgment.question_id, system))
+            if not shown or answer is None or judgment.turn > len(answer.turns):
+                continue
+            beginning = answer.turns[judgment.turn - 1].strip()[:200]
+            if beginning not in shown:
+                raise DataError(
+                    f"{answer.source or 'the answers'}: {system!a} answers question {answer.question_id!a} with "
+                    f"{beginning[:60]!a}, which the judge was not shown; give the answers that were judged"
+                )

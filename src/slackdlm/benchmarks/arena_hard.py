@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -176,6 +177,11 @@ def judge_messages(question: Question, first: str, second: str) -> Messages:
     )
 
 
+def plain_messages(question: Question, first: str, second: str) -> Messages:
+    """The same of any question, whatever its category: by v0.1's prompt."""
+    return judge_messages(replace(question, category=V01), first, second)
+
+
 def parse_verdict(text: str) -> str | None:
     """The last verdict of a reply, such as ``A>>B``, about the answers as shown; None if there is none.
 
@@ -320,31 +326,6 @@ def published_v01(games: Sequence[Game]) -> float | None:
     weights = [weight_of(game) for game in counted]
     scores = [game.score or 0.0 for game in counted]
     return float(np.average(scores, weights=weights)) if scores else None
-
-
-def style_metadata(text: str, *, num_tokens: int) -> dict[str, Any]:
-    """Length and Markdown counts of an answer, as Arena-Hard's answer files hold them.
-
-    Counted as its ``add_markdown_info.py`` does, which first removes what stands inside fenced code, wherever the
-    same text occurs again too. ``num_tokens`` there is by the GPT-4o tokenizer.
-    """
-    for block in re.findall(r"```([^`]*)```", text):
-        text = text.replace(block, "")
-    return {
-        "token_len": num_tokens,
-        "header_count": {
-            f"h{n}": len(re.findall(rf"^#{{{n}}}\s", text, re.M)) for n in range(1, 7)
-        },
-        "list_count": {
-            # Only the line's own blanks: the original's \s* over blank lines counts the same, in quadratic time.
-            "ordered": len(re.findall(r"^[^\S\n]*\d+\.\s", text, re.M)),
-            "unordered": len(re.findall(r"^[^\S\n]*[-*+]\s", text, re.M)),
-        },
-        "bold_count": {
-            "**": len(re.findall(r"\*\*[^*\n]+\*\*", text)),
-            "__": len(re.findall(r"__[^_\n]+__", text)),
-        },
-    }
 
 
 def prompts_sha256() -> str:

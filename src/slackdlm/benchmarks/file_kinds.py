@@ -1,9 +1,8 @@
 """Which program wrote this file? Told by what its first entry holds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from slackdlm.errors import DataError
 from slackdlm.jsonl import Row, as_object, parse, read_items, read_text
@@ -15,13 +14,8 @@ class UnknownKindError(DataError):
     """A file that no known program wrote."""
 
 
-@dataclass(frozen=True)
-class FileKind(Generic[T]):
-    """How one kind of file is recognised and read."""
-
-    matches: Callable[[Row], bool]
-    """Whether a first entry is of this kind."""
-    read: Callable[[Path], list[T]]
+Kind = tuple[Callable[[Row], bool], Callable[[Path], Sequence[T]]]
+"""Whether a first entry is of this kind, and what reads such a file."""
 
 
 def has(*keys: str) -> Callable[[Row], bool]:
@@ -36,7 +30,7 @@ def is_creative_writing_run(entry: Row) -> bool:
     )
 
 
-def read_kind(path: Path, kinds: Sequence[FileKind[T]], *, what: str) -> list[T]:
+def read_kind(path: Path, kinds: Sequence[Kind[T]], *, what: str) -> Sequence[T]:
     """Everything in a file of one of these kinds.
 
     Args:
@@ -49,9 +43,9 @@ def read_kind(path: Path, kinds: Sequence[FileKind[T]], *, what: str) -> list[T]
         DataError: If one of its entries cannot be used.
     """
     entry = _first_entry(path, what=what)
-    for kind in kinds:
-        if kind.matches(entry):
-            return kind.read(path)
+    for matches, read in kinds:
+        if matches(entry):
+            return read(path)
     keys = ", ".join(map(ascii, list(entry)[:12])) or "none"
     raise UnknownKindError(
         f"{path}: holds no {what} of a known kind (first entry has the keys {keys[:400]}); expected our {what}.jsonl "

@@ -14,7 +14,7 @@ from slackdlm.benchmarks import (
 )
 from slackdlm.benchmarks.creative_writing import Criteria
 from slackdlm.benchmarks.file_kinds import (
-    FileKind,
+    Kind,
     UnknownKindError,
     has,
     is_creative_writing_run,
@@ -93,9 +93,7 @@ def read_judgment_file(path: Path, *, criteria: Criteria | None = None) -> Seque
             )
         return creative_writing.read_judgments(path, criteria)
 
-    found = read_kind(
-        path, (*_KINDS, FileKind(is_creative_writing_run, run_file)), what="judgments"
-    )
+    found = read_kind(path, (*_KINDS, (is_creative_writing_run, run_file)), what="judgments")
     return cast("Sequence[Game | Grade]", found)
 
 
@@ -275,14 +273,14 @@ def benchmark_of(judgment: Game | Grade) -> str:
     return "judgments"
 
 
-_KINDS: tuple[FileKind[Any], ...] = (
-    FileKind(has("question_id", "a", "b", "order", "judge_identity"), read_games),
-    FileKind(has("question_id", "system", "turn", "judge_identity"), read_grades),
-    FileKind(has("games", "model", "judge"), arena_hard.read_judgments),
-    FileKind(has("g1_winner", "g2_winner"), mt_bench.read_pairs),
-    FileKind(has("question_id", "model", "judge", "score", "turn"), mt_bench.read_judgments),
-    FileKind(has("session_id", "model_A", "model_B"), wildbench.read_pairs),
-    FileKind(has("session_id", "score"), wildbench.read_judgments),
-    FileKind(has("session_id", "parsed_result"), wildbench.read_judgments),
-    FileKind(has("instruction", "generator_2", "preference"), alpaca_eval.read_judgments),
+_KINDS: tuple[Kind[Any], ...] = (
+    (has("question_id", "a", "b", "order", "judge_identity"), read_games),
+    (has("question_id", "system", "turn", "judge_identity"), read_grades),
+    (has("games", "model", "judge"), arena_hard.read_judgments),
+    (has("g1_winner", "g2_winner"), mt_bench.read_pairs),
+    (has("question_id", "model", "judge", "score", "turn"), mt_bench.read_judgments),
+    (has("session_id", "model_A", "model_B"), wildbench.read_pairs),
+    (has("session_id", "score"), wildbench.read_judgments),
+    (has("session_id", "parsed_result"), wildbench.read_judgments),
+    (has("instruction", "generator_2", "preference"), alpaca_eval.read_judgments),
 )

@@ -28,9 +28,8 @@ from slackdlm.jsonl import (
     Text,
     Texts,
     add_once,
-    check,
     one_of,
-    read_rows,
+    read_as,
     write_rows,
 )
 from slackdlm.judgments import Game, Grade, GradeStatus, Messages, Order, refuse_self_play
@@ -60,20 +59,19 @@ def read_questions(path: Path, *, references: Path | None = None) -> list[Questi
         references: The answer file of the reference model, such as ``reference_answer/gpt-4.jsonl``.
     """
     known = {} if references is None else _references(references)
-    questions: list[Question] = []
-    for where, line in read_rows(path, what="MT-Bench questions"):
-        row = check(_Question, line, where=where)
-        has_reference = row.category in REFERENCE_CATEGORIES
-        questions.append(
-            Question(
-                id=row.question_id,
-                category=row.category,
-                messages=({"role": "user", "content": row.turns[0]},),
-                later_turns=row.turns[1:],
-                reference=known.get(row.question_id, ()) if has_reference else (),
-                extra=row.rest,
-            )
+    questions = [
+        Question(
+            id=row.question_id,
+            category=row.category,
+            messages=({"role": "user", "content": row.turns[0]},),
+            later_turns=row.turns[1:],
+            reference=known.get(row.question_id, ())
+            if row.category in REFERENCE_CATEGORIES
+            else (),
+            extra=row.rest,
         )
+        for _, row in read_as(_Question, path, what="MT-Bench questions")
+    ]
     used = {question.id for question in questions if question.reference}
     if unused := [question_id for question_id in known if question_id not in used]:
         _LOG.warning(
@@ -111,11 +109,10 @@ class _Answer(FileRow):
 
 def read_answers(path: Path) -> list[Answer]:
     """Answers of one or more systems; of several choices the first, as FastChat's judge does."""
-    answers: list[Answer] = []
-    for where, line in read_rows(path, what="MT-Bench answers"):
-        row = check(_Answer, line, where=where)
-        turns = row.choices[0].turns
-        answers.append(Answer(row.question_id, row.model_id, turns, extra=row.rest))
+    answers = [
+        Answer(row.question_id, row.model_id, row.choices[0].turns, extra=row.rest)
+        for _, row in read_as(_Answer, path, what="MT-Bench answers")
+    ]
     return unique(answers, path=path)
 
 
@@ -264,8 +261,7 @@ def read_judgments(path: Path) -> list[Grade]:
     """Single-answer grades; -1 is ``unparsable``, a failed call ``failed``, 0 or 11 ``out_of_range``."""
     grades: list[Grade] = []
     seen: set[tuple[object, ...]] = set()
-    for where, line in read_rows(path, what="MT-Bench judgments"):
-        row = check(_Grade, line, where=where)
+    for where, row in read_as(_Grade, path, what="MT-Bench judgments"):
         judge, prompt_name = row.judge
         status: GradeStatus = "ok" if LOWEST <= row.score <= HIGHEST else "out_of_range"
         if row.score == -1:
@@ -308,8 +304,7 @@ def read_pairs(path: Path) -> list[Game]:
     """Pairwise judgments: two games a line, ``a`` being ``model_1``; ``error`` is ``unparsable``."""
     games: list[Game] = []
     seen: set[tuple[object, ...]] = set()
-    for where, line in read_rows(path, what="MT-Bench pairwise judgments"):
-        row = check(_Pair, line, where=where)
+    for where, row in read_as(_Pair, path, what="MT-Bench pairwise judgments"):
         refuse_self_play(row.model_1, row.model_2, where=where, is_first=not games)
         label = f"turn {row.turn} of {row.model_1!a} and {row.model_2!a} on question {row.question_id!a}"
         key = (row.question_id, row.model_1, row.model_2, row.turn, row.judge[0])

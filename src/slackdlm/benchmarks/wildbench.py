@@ -29,7 +29,7 @@ from slackdlm.jsonl import (
     add_once,
     check,
     one_of,
-    read_items,
+    read_as,
 )
 from slackdlm.judgments import (
     Game,
@@ -68,8 +68,7 @@ class _Task(FileRow):
 def read_questions(path: Path) -> list[Question]:
     """Tasks of configuration v2, from JSON, JSONL or Parquet."""
     questions: list[Question] = []
-    for where, row in read_items(path, what="WildBench tasks"):
-        task = check(_Task, row, where=where)
+    for where, task in read_as(_Task, path, what="WildBench tasks"):
         turns = task.conversation_input
         if turns[-1].role != "user":
             raise DataError(f"{where}: expected a conversation that ends with the user's turn")
@@ -99,8 +98,7 @@ class _Answer(FileRow):
 def read_answers(path: Path) -> list[Answer]:
     """Outputs of one or more systems; of several samples the first, as its judge does."""
     answers: list[Answer] = []
-    for where, line in read_items(path, what="WildBench outputs"):
-        row = check(_Answer, line, where=where)
+    for where, row in read_as(_Answer, path, what="WildBench outputs"):
         asked = _conversation(row.chat_history, where=where)
         answers.append(
             Answer(row.session_id, row.generator, row.output[:1], messages=asked, extra=row.rest)
@@ -143,6 +141,11 @@ def pair_messages(question: Question, first: str, second: str) -> Messages:
     """What the judge is sent to compare two answers, none of them empty; cut to 1,000 words, as published."""
     answers = {"$candidate_A": shortened(first), "$candidate_B": shortened(second)}
     return _filled("wildbench_pairwise.v2.md", question, answers, shortened)
+
+
+def grade_without_judge(answer: str) -> float | None:
+    """The grade that WildBench gives an empty answer without a call; None if the judge must decide."""
+    return None if answer.strip() else 1.0
 
 
 def verdict_without_judge(first: str, second: str) -> str | None:
@@ -252,13 +255,12 @@ def read_judgments(path: Path) -> list[Grade]:
     judge = _from_folders(path, "eval=") or "unknown"
     grades: list[Grade] = []
     seen: set[tuple[str, str]] = set()
-    for where, line in read_items(path, what="WildBench judgments"):
-        row = check(_Grade, line, where=where)
+    for where, row in read_as(_Grade, path, what="WildBench judgments"):
         system = row.model_test or row.generator or path.stem
         problem = f"{where}: {system!a} is graded twice on {row.session_id!a}"
         add_once(seen, (row.session_id, system), problem)
-        parsed = cast("Row", row.parsed_result) if isinstance(row.parsed_result, dict) else None
-        score = number_of(line["score"] if "score" in line else (parsed or {}).get("score"))
+        parsed = cast("Row", row.parsed_result) if isinstance(row.parsed_result, dict) else {}
+        score = number_of(row.score if "score" in row.model_fields_set else parsed.get("score"))
         status: GradeStatus = "unparsable"
         if score is not None:
             status = "ok" if LOWEST <= score <= HIGHEST else "out_of_range"
@@ -273,7 +275,9 @@ def read_judgments(path: Path) -> list[Grade]:
                 status=status,
                 category=None,
                 judge_identity={"benchmark": "wildbench", "judge": judge},
-                reply=None if parsed is None else json.dumps(parsed, ensure_ascii=False),
+                reply=json.dumps(parsed, ensure_ascii=False)
+                if row.parsed_result == parsed
+                else None,
                 extra=row.rest if row.error is None else {**row.rest, "error": row.error},
             )
         )
@@ -302,8 +306,7 @@ def read_pairs(path: Path) -> list[Game]:
         )
     games: list[Game] = []
     seen: set[tuple[str, str, str]] = set()
-    for where, line in read_items(path, what="WildBench comparisons"):
-        row = check(_Pair, line, where=where)
+    for where, row in read_as(_Pair, path, what="WildBench comparisons"):
         shown = (row.model_A, row.model_B)
         refuse_self_play(*shown, where=where, is_first=not games)
         is_reference = [reference in (name, name.split("/")[-1]) for name in shown]

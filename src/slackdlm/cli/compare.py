@@ -130,9 +130,10 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _compared(arguments: argparse.Namespace) -> "Comparison":
     """What the files say."""
-    from slackdlm.benchmarks.answer_files import check_judged, read_answer_file, style_of
+    from slackdlm.benchmarks.answers import check_judged, read_answer_file
     from slackdlm.benchmarks.creative_writing import read_criteria
     from slackdlm.benchmarks.judgment_files import read_judgment_files
+    from slackdlm.benchmarks.style import style_of
     from slackdlm.study.compare import compare
     from slackdlm.study.published import Extras
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slackdlm.benchmarks.answer_files import read_answer_file
+from slackdlm.benchmarks.answers import read_answer_file
 from slackdlm.journal import journal_of
 from slackdlm.judging.judges import Judge
 from slackdlm.judging.plan import Plan, plan_judgments, without_partner

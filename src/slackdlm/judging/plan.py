@@ -220,10 +220,9 @@ def _plan(
             what = f"turn {turn} has" if turn > 1 else "there is"
             return replace(planned, missing=f"{what} no answer of {system!a}")
     in_order = [texts for texts in turns if texts is not None][:: -1 if order == 1 else 1]
-    if protocol.without_judge is not None:
-        decided = protocol.without_judge([texts[turn - 1] for texts in in_order])
-        if decided is not None:
-            return replace(planned, decided=decided)
+    decided = protocol.without_judge(*(texts[turn - 1] for texts in in_order))
+    if decided is not None:
+        return replace(planned, decided=decided)
     messages = protocol.messages(question, in_order, turn)
     item = {
         "question": question.id,

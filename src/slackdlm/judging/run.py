@@ -221,12 +221,10 @@ def _judgment(plan: Plan, item: Planned, entry: Entry | None) -> Game | Grade:
     }
     if protocol.num_shown == 1:
         grade = Grade(system=item.systems[0], **shared)
-        finish = protocol.finish_grade
-        return grade if finish is None else finish(grade, item.question, item.answers[0])
+        return protocol.finish_grade(grade, item.question)
     label = None if verdict is None else str(verdict)
     game = Game(a=item.systems[0], b=item.systems[1], order=item.order, verdict=label, **shared)
-    finish = protocol.finish_game
-    return game if finish is None else finish(game, item.question, item.answers)
+    return protocol.finish_game(game, item.question, item.answers)
 
 
 def check_missing(judged: Judged, *, max_missing: float) -> None:

@@ -10,11 +10,11 @@ from typing import NamedTuple, cast
 import numpy as np
 from jaxtyping import Float
 
-from slackdlm.benchmarks.answers import read_answers, read_questions, read_turns
+from slackdlm.benchmarks.answers import read_answers, read_turns
 from slackdlm.journal import content_hash
 from slackdlm.judging.judges import ExactJudge
 from slackdlm.judging.plan import plan_judgments
-from slackdlm.judging.protocols import JudgingProtocol, Turns
+from slackdlm.judging.protocols import JudgingProtocol
 from slackdlm.judging.run import judge_answers
 from slackdlm.judgments import Grade, Messages
 from slackdlm.records import Question
@@ -60,12 +60,11 @@ class AnsweredArm(NamedTuple):
         return self.grid.answer_file(self.output, self.name, condition, seed)
 
 
-def _messages(question: Question, answers: Sequence[Turns], turn: int) -> Messages:
-    answer = {"role": "assistant", "content": answers[0][0]}
-    return ({"role": "user", "content": question.prompt}, answer)
+def _messages(question: Question, answer: str) -> Messages:
+    return ({"role": "user", "content": question.prompt}, {"role": "assistant", "content": answer})
 
 
-def _with_metrics(grade: Grade, question: Question, turns: Turns | None) -> Grade:
+def _with_metrics(grade: Grade, question: Question) -> Grade:
     """The grade with the judge's other metrics in ``extra``."""
     if grade.reply is None:
         return grade
@@ -77,11 +76,8 @@ def _with_metrics(grade: Grade, question: Question, turns: Turns | None) -> Grad
 TOY_GRADES = JudgingProtocol(
     name="toy-grades",
     num_shown=1,
-    read_questions=lambda path, references: read_questions(path),
-    messages=_messages,
+    prompt=_messages,
     parse=lambda reply: json.loads(reply)["quality"],
-    score=lambda grade, order: grade,
-    scale=(0, 1),
     prompts_sha256=lambda: content_hash([]),
     finish_grade=_with_metrics,
 )
