@@ -117,8 +117,14 @@ def as_object(value: object, *, where: str) -> Row:
     return cast("Row", value)
 
 
-def check(kind: Callable[..., T], value: object, *, where: str) -> T:
+def check(kind: Callable[..., T], value: object, *, where: str, key: str = "") -> T:
     """The value as a record of that kind: a pydantic model or a dataclass of the types below.
+
+    Args:
+        kind: The class, or one of the types below.
+        value: What a file holds.
+        where: File and line, for messages.
+        key: Under which the value stands, if it is one field.
 
     Raises:
         DataError: About the first thing that is wrong: where, which key, what was expected, what came.
@@ -126,7 +132,7 @@ def check(kind: Callable[..., T], value: object, *, where: str) -> T:
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
-        raise DataError(f"{where}: {_explained(error, kind)}") from error
+        raise DataError(f"{where}: {_explained(error, kind, key)}") from error
 
 
 def read_as(kind: Callable[..., T], path: Path, *, what: str) -> Iterator[tuple[str, T]]:
@@ -139,21 +145,22 @@ def check_field(kind: Any, row: Row, key: str, *, where: str) -> Any:
     """The value of one key, of such a type; errors as in `check`."""
     if key not in row:
         raise DataError(f"{where}: {_missing(key, row)}")
-    return check(kind, row[key], where=f"{where}: {one_line(key, longest=40)!a}")
+    return check(kind, row[key], where=where, key=key)
 
 
 _adapter = cast("Callable[[Any], TypeAdapter[Any]]", cache(TypeAdapter))
 
 
-def _explained(error: ValidationError, kind: Any) -> str:
+def _explained(error: ValidationError, kind: Any, key: str) -> str:
     errors = error.errors(include_url=False)
     # An unknown key first: misspelt, it explains a missing one.
     unknown = ("unexpected_keyword_argument", "extra_forbidden")
     first = next((each for each in errors if each["type"] in unknown), errors[0])
-    key, given, context = ".".join(map(str, first["loc"])), first["input"], first.get("ctx", {})
+    key = one_line(".".join(map(str, first["loc"])) or key, longest=60)
+    given, context = first["input"], first.get("ctx", {})
     if first["type"] in unknown:
         known = ", ".join(each.name for each in fields(kind))
-        return f"unknown key {one_line(key, longest=40)!a}; known keys: {known}"
+        return f"unknown key {key!a}; known keys: {known}"
     if first["type"] == "value_error":  # of a rule that concerns several keys, which names them
         return str(context["error"])
     if first["type"] == "missing":

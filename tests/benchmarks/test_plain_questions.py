@@ -23,7 +23,7 @@ def write(file: Path, *rows: dict[str, Any]) -> Path:
         (b'{"messages": "hi"}\n', r"q\.jsonl:1: 'messages': expected a list of turns, got str"),
         (b'{"messages": []}\n', r"q\.jsonl:1: expected a question with words"),
         (b'{"prompt": " "}\n', r"q\.jsonl:1: expected a question with words"),
-        (b'{"question": "x"}\n', r"q\.jsonl:1: expected a text in 'prompt', which is missing"),
+        (b'{"question": "x"}\n', r"q\.jsonl:1: expected 'prompt', which is missing"),
         (b'{"prompt": "x", "id": []}\n', r"q\.jsonl:1: expected an id"),
         (b'{"prompt": "x", "id": 1}\n{"prompt": "y", "id": "1"}', "two questions have the id '1'"),
         (b"[]\n", r"q\.jsonl: expected a list of questions, got \[\]"),
@@ -78,7 +78,7 @@ def test_a_named_column_is_asked_even_beside_messages(
     assert read_questions(file, column="prompt_en")[0].prompt == "Name a colour."
     assert caplog.messages == [f"{file}: not used of its questions: messages"]
     assert read_questions(file)[0].prompt == "Nenne eine Farbe."
-    with pytest.raises(DataError, match="expected a text in 'prompt_fr', which is missing"):
+    with pytest.raises(DataError, match="expected 'prompt_fr', which is missing"):
         read_questions(file, column="prompt_fr")
     with pytest.raises(ConfigError, match="--column: has no effect beside --benchmark arena-hard"):
         read_benchmark_questions(file, "arena-hard", column="prompt_en")
@@ -118,10 +118,10 @@ def test_benchmark_files_are_read_as_questions(excerpts: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"id": 1, "system": "s", "text": "x"}, "expected a number from 1 in 'turn'"),
+        ({"id": 1, "system": "s", "text": "x"}, "'turn'"),
         ({"id": 1, "system": "s", "text": "x", "turn": 2}, "but not every turn before it"),
-        ({"id": 1, "system": "s", "turn": 1}, "expected a text in 'text'"),
-        ({"id": 1, "text": "x", "turn": 1}, "expected a text in 'system'"),
+        ({"id": 1, "system": "s", "turn": 1}, "'text'"),
+        ({"id": 1, "text": "x", "turn": 1}, "'system'"),
     ],
 )
 def test_a_bad_answer_file_is_one_clear_error(
