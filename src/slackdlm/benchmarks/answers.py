@@ -11,13 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import Field
 
-from slackdlm.benchmarks import (
-    alpaca_eval,
-    arena_hard,
-    creative_writing,
-    mt_bench,
-    wildbench,
-)
+from slackdlm.benchmarks import alpaca_eval, arena_hard, creative_writing, mt_bench, wildbench
 from slackdlm.benchmarks.file_kinds import has, is_creative_writing_run, read_kind
 from slackdlm.errors import ConfigError, DataError, one_line
 from slackdlm.jsonl import (

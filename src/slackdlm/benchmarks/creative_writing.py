@@ -22,16 +22,7 @@ from pydantic import BeforeValidator, Field
 from slackdlm.atomic import write_json
 from slackdlm.benchmarks.templates import filled
 from slackdlm.errors import DataError, show
-from slackdlm.jsonl import (
-    FileRow,
-    Object,
-    Row,
-    Text,
-    Texts,
-    check,
-    read_json,
-    read_text,
-)
+from slackdlm.jsonl import FileRow, Object, Row, Text, Texts, check, read_json, read_text
 from slackdlm.judgments import Grade, GradeStatus, Messages
 from slackdlm.records import Answer, Question, unique
 
@@ -87,8 +78,6 @@ def read_questions(path: Path) -> list[Question]:
 
 
 class _Block(FileRow):
-    """What was written with one seed, and its grades."""
-
     model_response: Text | None = None
     judge_scores: Annotated[Object, BeforeValidator(lambda scores: scores or {})] = Field({})
     raw_judge_text: Any = None
@@ -96,8 +85,6 @@ class _Block(FileRow):
 
 
 class _Task(FileRow):
-    """A prompt in one iteration."""
-
     test_model: Text | None = None
     judge_model: Text | None = None
     base_prompt: Any = None
@@ -130,10 +117,10 @@ def _pieces(path: Path) -> Iterator[_Piece]:
     for run_key, run in runs.items():
         for iteration, tasks in run.creative_tasks.items():
             for prompt_id, task in tasks.items():
-                where = f"{path}: {run_key!a}, iteration {iteration!a}, prompt {prompt_id!a}"
                 system = run.test_model if task.test_model is None else task.test_model
                 judge = run.judge_model if task.judge_model is None else task.judge_model
                 if system is None or judge is None:
+                    where = f"{path}: {run_key!a}, iteration {iteration!a}, prompt {prompt_id!a}"
                     raise DataError(f"{where}: expected test_model and judge_model, got none")
                 for modifier, block in task.results_by_modifier.items():
                     repeat = repeats[run_key, prompt_id] = repeats.get((run_key, prompt_id), 0) + 1
@@ -212,19 +199,10 @@ class Rubric(NamedTuple):
 
 
 def read_criteria(folder: Path) -> Criteria:
-    """Criteria of a copy's ``data`` folder.
-
-    Raises:
-        DataError: If a file is missing or a negative criterion is no criterion.
-    """
-    names, negative = (
-        tuple(
-            line.strip()
-            for line in read_text(folder / name, what="criteria").split("\n")
-            if line.strip()
-        )
-        for name in ("creative_writing_criteria.txt", "negative_criteria.txt")
-    )
+    """Criteria of a copy's ``data`` folder; DataError if a file is missing or a negative one is no criterion."""
+    files = ("creative_writing_criteria.txt", "negative_criteria.txt")
+    lines = [read_text(folder / name, what="criteria").split("\n") for name in files]
+    names, negative = (tuple(line.strip() for line in part if line.strip()) for part in lines)
     unknown = [name for name in negative if name not in names]
     if unknown or not names:
         raise DataError(f"{folder}: negative criteria that are no criteria: {unknown!a}")
@@ -232,11 +210,7 @@ def read_criteria(folder: Path) -> Criteria:
 
 
 def read_rubric(prompt_file: Path) -> Rubric:
-    """Judge prompt of the user's copy and, from the files beside it, the criteria.
-
-    Raises:
-        DataError: If a file is missing or the prompt lacks a place to fill in.
-    """
+    """Judge prompt of the user's copy and, from the files beside it, the criteria; DataError if one is no such file."""
     prompt = read_text(prompt_file, what="Creative-Writing-Bench's judge prompt")
     missing = [f"{{{name}}}" for name in PLACES if f"{{{name}}}" not in prompt]
     if missing:
@@ -262,6 +236,9 @@ def judge_messages(question: Question, answer: str, rubric: Rubric) -> Messages:
     return ({"role": "user", "content": filled(rubric.prompt, values)},)
 
 
+_CRITERION_GRADE = r"[\s*\[]*(?:score\s+)?[\s\[]*(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)"
+
+
 def parse_verdict(text: str, criteria: Criteria) -> dict[str, float]:
     """The grade of each known criterion in a reply, the last where several are given; as said, unchecked.
 
@@ -270,15 +247,13 @@ def parse_verdict(text: str, criteria: Criteria) -> dict[str, float]:
     """
     body = text.rsplit("[Scores]", 1)[-1]
     known = {name.casefold(): name for name in criteria.names}
-    found: dict[str, float] = {}
+    grades: dict[str, float] = {}
     for line in body.split("\n"):
         name, colon, value = line[:400].strip(" *-#\t\r").partition(":")
-        number = re.match(
-            r"[\s*\[]*(?:score\s+)?[\s\[]*(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)", value, re.I
-        )
+        number = re.match(_CRITERION_GRADE, value, re.I)
         if colon and number and name.strip(" *").casefold() in known:
-            found[known[name.strip(" *").casefold()]] = float(number[1])
-    return found
+            grades[known[name.strip(" *").casefold()]] = float(number[1])
+    return grades
 
 
 def parse_grade(text: str, criteria: Criteria) -> float | None:

@@ -5,13 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
-from slackdlm.benchmarks import (
-    alpaca_eval,
-    arena_hard,
-    creative_writing,
-    mt_bench,
-    wildbench,
-)
+from slackdlm.benchmarks import alpaca_eval, arena_hard, creative_writing, mt_bench, wildbench
 from slackdlm.benchmarks.creative_writing import Criteria
 from slackdlm.benchmarks.file_kinds import (
     Kind,

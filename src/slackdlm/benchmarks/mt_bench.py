@@ -52,12 +52,7 @@ class _Question(FileRow):
 
 
 def read_questions(path: Path, *, references: Path | None = None) -> list[Question]:
-    """Questions, with the reference answers of the categories that are judged beside one.
-
-    Args:
-        path: ``question.jsonl``.
-        references: The answer file of the reference model, such as ``reference_answer/gpt-4.jsonl``.
-    """
+    """Questions, with the answers of a reference model's file in the categories that are judged beside one."""
     known = {} if references is None else _references(references)
     questions = [
         Question(
@@ -74,15 +69,9 @@ def read_questions(path: Path, *, references: Path | None = None) -> list[Questi
     ]
     used = {question.id for question in questions if question.reference}
     if unused := [question_id for question_id in known if question_id not in used]:
-        _LOG.warning(
-            "%s: references not used: %d of %d, the first to question %s; only those of %s are, to questions of %s",
-            references,
-            len(unused),
-            len(known),
-            ascii(unused[0]),
-            ", ".join(REFERENCE_CATEGORIES),
-            path,
-        )
+        count = f"{len(unused)} of {len(known)}, the first to question {unused[0]!a}"
+        kinds = f"only those of {', '.join(REFERENCE_CATEGORIES)} are, to questions of {path}"
+        _LOG.warning("%s: references not used: %s; %s", references, count, kinds)
     return unique_questions(questions, path=path)
 
 
@@ -118,20 +107,14 @@ def read_answers(path: Path) -> list[Answer]:
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Answers as FastChat reads them."""
-    rows: list[Row] = [
-        {
-            "question_id": _number(answer.question_id),
-            "model_id": answer.system,
-            "choices": [{"index": 0, "turns": list(answer.turns)}],
-        }
-        for answer in answers
-    ]
+    rows: list[Row] = []
+    for answer in answers:
+        # FastChat's ids are numbers.
+        is_number = re.fullmatch("0|[1-9][0-9]{0,16}", answer.question_id)
+        number = int(answer.question_id) if is_number else answer.question_id
+        choices = [{"index": 0, "turns": list(answer.turns)}]
+        rows.append({"question_id": number, "model_id": answer.system, "choices": choices})
     write_rows(path, rows, ascii_only=True)
-
-
-def _number(question_id: str) -> int | str:
-    plain = question_id.isascii() and question_id.isdigit() and len(question_id) < 18
-    return int(question_id) if plain and str(int(question_id)) == question_id else question_id
 
 
 # The judge
@@ -357,12 +340,10 @@ def published_win_rate(games: Sequence[Game]) -> float | None:
 
     Lines with an ``error`` in either order are left out, as there; None if nothing is left.
     """
-    lines: dict[tuple[str, int], list[Game]] = {}
+    lines: dict[tuple[str, int], list[float]] = {}
     for game in games:
-        lines.setdefault((game.question_id, game.turn), []).append(game)
-    points: list[float] = []
-    for pair in lines.values():
-        scores = [game.score for game in pair if game.score is not None]
-        if len(scores) == 2:
-            points.append(scores[0] if scores[0] == scores[1] else 0.5)
+        scores = lines.setdefault((game.question_id, game.turn), [])
+        scores += [] if game.score is None else [game.score]
+    pairs = [scores for scores in lines.values() if len(scores) == 2]
+    points = [first if first == second else 0.5 for first, second in pairs]
     return float(np.mean(points)) if points else None

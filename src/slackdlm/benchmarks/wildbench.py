@@ -20,17 +20,7 @@ from slackdlm import strict_json
 from slackdlm.atomic import write_json
 from slackdlm.benchmarks.templates import filled, only, template
 from slackdlm.errors import DataError, show
-from slackdlm.jsonl import (
-    FileRow,
-    Id,
-    Row,
-    Text,
-    Texts,
-    add_once,
-    check,
-    one_of,
-    read_as,
-)
+from slackdlm.jsonl import FileRow, Id, Row, Text, Texts, add_once, check, one_of, read_as
 from slackdlm.judgments import (
     Game,
     Grade,
