@@ -51,7 +51,7 @@ ALLOWED = {
         "judgments",
         "benchmarks",
     },
-    "chat": {"errors", "models", "sampling", "terminal"},
+    "chat": {"config", "errors", "models", "sampling", "terminal"},
     "study": GROUND
     | {"canvas", "collapse", "models", "training", "sampling"}
     | {"benchmarks", "judging", "statistics", "report"},

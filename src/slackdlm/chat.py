@@ -1,22 +1,19 @@
 """A conversation in the terminal, with the canvas resolving as it is decoded."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TypeVar, get_args
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from slackdlm.config import apply_overrides, asdict, build, flatten
 from slackdlm.errors import ConfigError, DataError, SlackDLMError
 from slackdlm.models.loaded import LoadedModel
-from slackdlm.sampling.config import InterventionConfig, InterventionKind
-from slackdlm.sampling.intervention import ShiftIntervention
-from slackdlm.sampling.recipe import DecodingRecipe, intervention_of
+from slackdlm.sampling.recipe import DecodingRecipe
 from slackdlm.sampling.sampler import Generation, Sampler, SamplerConfig
 from slackdlm.terminal import printable
 
-T = TypeVar("T")
 HELP = """\
 /steps N            denoising steps; /steps all: one per position
 /canvas N           positions of the response canvas
@@ -24,45 +21,32 @@ HELP = """\
 /temperature X      0 is greedy
 /delay-slack on     cells that propose <slack> come last; off: like others
 /delay-end on       cells that propose an end come last; off: like others
-/shift RATE [KIND]  disturb the decoding; /shift 0 stops it; kinds: shift (used
-                    if none is named), swap, substitute, drop
+/shift RATE [KIND]  displace tokens; /shift 0 stops it; kinds: shift (used if
+                    none is named), swap, substitute, drop
 /seed N             the next answers' noise
+/set KEY=VALUE ...  any other setting, e.g. sampler.guidance=2
 /settings           what is set
 /reset              forget the conversation
 /quit               leave (or Ctrl-D); Ctrl-C stops an answer"""
 
-_UNDISTURBED = InterventionConfig(kind="shift", rate=0.0)
-
-
-@dataclass(frozen=True)
-class ChatSettings:
-    """What ``/commands`` change."""
-
-    sampler: SamplerConfig
-    asked: InterventionConfig = _UNDISTURBED
-    """How answers are disturbed; at a rate of 0 they are not."""
-
-    @staticmethod
-    def of(recipe: DecodingRecipe) -> "ChatSettings":
-        """What a chat begins with."""
-        return ChatSettings(recipe.sampler, recipe.intervention or _UNDISTURBED)
-
-    @property
-    def intervention(self) -> ShiftIntervention | None:
-        """The intervention these settings ask for.
-
-        Raises:
-            ConfigError: If the rate is wrong.
-        """
-        return None if self.asked.rate == 0 else intervention_of(self.asked, seed=self.sampler.seed)
+_KEYS = {
+    "/steps": "sampler.steps",
+    "/canvas": "sampler.canvas_length",
+    "/block": "sampler.block_length",
+    "/temperature": "sampler.temperature",
+    "/delay-slack": "sampler.delay_slack",
+    "/delay-end": "sampler.delay_end",
+    "/seed": "sampler.seed",
+}
+"""Commands that are another name of ``/set KEY=VALUE``."""
 
 
 @dataclass
 class Conversation:
-    """The turns so far, and where they are held."""
+    """The turns so far, and how the next one is decoded."""
 
     loaded: LoadedModel
-    settings: ChatSettings
+    recipe: DecodingRecipe
     messages: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     def answer(
@@ -77,99 +61,66 @@ class Conversation:
         Raises:
             DataError: If the conversation does not fit into the model's length any more.
         """
-        asked = [*self.messages, {"role": "user", "content": text}]
-        sampler = Sampler(self.loaded, self.settings.sampler, self.settings.intervention)
-        (generation,) = sampler.generate(
-            [asked],
-            row_ids=[len(asked)],  # another turn, other noise
+        messages = [*self.messages, {"role": "user", "content": text}]
+        shift = self.recipe.shift if _rate(self.recipe) else None
+        (generation,) = Sampler(self.loaded, self.recipe.sampler, shift).generate(
+            [messages],
+            row_ids=[len(messages)],  # another turn, other noise
             on_step=None if on_step is None else lambda canvas: on_step(canvas[0].tolist()),
         )
-        self.messages = [*asked, {"role": "assistant", "content": generation.text}]
+        self.messages = [*messages, {"role": "assistant", "content": generation.text}]
         return generation
 
 
-def apply_command(line: str, settings: ChatSettings) -> ChatSettings:
-    """The settings after one ``/command`` that changes them.
+def _rate(recipe: DecodingRecipe) -> float:
+    return 0.0 if recipe.intervention is None else recipe.intervention.rate
+
+
+def apply_command(line: str, recipe: DecodingRecipe) -> DecodingRecipe:
+    """The recipe after one ``/command`` that changes it.
 
     Raises:
-        ConfigError: If the command is unknown or its value is; nothing has changed then.
+        ConfigError: If the command is unknown or its value is wrong.
     """
     name, *values = line.split()
     if name == "/shift" and len(values) in (1, 2):
-        rate, kind = _number(float)(values[0]), _kind(*values[1:])
-        changed = replace(settings, asked=replace(settings.asked, rate=rate, kind=kind))
-        _ = changed.intervention  # refuses a rate out of range
-        return changed
-    if name in _CHANGES and len(values) == 1:
-        key, read = _CHANGES[name]
-        return replace(settings, sampler=replace(settings.sampler, **{key: read(values[0])}))
-    raise ConfigError(f"{line}: not a command with its value; /help shows them all")
+        rate, kind = [*values, "shift"][:2]
+        overrides = [f"intervention.rate={rate}", f"intervention.kind={kind}"]
+    elif name in _KEYS and len(values) == 1:
+        overrides = [f"{_KEYS[name]}={'null' if values == ['all'] else values[0]}"]
+    elif name == "/set" and values:
+        overrides = values
+    else:
+        raise ConfigError(f"{line}: not a command with its value; /help shows them all")
+    blocks = asdict(recipe)
+    apply_overrides(blocks, overrides, DecodingRecipe)
+    return build(DecodingRecipe, blocks)
 
 
-def _number(kind: Callable[[str], T]) -> Callable[[str], T]:
-    def read(text: str) -> T:
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise ConfigError(f"expected a number, got {text!r}") from error
-
-    return read
-
-
-def _kind(text: str = "shift") -> InterventionKind:
-    for kind in get_args(InterventionKind):
-        if text == kind:
-            return kind
-    raise ConfigError(f"unknown kind {text!r}; use {', '.join(get_args(InterventionKind))}")
-
-
-def _whole_or_all(text: str) -> int | None:
-    return None if text == "all" else _number(int)(text)
+def described(recipe: DecodingRecipe) -> str:
+    """What is set, as the commands that would set it; with ``/set`` only what is not at its default."""
+    values = flatten(asdict(recipe))
+    lines = [f"{name} {_written(values[key])}" for name, key in _KEYS.items()]
+    kind = values.get("intervention.kind", "shift")
+    lines.insert(-1, f"/shift {_rate(recipe):g} {kind}")
+    defaults = flatten({"sampler": asdict(SamplerConfig(canvas_length=1))})
+    defaults |= {"intervention.direction": "both", "intervention.when": "always"}
+    named = (*_KEYS.values(), "intervention", "intervention.rate", "intervention.kind")
+    others = [
+        f"{key}={_written(value)}"
+        for key, value in values.items()
+        if key not in (*named, "sampler.batch_size") and value != defaults[key]
+    ]
+    return "\n".join([*lines, *([f"/set {' '.join(others)}"] if others else [])])
 
 
-def _on_or_off(text: str) -> bool:
-    if text not in ("on", "off"):
-        raise ConfigError(f"expected on or off, got {text!r}")
-    return text == "on"
-
-
-_CHANGES: dict[str, tuple[str, Callable[[str], object]]] = {
-    "/steps": ("steps", _whole_or_all),
-    "/canvas": ("canvas_length", _number(int)),
-    "/block": ("block_length", _whole_or_all),
-    "/temperature": ("temperature", _number(float)),
-    "/delay-slack": ("delay_slack", _on_or_off),
-    "/delay-end": ("delay_end", _on_or_off),
-    "/seed": ("seed", _number(int)),
-}
-"""Command -> field of SamplerConfig, and how its value is read."""
-
-
-def described(settings: ChatSettings) -> str:
-    """What is set, as the commands that would set it."""
-    sampler = settings.sampler
-    return "\n".join(
-        (
-            f"/steps {sampler.steps or 'all'}",
-            f"/canvas {sampler.canvas_length}",
-            f"/block {sampler.block_length or 'all'}",
-            f"/temperature {sampler.temperature:g}",
-            f"/delay-slack {'on' if sampler.delay_slack else 'off'}",
-            f"/delay-end {'on' if sampler.delay_end else 'off'}",
-            f"/shift {settings.asked.rate:g} {settings.asked.kind}",
-            f"/seed {sampler.seed}",
-        )
-    )
-
-
-def unchangeable(settings: ChatSettings) -> str:
-    """What flags or a recipe set and no command changes, in one line; empty if all that is the default."""
-    keys = {key for key, _ in _CHANGES.values()}
-    given, default = asdict(settings.sampler), asdict(SamplerConfig(canvas_length=1))
-    values = {key: value for key, value in given.items() if key not in keys | {"batch_size"}}
-    for name in ("direction", "when"):
-        values[name], default[name] = getattr(settings.asked, name), getattr(_UNDISTURBED, name)
-    return ", ".join(f"{key} {value}" for key, value in values.items() if value != default[key])
+def _written(value: object) -> str:
+    """A setting as ``apply_command`` reads it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "all" if value is None else str(value)
 
 
 def drawn_canvas(loaded: LoadedModel, canvas: Sequence[int], before: Sequence[int]) -> Text:
@@ -193,7 +144,7 @@ def chat(conversation: Conversation, console: Console, read: Callable[[], str]) 
     """Talk until ``/quit`` or the end of input; errors are shown and the conversation goes on.
 
     Args:
-        conversation: Model, settings and earlier turns.
+        conversation: Model, recipe and earlier turns.
         console: Where it is shown.
         read: Gives the user's next line; raises ``EOFError`` at the end of input.
     """
@@ -222,23 +173,20 @@ def _command(line: str, conversation: Conversation, console: Console) -> None:
     if line == "/help":
         console.print(Text(HELP))
     elif line == "/settings":
-        console.print(Text(described(conversation.settings)))
-        others = unchangeable(conversation.settings)
-        if others:
-            console.print(Text(f"set at the start: {others}"))
+        console.print(Text(described(conversation.recipe)))
     elif line == "/reset":
         conversation.messages = []
         console.print(Text("the conversation is forgotten", style="dim"))
     else:
-        conversation.settings = apply_command(line, conversation.settings)
+        conversation.recipe = apply_command(line, conversation.recipe)
         name = line.split()[0]
-        now = [x for x in described(conversation.settings).splitlines() if x.split()[0] == name]
-        console.print(Text(f"{now[0]} from the next answer on", style="dim"))
+        changed = [x for x in described(conversation.recipe).splitlines() if x.split()[0] == name]
+        console.print(Text(f"{(changed or [line])[0]} from the next answer on", style="dim"))
 
 
 def _turn(line: str, conversation: Conversation, console: Console) -> None:
     loaded = conversation.loaded
-    before = [loaded.mask_id] * conversation.settings.sampler.canvas_length
+    before = [loaded.mask_id] * conversation.recipe.sampler.canvas_length
 
     with Live(console=console, transient=True, auto_refresh=False) as live:
 
@@ -249,8 +197,6 @@ def _turn(line: str, conversation: Conversation, console: Console) -> None:
 
         generation = conversation.answer(line, on_step=show)
     console.print(printable(generation.text), soft_wrap=True)
-    disturbed = (
-        f", {generation.num_displaced} displaced" if conversation.settings.asked.rate else ""
-    )
-    counted = f"{len(generation.tokens)} tokens in {generation.num_forwards} forwards{disturbed}"
+    displaced = f", {generation.num_displaced} displaced" if _rate(conversation.recipe) else ""
+    counted = f"{len(generation.tokens)} tokens in {generation.num_forwards} forwards{displaced}"
     console.print(Text(counted, style="dim"))

@@ -31,14 +31,13 @@ def add_chat(commands: Commands) -> None:
 def _chat(arguments: argparse.Namespace) -> None:
     check_model(arguments.model, arguments.adapter)
     check_recipe(arguments.recipe)
-    from slackdlm.chat import ChatSettings, Conversation, chat
+    from slackdlm.chat import Conversation, chat
 
     models = [(arguments.model, arguments.adapter)]
     recipe, canvas = decoding(arguments, models, gen_length=GEN_LENGTH)
-    settings = ChatSettings.of(recipe)
     loaded = load_chosen(arguments)
     console = Console()
     console.print(Text(canvas, style="dim"))
     with suppress(ImportError):
         import_module("readline")  # lines can be edited and recalled
-    chat(Conversation(loaded, settings), console, lambda: console.input("[bold]> [/bold]"))
+    chat(Conversation(loaded, recipe), console, lambda: console.input("[bold]> [/bold]"))

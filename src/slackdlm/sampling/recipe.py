@@ -13,11 +13,6 @@ from slackdlm.sampling.intervention import ShiftIntervention
 _LENGTHS = ("gen_length", "canvas_length")
 
 
-def intervention_of(block: InterventionConfig | None, *, seed: int) -> ShiftIntervention | None:
-    """The intervention of a recipe's block, drawn with the sampler's seed; None without one."""
-    return None if block is None else ShiftIntervention(**asdict(block), seed=seed)
-
-
 @settings
 class DecodingRecipe:
     """Everything that decides an output beside the model and the prompt."""
@@ -27,8 +22,10 @@ class DecodingRecipe:
 
     @property
     def shift(self) -> ShiftIntervention | None:
-        """The intervention itself; None without one."""
-        return intervention_of(self.intervention, seed=self.sampler.seed)
+        """The intervention, drawn with the sampler's seed; None without one."""
+        if self.intervention is None:
+            return None
+        return ShiftIntervention(**asdict(self.intervention), seed=self.sampler.seed)
 
 
 def read_blocks(file: Path | None, overrides: list[str]) -> dict[str, Any]:
