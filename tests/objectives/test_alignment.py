@@ -56,19 +56,19 @@ def test_it_equals_the_enumeration(seed: int) -> None:
         torch.tensor(lengths),
         torch.tensor([4, 2]),
     )
-    found = align(hidden, head, *batch)
+    result = align(hidden, head, *batch)
     for row in range(2):
         canvas = canvases[row][: lengths[row]]
         log_probs = (hidden[row] @ head.T).log_softmax(1)
         entropy, slack = enumerate_entropy(log_probs, canvas, targets[row])
-        assert float(found.entropy[row]) == pytest.approx(entropy, rel=1e-6)
-        assert float(found.slack_probability[row]) == pytest.approx(slack, rel=1e-6)
-        assert float(found.num_masked[row]) == canvas.count(MASK)
+        assert float(result.entropy[row]) == pytest.approx(entropy, rel=1e-6)
+        assert float(result.slack_probability[row]) == pytest.approx(slack, rel=1e-6)
+        assert float(result.num_masked[row]) == canvas.count(MASK)
 
 
 def test_without_slack_nothing_is_undecided_and_the_impossible_is_missing() -> None:
     hidden, head = torch.randn(2, 3, 5), torch.randn(V, 5)
-    found = align(
+    result = align(
         hidden,
         head,
         torch.tensor([[MASK, MASK, 3], [MASK, 4, MASK]]),
@@ -76,13 +76,13 @@ def test_without_slack_nothing_is_undecided_and_the_impossible_is_missing() -> N
         torch.tensor([3, 3]),
         torch.tensor([3, 3]),
     )
-    assert float(found.entropy[0]) == pytest.approx(0, abs=1e-6)
-    assert torch.isnan(found.entropy[1])
+    assert float(result.entropy[0]) == pytest.approx(0, abs=1e-6)
+    assert torch.isnan(result.entropy[1])
 
 
 @pytest.mark.parametrize("num_positions", [0, 1, 2])
 def test_a_target_longer_than_its_canvas_has_no_alignment(num_positions: int) -> None:
-    found = align(
+    result = align(
         torch.randn(1, 3, 5),
         torch.randn(V, 5),
         torch.full((1, 3), MASK),
@@ -90,5 +90,5 @@ def test_a_target_longer_than_its_canvas_has_no_alignment(num_positions: int) ->
         torch.tensor([num_positions]),
         torch.tensor([3]),
     )
-    assert torch.isnan(found.entropy).all()
-    assert found.num_masked.tolist() == [num_positions]
+    assert torch.isnan(result.entropy).all()
+    assert result.num_masked.tolist() == [num_positions]

@@ -31,8 +31,8 @@ scores = st.lists(st.floats(-5, 0, width=32), min_size=1, max_size=8).map(
 
 
 def test_low_confidence_is_the_probability_of_the_proposed_token():
-    found = low_confidence(LOGITS, torch.tensor([1, 0, 2]))
-    torch.testing.assert_close(found, torch.tensor([0.3, 0.25, 1.0]))
+    result = low_confidence(LOGITS, torch.tensor([1, 0, 2]))
+    torch.testing.assert_close(result, torch.tensor([0.3, 0.25, 1.0]))
 
 
 def test_entropy_is_minus_the_entropy_in_nats():
@@ -44,8 +44,8 @@ def test_entropy_is_minus_the_entropy_in_nats():
 
 def test_margin_is_the_lead_of_the_likeliest_token_whatever_was_drawn():
     for tokens in ([0, 0, 2], [1, 3, 0]):
-        found = margin(LOGITS, torch.tensor(tokens))
-        torch.testing.assert_close(found, torch.tensor([0.2, 0.0, 1.0]))
+        result = margin(LOGITS, torch.tensor(tokens))
+        torch.testing.assert_close(result, torch.tensor([0.2, 0.0, 1.0]))
 
 
 @given(scores, st.floats(-5, 0, width=32), st.integers(0, 3))
@@ -98,12 +98,12 @@ def test_every_strategy_commits_its_surest_cells_first(toy, name):
         assert sum(sizes) == 18
         assert sizes == [3] * 6 or bound is not None
         for step in answer.steps:
-            found = [commit.confidence for commit in step]
-            assert found == sorted(found, reverse=True)
+            result = [commit.confidence for commit in step]
+            assert result == sorted(result, reverse=True)
             if name == "threshold" and len(step) > 1:
-                assert found[-1] >= bound
+                assert result[-1] >= bound
             if name == "entropy_bound" and len(step) > 1:
-                assert -sum(found[:-1]) <= bound + 1e-5
+                assert -sum(result[:-1]) <= bound + 1e-5
         assert answer.num_forwards == len(sizes)
 
 
@@ -140,8 +140,8 @@ def spaced_by_hand(row: list[float], num_cells: int, spacing: int) -> list[int]:
     st.integers(1, 10),
 )
 def test_spaced_takes_the_surest_far_from_each_other_then_the_rest(rows, num_cells, spacing):
-    found = spaced(torch.tensor(rows), num_cells, spacing=spacing)
-    assert found.tolist() == [spaced_by_hand(row, num_cells, spacing) for row in rows]
+    result = spaced(torch.tensor(rows), num_cells, spacing=spacing)
+    assert result.tolist() == [spaced_by_hand(row, num_cells, spacing) for row in rows]
 
 
 def test_a_spacing_of_one_is_the_order_of_the_scores():
@@ -178,10 +178,10 @@ def test_the_gumbel_argmax_is_that_of_its_formula(
     uniforms[rng.random((rows, size)) < 0.05] = 1 - 2.0**-53
     noise = -np.log(-np.log(np.maximum(uniforms, np.finfo(np.float64).tiny)))
     expected = (logits.astype(np.float64) + temperature * noise).argmax(axis=1)
-    found = gumbel_argmax(
+    result = gumbel_argmax(
         torch.from_numpy(logits), torch.from_numpy(uniforms), temperature=temperature
     )
-    assert found.tolist() == expected.tolist()
+    assert result.tolist() == expected.tolist()
 
 
 def test_a_row_that_is_not_a_number_keeps_a_token() -> None:

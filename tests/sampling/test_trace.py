@@ -28,8 +28,8 @@ def test_a_trace_gives_the_steps_back(answers):
                 c._replace(confidence=0) for c in commits
             ]
             assert all(c.confidence == float(f"{c.confidence:.4g}") for c in read)
-            for found, commit in zip(read, commits, strict=True):
-                assert found.confidence == pytest.approx(commit.confidence, rel=1e-3)
+            for result, commit in zip(read, commits, strict=True):
+                assert result.confidence == pytest.approx(commit.confidence, rel=1e-3)
     assert any(c.displacement for answer in answers for step in answer.steps for c in step)
 
 

@@ -30,8 +30,8 @@ def test_the_interval_is_scipys_bca():
 
 
 def test_bca_leans_towards_the_long_tail():
-    found = mean_interval(rng(3).gamma(0.5, size=60), rng=rng())
-    assert found.high - found.value > 1.1 * (found.value - found.low)
+    result = mean_interval(rng(3).gamma(0.5, size=60), rng=rng())
+    assert result.high - result.value > 1.1 * (result.value - result.low)
 
 
 def test_no_score_gives_no_number():
@@ -45,17 +45,17 @@ def test_one_question_gives_a_value_and_no_interval():
 
 @pytest.mark.parametrize("score", [0.0, 1.0, 0.1, -3e-200, 1e200])
 def test_equal_scores_give_an_interval_of_zero_width(score):
-    found = mean_interval(array(*[score] * 7, NAN), rng=rng())
-    assert found.low == found.value == found.high == pytest.approx(score)
-    assert (found.num_scored, found.num_total) == (7, 8)
+    result = mean_interval(array(*[score] * 7, NAN), rng=rng())
+    assert result.low == result.value == result.high == pytest.approx(score)
+    assert (result.num_scored, result.num_total) == (7, 8)
 
 
 @pytest.mark.parametrize(("size", "score"), [(2, 1.0), (7, 0.0), (32, 0.5), (500, 1.0)])
 def test_scores_that_agree_are_not_certain_where_bounds_are_known(size, score):
     """Of a population whose share q scores otherwise, at a bound, all agree with probability (1 - q)^n."""
-    found = mean_interval(array(*[score] * size), rng=rng(), bounds=(0.0, 1.0))
-    assert found.value == score
-    for end, bound in ((found.low, 0.0), (found.high, 1.0)):
+    result = mean_interval(array(*[score] * size), rng=rng(), bounds=(0.0, 1.0))
+    assert result.value == score
+    for end, bound in ((result.low, 0.0), (result.high, 1.0)):
         if bound == score:
             assert end == score
         else:
@@ -64,9 +64,9 @@ def test_scores_that_agree_are_not_certain_where_bounds_are_known(size, score):
     ratio = ratio_interval(
         array(*[2 * score] * size), array(*[2.0] * size), rng=rng(), bounds=(0.0, 1.0)
     )
-    assert (ratio.low, ratio.high) == pytest.approx((found.low, found.high))
+    assert (ratio.low, ratio.high) == pytest.approx((result.low, result.high))
     rate = win_rate(array(*[score] * size), rng=rng())
-    assert (rate.low, rate.high) == (found.low, found.high)
+    assert (rate.low, rate.high) == (result.low, result.high)
 
 
 @pytest.mark.parametrize(("size", "rate"), [(8, 0.9), (32, 0.9), (32, 0.98), (100, 0.99)])
@@ -76,17 +76,17 @@ def test_a_win_rate_near_one_is_covered(size, rate):
     for wins in range(size + 1):
         chance = stats.binom.pmf(wins, size, rate)
         if chance > 1e-4:
-            found = win_rate(
+            result = win_rate(
                 array(*[1.0] * wins, *[0.0] * (size - wins)), rng=rng(), num_resamples=FEW
             )
-            coverage += chance * (found.low <= rate <= found.high)
+            coverage += chance * (result.low <= rate <= result.high)
     assert coverage > 0.93
 
 
 def test_no_end_lies_beyond_a_score():
     """Rounding gave -5.6e-17 here."""
-    found = win_rate(array(0, 0, 0, 0.5, 1), rng=rng(), num_resamples=200)
-    assert found.low == 0.0
+    result = win_rate(array(0, 0, 0, 0.5, 1), rng=rng(), num_resamples=200)
+    assert result.low == 0.0
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-9, 1.0, 1e9, 1e100])
@@ -120,23 +120,23 @@ def test_the_order_of_questions_changes_nothing(sample, random, seed):
 @given(scores)
 @settings(max_examples=60, deadline=None)
 def test_missing_scores_never_leak_into_an_interval(sample):
-    found = mean_interval(sample, rng=rng(), num_resamples=FEW)
+    result = mean_interval(sample, rng=rng(), num_resamples=FEW)
     scored = sample[~np.isnan(sample)]
-    assert (found.num_scored, found.num_total) == (scored.size, sample.size)
-    numbers = [x for x in (found.value, found.low, found.high) if x is not None]
+    assert (result.num_scored, result.num_total) == (scored.size, sample.size)
+    numbers = [x for x in (result.value, result.low, result.high) if x is not None]
     assert np.isfinite(numbers).all()
-    assert (found.value is None) == (scored.size == 0)
-    assert (found.low is None) == (found.high is None) == (scored.size < 2)
+    assert (result.value is None) == (scored.size == 0)
+    assert (result.low is None) == (result.high is None) == (scored.size < 2)
     if scored.size >= 2:
-        assert scored.min() - 1e-6 <= found.low <= found.high <= scored.max() + 1e-6
+        assert scored.min() - 1e-6 <= result.low <= result.high <= scored.max() + 1e-6
 
 
 def test_the_95_percent_interval_covers_about_95_percent():
     draws = rng(11)
     covered = 0
     for _ in range(600):
-        found = mean_interval(draws.gamma(2.0, size=60), rng=draws, num_resamples=800)
-        covered += found.low <= 2.0 <= found.high
+        result = mean_interval(draws.gamma(2.0, size=60), rng=draws, num_resamples=800)
+        covered += result.low <= 2.0 <= result.high
     assert 0.92 <= covered / 600 <= 0.98
 
 
@@ -161,17 +161,17 @@ def test_bad_settings_are_refused():
 
 
 def test_scores_that_agree_on_a_scale_open_above_have_width_below_alone():
-    found = mean_interval(np.full(16, 2.0), rng=rng(), bounds=(0.0, np.inf))
-    assert found.low is not None
-    assert found.low < 2.0 == found.high
+    result = mean_interval(np.full(16, 2.0), rng=rng(), bounds=(0.0, np.inf))
+    assert result.low is not None
+    assert result.low < 2.0 == result.high
 
 
 def test_few_questions_widen_the_interval_as_t_does():
     assert widened(0.95, 10_000) == pytest.approx(0.95, abs=1e-4)
     assert stats.norm.ppf((1 + widened(0.95, 32)) / 2) == pytest.approx(stats.t.ppf(0.975, 31))
     assert widened(0.95, 2) == 1 - 1e-6
-    found = mean_interval(array(1.0, 2.0), rng=rng(), num_resamples=FEW)
-    assert (found.low, found.high) == (1.0, 2.0)
+    result = mean_interval(array(1.0, 2.0), rng=rng(), num_resamples=FEW)
+    assert (result.low, result.high) == (1.0, 2.0)
 
 
 def test_a_ratio_of_equal_weights_is_the_mean():

@@ -13,8 +13,8 @@ from slackdlm.statistics import (
 
 
 def test_benjamini_hochberg_by_hand():
-    found = benjamini_hochberg([0.01, 0.04, 0.03, 0.005, 0.5])
-    assert found == pytest.approx([0.025, 0.05, 0.05, 0.025, 0.5])
+    result = benjamini_hochberg([0.01, 0.04, 0.03, 0.005, 0.5])
+    assert result == pytest.approx([0.025, 0.05, 0.05, 0.025, 0.5])
 
 
 def test_holm_by_hand():

@@ -14,8 +14,8 @@ def test_known_minimum_effects():
 
 
 def test_the_effect_found_is_detected_as_often_as_promised():
-    found = minimum_detectable(1.0, 40)
-    draws = np.random.default_rng(0).normal(found, 1.0, size=(4000, 40))
+    result = minimum_detectable(1.0, 40)
+    draws = np.random.default_rng(0).normal(result, 1.0, size=(4000, 40))
     rejected = stats.ttest_1samp(draws, 0.0, axis=1).pvalue <= 0.05
     assert rejected.mean() == pytest.approx(0.8, abs=0.02)
 

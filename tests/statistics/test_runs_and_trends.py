@@ -16,16 +16,18 @@ from slackdlm.statistics import (
 
 
 def test_decoding_seeds_are_averaged_inside_the_question():
-    found = average_over_seeds(np.array([[1.0, NAN, NAN], [0.0, 3.0, NAN]]))
-    np.testing.assert_array_equal(found, [0.5, 3.0, NAN])
+    result = average_over_seeds(np.array([[1.0, NAN, NAN], [0.0, 3.0, NAN]]))
+    np.testing.assert_array_equal(result, [0.5, 3.0, NAN])
 
 
 def test_training_runs_get_one_mean_and_two_intervals():
     table = rng(1).normal(0, 0.3, (3, 80)) + array(0.2, 0.5, 0.8)[:, None]
-    found = over_training_runs(table, rng=rng())
-    assert found.these_runs.value == found.new_runs.value == pytest.approx(table.mean())
-    assert found.per_run == pytest.approx(tuple(table.mean(axis=1)))
-    assert found.new_runs.low < found.these_runs.low < found.these_runs.high < found.new_runs.high
+    result = over_training_runs(table, rng=rng())
+    assert result.these_runs.value == result.new_runs.value == pytest.approx(table.mean())
+    assert result.per_run == pytest.approx(tuple(table.mean(axis=1)))
+    assert (
+        result.new_runs.low < result.these_runs.low < result.these_runs.high < result.new_runs.high
+    )
 
 
 def test_training_runs_match_the_formula_written_out():
@@ -34,9 +36,9 @@ def test_training_runs_match_the_formula_written_out():
     by_question = np.std([1.5, 2.0, 5.5], ddof=1) / np.sqrt(3)
     error = np.hypot(by_run, by_question)
     degrees = error**4 / (by_run**4 / 1 + by_question**4 / 2)
-    found = over_training_runs(table, rng=rng(), confidence=0.9).new_runs
-    assert found.high - 3.0 == pytest.approx(stats.t.ppf(0.95, degrees) * error)
-    assert 3.0 - found.low == pytest.approx(found.high - 3.0)
+    result = over_training_runs(table, rng=rng(), confidence=0.9).new_runs
+    assert result.high - 3.0 == pytest.approx(stats.t.ppf(0.95, degrees) * error)
+    assert 3.0 - result.low == pytest.approx(result.high - 3.0)
 
 
 def test_the_interval_for_new_runs_covers_at_three_runs():
@@ -45,38 +47,38 @@ def test_the_interval_for_new_runs_covers_at_three_runs():
     for _ in range(500):
         runs, cells = draws.normal(0, 0.1, (3, 1)), draws.normal(0, 0.3, (3, 60))
         table = runs + cells + draws.normal(0, 0.3, 60)
-        found = over_training_runs(table, rng=draws, num_resamples=100).new_runs
-        covered += found.low <= 0 <= found.high
+        result = over_training_runs(table, rng=draws, num_resamples=100).new_runs
+        covered += result.low <= 0 <= result.high
     assert 0.92 <= covered / 500 <= 0.98
 
 
 def test_one_training_run_says_nothing_about_new_ones():
-    found = over_training_runs(np.array([[0.0, 1.0], [NAN, NAN]]), rng=rng(), num_resamples=FEW)
-    assert found.per_run == (0.5, None)
-    assert found.these_runs.low is not None
-    assert found.new_runs == Estimate(0.5, None, None, 2, 2)
+    result = over_training_runs(np.array([[0.0, 1.0], [NAN, NAN]]), rng=rng(), num_resamples=FEW)
+    assert result.per_run == (0.5, None)
+    assert result.these_runs.low is not None
+    assert result.new_runs == Estimate(0.5, None, None, 2, 2)
 
 
 @pytest.mark.parametrize("num_runs", [1, 3])
 def test_training_runs_whose_questions_all_agree_have_an_exact_interval(num_runs: int):
     table = np.full((num_runs, 16), 0.5)
-    found = over_training_runs(table, rng=rng(), bounds=(0.0, 1.0))
+    result = over_training_runs(table, rng=rng(), bounds=(0.0, 1.0))
     expected = mean_interval(table[0], rng=rng(), bounds=(0.0, 1.0))
-    assert found.these_runs == expected
+    assert result.these_runs == expected
     assert 0.4 < expected.low < 0.5 < expected.high < 0.6
     ends = (None, None) if num_runs == 1 else (expected.low, expected.high)
-    assert (found.new_runs.low, found.new_runs.high) == ends
+    assert (result.new_runs.low, result.new_runs.high) == ends
 
 
 def test_training_runs_that_agree_exactly_give_zero_width():
-    found = over_training_runs(np.ones((3, 4)), rng=rng(), num_resamples=FEW)
-    assert found.new_runs == Estimate(1.0, 1.0, 1.0, 4, 4)
+    result = over_training_runs(np.ones((3, 4)), rng=rng(), num_resamples=FEW)
+    assert result.new_runs == Estimate(1.0, 1.0, 1.0, 4, 4)
 
 
 def test_unscored_training_runs_give_no_number():
-    found = over_training_runs(np.full((2, 3), NAN), rng=rng())
-    assert found.per_run == (None, None)
-    assert found.these_runs == found.new_runs == Estimate(None, None, None, 0, 3)
+    result = over_training_runs(np.full((2, 3), NAN), rng=rng())
+    assert result.per_run == (None, None)
+    assert result.these_runs == result.new_runs == Estimate(None, None, None, 0, 3)
 
 
 def test_an_interval_over_runs_stays_within_the_range_of_the_score():
@@ -91,31 +93,31 @@ def test_an_interval_over_runs_stays_within_the_range_of_the_score():
 @pytest.mark.parametrize("level", [1.0, 0.1])
 def test_runs_that_agree_are_not_certain_where_the_range_is_known(level):
     table = np.full((3, 8), level)
-    found = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1))
-    assert found.new_runs == found.these_runs
-    assert found.new_runs.low == pytest.approx(level * 0.05 ** (1 / 8))
+    result = over_training_runs(table, rng=rng(), num_resamples=200, bounds=(0, 1))
+    assert result.new_runs == result.these_runs
+    assert result.new_runs.low == pytest.approx(level * 0.05 ** (1 / 8))
 
 
 def test_one_question_says_nothing_about_new_runs():
-    found = over_training_runs(array(0.25, 0.75)[:, None], rng=rng(), num_resamples=200)
-    assert (found.new_runs.value, found.new_runs.low, found.new_runs.high) == (0.5, None, None)
+    result = over_training_runs(array(0.25, 0.75)[:, None], rng=rng(), num_resamples=200)
+    assert (result.new_runs.value, result.new_runs.low, result.new_runs.high) == (0.5, None, None)
 
 
 def test_the_slope_is_least_squares_per_question():
     doses = array(0.0, 0.1, 0.3)
     table = rng(1).normal(size=(3, 6))
     slopes = [stats.linregress(doses, column).slope for column in table.T]
-    found = dose_trend(table, doses, rng=rng(), num_resamples=FEW)
-    assert found.value == pytest.approx(np.mean(slopes))
-    assert found.p_value == pytest.approx(enumerated_p(slopes))
+    result = dose_trend(table, doses, rng=rng(), num_resamples=FEW)
+    assert result.value == pytest.approx(np.mean(slopes))
+    assert result.p_value == pytest.approx(enumerated_p(slopes))
 
 
 def test_a_missing_dose_leaves_the_rest_of_the_question():
     doses = array(0.0, 0.1, 0.2)
     table = np.array([[1.0, 1.0, NAN], [NAN, 0.5, NAN], [0.0, 0.0, 1.0]])
-    found = dose_trend(table, doses, rng=rng(), num_resamples=FEW)
-    assert found.value == pytest.approx(-5.0)
-    assert (found.num_scored, found.num_total) == (2, 3)
+    result = dose_trend(table, doses, rng=rng(), num_resamples=FEW)
+    assert result.value == pytest.approx(-5.0)
+    assert (result.num_scored, result.num_total) == (2, 3)
 
 
 def test_a_falling_score_is_seen_and_a_flat_one_is_not():
@@ -133,16 +135,16 @@ def test_a_falling_score_is_seen_and_a_flat_one_is_not():
 @pytest.mark.parametrize("doses", [[0, 0.05, 0.2], [0, 0.01, 0.02, 0.05, 0.1], [0, 0.07]])
 def test_scores_that_never_move_are_no_trend(level, doses):
     doses = array(*doses)
-    found = dose_trend(np.full((doses.size, 16), level), doses, rng=rng(), num_resamples=FEW)
-    assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    result = dose_trend(np.full((doses.size, 16), level), doses, rng=rng(), num_resamples=FEW)
+    assert (result.value, result.low, result.high, result.p_value) == (0, 0, 0, 1)
 
 
 def test_flat_scores_are_not_certain_where_their_range_is_known():
     doses, flat = array(0.0, 0.1, 0.3), np.full((3, 8), 0.5)
     flat[2, 0] = NAN  # its two doses, 0.1 apart, allow the steepest slope: 1 / 0.1
-    found = dose_trend(flat, doses, rng=rng(), bounds=(0.0, 1.0))
+    result = dose_trend(flat, doses, rng=rng(), bounds=(0.0, 1.0))
     half = 10 * (1 - 0.05 ** (1 / 8))
-    assert (found.value, found.low, found.high) == pytest.approx((0.0, -half, half))
+    assert (result.value, result.low, result.high) == pytest.approx((0.0, -half, half))
     whole = dose_trend(flat[:, 1:], doses, rng=rng(), bounds=(0.0, 2.0))
     steepest = stats.linregress(doses, [0.0, 0.0, 2.0]).slope
     assert whole.high == pytest.approx(steepest * (1 - 0.05 ** (1 / 7)))
@@ -151,8 +153,8 @@ def test_flat_scores_are_not_certain_where_their_range_is_known():
 
 def test_scores_that_fall_and_rise_as_much_are_no_trend():
     table = np.tile(array(1 / 3, 0.1, 1 / 3)[:, None], (1, 16))
-    found = dose_trend(table, array(0.1, 0.2, 0.3), rng=rng(), num_resamples=FEW)
-    assert (found.value, found.p_value) == (0, 1)
+    result = dose_trend(table, array(0.1, 0.2, 0.3), rng=rng(), num_resamples=FEW)
+    assert (result.value, result.p_value) == (0, 1)
 
 
 def test_equal_doses_are_refused():

@@ -90,8 +90,8 @@ def test_mcnemar_is_the_binomial_of_the_differing_questions():
 
 
 def test_points_are_win_tie_loss_or_missing():
-    found = win_points(array(2, 1, 1, NAN, 1), array(1, 2, 1, 1, NAN))
-    np.testing.assert_array_equal(found, [1.0, 0.0, 0.5, NAN, NAN])
+    result = win_points(array(2, 1, 1, NAN, 1), array(1, 2, 1, 1, NAN))
+    np.testing.assert_array_equal(result, [1.0, 0.0, 0.5, NAN, NAN])
 
 
 @given(points)
@@ -112,11 +112,11 @@ def test_swapping_the_systems_mirrors_the_interval():
 
 
 def test_a_win_rate_carries_interval_and_test():
-    found = win_rate(array(*[1.0] * 8, *[0.0] * 2, NAN), rng=rng())
-    assert found.value == 0.8
-    assert found.low < 0.8 < found.high
-    assert found.p_value == pytest.approx(stats.binomtest(8, 10).pvalue)
-    assert (found.num_scored, found.num_total) == (10, 11)
+    result = win_rate(array(*[1.0] * 8, *[0.0] * 2, NAN), rng=rng())
+    assert result.value == 0.8
+    assert result.low < 0.8 < result.high
+    assert result.p_value == pytest.approx(stats.binomtest(8, 10).pvalue)
+    assert (result.num_scored, result.num_total) == (10, 11)
 
 
 def test_points_outside_zero_and_one_are_refused():

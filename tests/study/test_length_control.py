@@ -61,31 +61,31 @@ def gamed_file(tmp_path: Path) -> Path:
 
 def test_it_is_the_published_figure(gamed_file: Path) -> None:
     """glm_winrate.py at cd543a14 with scikit-learn 1.9.1 gives these, at tolerance 1e-9 and at its own."""
-    found = length_controlled_win_rate(judged(), gamed=read_gamed(gamed_file, question_ids=IDS))
-    assert found.estimate.value == pytest.approx(0.58571901671047, abs=2e-7)
-    assert found.estimate.value == pytest.approx(0.58572160814274866, abs=1e-5)
+    result = length_controlled_win_rate(judged(), gamed=read_gamed(gamed_file, question_ids=IDS))
+    assert result.estimate.value == pytest.approx(0.58571901671047, abs=2e-7)
+    assert result.estimate.value == pytest.approx(0.58572160814274866, abs=1e-5)
     minimal = length_controlled_win_rate(judged())
     assert minimal.estimate.value == pytest.approx(0.5853040744202247, abs=2e-7)
     assert set(minimal.coefficients) == {"length", "constant"}
-    assert found.coefficients["length"] < 0, "the model's longer answers win more"
-    raw = np.mean([one.score for one in judged() if one.score is not None])
-    assert found.estimate.value < raw
+    assert result.coefficients["length"] < 0, "the model's longer answers win more"
+    raw = np.mean([each.score for each in judged() if each.score is not None])
+    assert result.estimate.value < raw
 
 
 def test_difficulties_are_those_of_the_question_whatever_the_order_of_the_judgments(
     gamed_file: Path,
 ) -> None:
     gamed = read_gamed(gamed_file, question_ids=IDS)
-    found = length_controlled_win_rate(judged(), gamed=gamed)
-    assert length_controlled_win_rate(judged()[::-1], gamed=gamed) == found
+    result = length_controlled_win_rate(judged(), gamed=gamed)
+    assert length_controlled_win_rate(judged()[::-1], gamed=gamed) == result
     turned = read_gamed(gamed_file, question_ids=IDS[::-1])
-    assert length_controlled_win_rate(judged(), gamed=turned) != found
+    assert length_controlled_win_rate(judged(), gamed=turned) != result
 
 
 def test_the_interval_is_that_of_a_bootstrap_over_questions(gamed_file: Path) -> None:
     gamed = read_gamed(gamed_file, question_ids=IDS)
-    found = length_controlled_win_rate(judged(), gamed=gamed).estimate
-    own = np.array([one.score for one in judged()], dtype=np.float64)
+    result = length_controlled_win_rate(judged(), gamed=gamed).estimate
+    own = np.array([each.score for each in judged()], dtype=np.float64)
     differences = np.array([len(g.extra["output_1"]) - len(g.extra["output_2"]) for g in judged()])
     length, ones = np.tanh(differences / differences.std(ddof=1)), np.ones(NUM)
     extra = np.stack([np.tanh(gamed.length), gamed.difficulty[gamed.question]], axis=1)
@@ -103,16 +103,16 @@ def test_the_interval_is_that_of_a_bootstrap_over_questions(gamed_file: Path) ->
         weights = np.concatenate([np.full(2 * NUM, 0.1), np.ones(NUM)])
         at = fit_l1(Rows(features, outcomes, weights, np.arange(3 * NUM)), strength=1e4)
         values.append(expit(at[1] * gamed.difficulty[drawn] + at[2]).mean())
-    assert found.low is not None
-    assert found.high is not None
-    assert (found.high - found.low) / 3.92 == pytest.approx(np.std(values), rel=0.25)
+    assert result.low is not None
+    assert result.high is not None
+    assert (result.high - result.low) / 3.92 == pytest.approx(np.std(values), rel=0.25)
 
 
 def test_equal_lengths_leave_the_win_rate_as_it_is() -> None:
-    found = length_controlled_win_rate(judged(equal=True))
-    raw = np.mean([one.score for one in judged() if one.score is not None])
-    assert found.estimate.value == pytest.approx(raw, abs=1e-3)
-    assert found.coefficients["length"] == 0.0
+    result = length_controlled_win_rate(judged(equal=True))
+    raw = np.mean([each.score for each in judged() if each.score is not None])
+    assert result.estimate.value == pytest.approx(raw, abs=1e-3)
+    assert result.coefficients["length"] == 0.0
 
 
 def test_the_fit_satisfies_the_conditions_of_an_l1_optimum() -> None:
@@ -130,8 +130,8 @@ def test_missing_judgments_are_predicted_as_published_and_counted() -> None:
     games = judged()
     games[7] = game(7, None, dict(games[7].extra))
     games[8] = game(8, None, {})
-    found = length_controlled_win_rate(games).estimate
-    assert (found.num_scored, found.num_total) == (58, 60)
+    result = length_controlled_win_rate(games).estimate
+    assert (result.num_scored, result.num_total) == (58, 60)
     assert length_controlled_win_rate(games[:4]).estimate.value is None
     assert length_controlled_win_rate(games[:1]).estimate.value is None
     assert length_controlled_win_rate(games[:5]).estimate.value is not None
@@ -140,50 +140,50 @@ def test_missing_judgments_are_predicted_as_published_and_counted() -> None:
 def test_at_equal_length_the_interval_is_that_of_the_mean_score() -> None:
     """Of a constant alone the influence of a question is its residual, however strongly the penalty draws on it."""
     scores = [float(7 * n % NUM < 38) for n in range(NUM)]
-    games = [replace(one, score=s) for one, s in zip(judged(equal=True), scores, strict=True)]
-    found = length_controlled_win_rate(games).estimate
-    assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.value < 38 / NUM - 5e-4, "the penalty is felt"
+    games = [replace(each, score=s) for each, s in zip(judged(equal=True), scores, strict=True)]
+    result = length_controlled_win_rate(games).estimate
+    assert result.value is not None
+    assert result.low is not None
+    assert result.high is not None
+    assert result.value < 38 / NUM - 5e-4, "the penalty is felt"
     error = np.std(scores, ddof=1) / math.sqrt(NUM)
-    half = norm.ppf(0.975) * error / (found.value * (1 - found.value))
-    ends = logit(np.array([found.low, found.high])) - logit(found.value)
+    half = norm.ppf(0.975) * error / (result.value * (1 - result.value))
+    ends = logit(np.array([result.low, result.high])) - logit(result.value)
     np.testing.assert_allclose(ends, [-half, half], rtol=1e-8)
 
 
 def test_only_relative_lengths_count() -> None:
     """Differences of single characters are differences."""
     few, many = (
-        [replace(one, extra={"output_1": "x" * times * (n % 3), "output_2": "y" * times})
-         for n, one in enumerate(judged())]
+        [replace(each, extra={"output_1": "x" * times * (n % 3), "output_2": "y" * times})
+         for n, each in enumerate(judged())]
         for times in (1, 50)
     )  # fmt: skip
-    found = length_controlled_win_rate(few)
-    assert found.coefficients["length"] != 0
-    assert length_controlled_win_rate(many) == found
+    result = length_controlled_win_rate(few)
+    assert result.coefficients["length"] != 0
+    assert length_controlled_win_rate(many) == result
 
 
 @pytest.mark.parametrize("win", [1.0, 0.0])
 def test_a_win_rate_at_the_end_of_its_scale_has_no_interval(win: float) -> None:
     """Wins alone, and losses that their length alone explains: nothing tells how far it is to the end."""
-    alike = length_controlled_win_rate([replace(one, score=win) for one in judged()]).estimate
+    alike = length_controlled_win_rate([replace(each, score=win) for each in judged()]).estimate
     assert alike.value == pytest.approx(win, abs=1e-5)
     assert (alike.low, alike.high) == (None, None)
     outputs = [{"output_1": "x" * (n + 1), "output_2": ""} for n in range(20)]
     games = [game(n, win if n < 15 else 1 - win, told) for n, told in enumerate(outputs)]
     explained = length_controlled_win_rate(games).estimate
     assert (explained.value, explained.low, explained.high) == (win, None, None)
-    one_apart = [replace(one, score=win) for one in judged()[1:]]
+    one_apart = [replace(each, score=win) for each in judged()[1:]]
     assert length_controlled_win_rate(
         [*one_apart, replace(judged()[0], score=1 - win)]
     ).estimate.low
 
 
 def test_ties_alone_are_a_tie_without_an_interval() -> None:
-    found = length_controlled_win_rate([replace(one, score=0.5) for one in judged()])
-    assert found.coefficients == {"length": 0.0, "constant": 0.0}
-    assert found.estimate == Estimate(0.5, None, None, NUM, NUM)
+    result = length_controlled_win_rate([replace(each, score=0.5) for each in judged()])
+    assert result.coefficients == {"length": 0.0, "constant": 0.0}
+    assert result.estimate == Estimate(0.5, None, None, NUM, NUM)
 
 
 def test_the_first_row_of_an_instruction_has_its_difficulty(gamed_file: Path) -> None:

@@ -24,33 +24,33 @@ def array(*values):
 
 
 def test_a_question_is_the_mean_of_both_games():
-    found = game_scores(pairs(("A>B", "A>B"), ("A>>B", "B>A"), ("A=B", "A>B")))
-    assert found.ids == ("q0", "q1", "q2")
-    np.testing.assert_array_equal(found.scores, [0.5, 1.0, 0.25])
+    result = game_scores(pairs(("A>B", "A>B"), ("A>>B", "B>A"), ("A=B", "A>B")))
+    assert result.ids == ("q0", "q1", "q2")
+    np.testing.assert_array_equal(result.scores, [0.5, 1.0, 0.25])
 
 
 def test_a_question_with_a_missing_game_is_missing_and_bounded():
     games = pairs(("A>B", None), ("A>B", "B>A"), (None, None))
-    found = game_scores([*games, game("q3", 1, "B>A")])
-    np.testing.assert_array_equal(found.scores, [NAN, 1.0, NAN, NAN])
-    np.testing.assert_array_equal(found.lowest, [0.5, 1.0, 0.0, 0.5])
-    np.testing.assert_array_equal(found.highest, [1.0, 1.0, 1.0, 1.0])
-    assert found.tally == Tally(7, 4, 3, 0, 0)
-    bounds = null_bounds(found)
+    result = game_scores([*games, game("q3", 1, "B>A")])
+    np.testing.assert_array_equal(result.scores, [NAN, 1.0, NAN, NAN])
+    np.testing.assert_array_equal(result.lowest, [0.5, 1.0, 0.0, 0.5])
+    np.testing.assert_array_equal(result.highest, [1.0, 1.0, 1.0, 1.0])
+    assert result.tally == Tally(7, 4, 3, 0, 0)
+    bounds = null_bounds(result)
     assert (bounds.low, bounds.high, bounds.num_missing) == (0.5, 1.0, 3)
-    np.testing.assert_array_equal(found.at(["q1", "new"]), [1.0, NAN])
+    np.testing.assert_array_equal(result.at(["q1", "new"]), [1.0, NAN])
 
 
 def test_one_order_alone_is_enough_where_no_question_has_two():
-    found = game_scores([game("q0", 0, "A>B"), game("q1", 0, "B>A")])
-    np.testing.assert_array_equal(found.scores, [1.0, 0.0])
+    result = game_scores([game("q0", 0, "A>B"), game("q1", 0, "B>A")])
+    np.testing.assert_array_equal(result.scores, [1.0, 0.0])
 
 
 def test_every_turn_in_every_order_is_a_game():
     verdicts = [(0, 1, "A>B"), (1, 1, "A>B"), (0, 2, "A>B"), (1, 2, "B>A")]
     games = [game("q", order, verdict, turn=turn) for order, turn, verdict in verdicts]
     assert game_scores(games).scores == pytest.approx([0.75])
-    lacking = [replace(one, question_id="r") for one in games[:3]]
+    lacking = [replace(each, question_id="r") for each in games[:3]]
     np.testing.assert_array_equal(game_scores([*games, *lacking]).scores, [0.75, NAN])
 
 
@@ -73,18 +73,18 @@ def test_grades_are_averaged_over_turns_and_out_of_range_is_missing():
         replace(grade, question_id="2", turn=2, score=0.0, status="out_of_range"),
         replace(grade, question_id="3", score=9.0),
     ]
-    found = grade_scores(grades, bounds=(1, 10))
-    np.testing.assert_array_equal(found.scores, [7.0, NAN, NAN])
-    np.testing.assert_array_equal(found.lowest, [7.0, 5.0, 5.0])
-    np.testing.assert_array_equal(found.highest, [7.0, 9.5, 9.5])
+    result = grade_scores(grades, bounds=(1, 10))
+    np.testing.assert_array_equal(result.scores, [7.0, NAN, NAN])
+    np.testing.assert_array_equal(result.lowest, [7.0, 5.0, 5.0])
+    np.testing.assert_array_equal(result.highest, [7.0, 9.5, 9.5])
     with pytest.raises(DataError, match="one system"):
         grade_scores([grade, replace(grade, system="x")], bounds=(1, 10))
 
 
 def test_nothing_judged_is_nothing():
-    found = game_scores([])
-    assert found.ids == ()
-    assert null_bounds(found).low is None
+    result = game_scores([])
+    assert result.ids == ()
+    assert null_bounds(result).low is None
 
 
 # The weighted win rate
@@ -92,8 +92,8 @@ def test_nothing_judged_is_nothing():
 
 def test_the_weighted_rate_is_the_published_mean_with_questions_resampled():
     games = pairs(*[("A>>B", "A>B"), ("A=B", "B>A"), ("B>A", "A>B"), ("A>B", None)] * 20)
-    found = weighted_win_rate(games, rng=rng(), num_resamples=2000)
+    result = weighted_win_rate(games, rng=rng(), num_resamples=2000)
     rows = 3 + 0 + 0.5 + 1 + 0 + 0
-    assert found.value == pytest.approx(rows / 8)
-    assert (found.num_scored, found.num_total) == (60, 80)
-    assert found.low < found.value < found.high
+    assert result.value == pytest.approx(rows / 8)
+    assert (result.num_scored, result.num_total) == (60, 80)
+    assert result.low < result.value < result.high

@@ -52,10 +52,10 @@ def reference(games, style, covariates, centred):
     columns, outcomes, system_of = [], [], []
     systems = sorted(games)
     for place, system in enumerate(systems):
-        for one in games[system]:
-            repeat = 3 if ">>" in one.verdict else 1
-            columns += [style_differences(style, one)] * repeat
-            outcomes += [one.score] * repeat
+        for each in games[system]:
+            repeat = 3 if ">>" in each.verdict else 1
+            columns += [style_differences(style, each)] * repeat
+            outcomes += [each.score] * repeat
             system_of += [place] * repeat
     table = np.array(columns)[:, [COVARIATES.index(name) for name in covariates]]
     table = (table - (table.mean(axis=0) if centred else 0)) / table.std(axis=0, ddof=1)
@@ -73,19 +73,19 @@ def reference(games, style, covariates, centred):
 @pytest.mark.parametrize("centred", [False, True])
 def test_every_subset_of_covariates_is_its_own_maximum_likelihood(covariates, centred):
     games, style = study(systems=("m", "n"), num=60)
-    found = style_control(games, style, covariates=covariates, centred=centred)
+    result = style_control(games, style, covariates=covariates, centred=centred)
     expected = reference(games, style, covariates, centred)
-    assert found.converged
-    values = [found.win_rates["m"].value, found.win_rates["n"].value]
+    assert result.converged
+    values = [result.win_rates["m"].value, result.win_rates["n"].value]
     assert values == pytest.approx(expit(expected[:2]), abs=2e-4)
-    assert [found.coefficients[n] for n in covariates] == pytest.approx(expected[2:], abs=1e-3)
+    assert [result.coefficients[n] for n in covariates] == pytest.approx(expected[2:], abs=1e-3)
 
 
 def test_without_covariates_it_is_the_weighted_win_rate():
     games, style = study()
-    found = style_control(games, style, covariates=[])
+    result = style_control(games, style, covariates=[])
     rows = [(g.score, 3 if ">>" in g.verdict else 1) for g in games["m"]]
-    assert found.win_rates["m"].value == pytest.approx(
+    assert result.win_rates["m"].value == pytest.approx(
         sum(s * w for s, w in rows) / sum(w for _, w in rows)
     )
 
@@ -103,9 +103,9 @@ def test_a_win_by_length_alone_is_taken_out():
 
 def test_the_interval_is_clustered_by_question():
     games, style = study(num=300)
-    found = style_control(games, style, covariates=[]).win_rates["m"]
-    assert found.low < found.value < found.high
-    assert (found.num_scored, found.num_total) == (300, 300)
+    result = style_control(games, style, covariates=[]).win_rates["m"]
+    assert result.low < result.value < result.high
+    assert (result.num_scored, result.num_total) == (300, 300)
     outcomes = np.array([1, 1, 0, 0, 1, 1, 1, 1.0])
     by_row, by_pair = (
         fit_logistic(Rows(np.ones((8, 1)), outcomes, np.ones(8), clusters)).errors[0]
@@ -119,10 +119,10 @@ def test_the_interval_is_clustered_by_question():
 def test_no_finite_maximum_is_no_number():
     _, style = study(num=20)
     won = {"m": pairs(*[("A>B", "B>A")] * 20)}
-    found = style_control(won, style)
-    assert not found.converged
-    assert found.win_rates["m"].value is None
-    assert found.coefficients == {}
+    result = style_control(won, style)
+    assert not result.converged
+    assert result.win_rates["m"].value is None
+    assert result.coefficients == {}
     assert style_control({"m": []}, style).win_rates["m"].num_total == 0
 
 
@@ -130,10 +130,10 @@ def test_a_covariate_that_never_varies_changes_nothing():
     games, style = study()
     for row in style.values():
         row["bold_count"] = {"**": 0}
-    one = style_control(games, style)
+    whole = style_control(games, style)
     other = style_control(games, style, covariates=["length", "headers", "lists"])
-    assert one.win_rates == other.win_rates
-    assert one.coefficients["bold"] == 0.0
+    assert whole.win_rates == other.win_rates
+    assert whole.coefficients["bold"] == 0.0
 
 
 def test_markup_counts_per_token_and_one_so_that_empty_answers_have_a_density():
@@ -159,15 +159,15 @@ def test_a_question_without_both_games_is_left_out():
 
 def test_one_question_has_a_value_and_no_interval():
     _, style = study(num=1)
-    found = style_control({"m": pairs(("A>>B", "A>B"))}, style, covariates=[]).win_rates["m"]
-    assert found.value == pytest.approx(0.75)
-    assert (found.low, found.high) == (None, None)
+    result = style_control({"m": pairs(("A>>B", "A>B"))}, style, covariates=[]).win_rates["m"]
+    assert result.value == pytest.approx(0.75)
+    assert (result.low, result.high) == (None, None)
 
 
 def test_games_that_all_agree_have_no_interval_of_no_width():
     _, style = study(num=9)
-    found = style_control({"m": pairs(*[("A=B", "A=B")] * 9)}, style).win_rates["m"]
-    assert (found.value, found.low, found.high) == (0.5, None, None)
+    result = style_control({"m": pairs(*[("A=B", "A=B")] * 9)}, style).win_rates["m"]
+    assert (result.value, result.low, result.high) == (0.5, None, None)
 
 
 def test_bad_requests_are_one_error():
@@ -191,15 +191,15 @@ def test_published_bagel_8b_by_length(published):
         published / "arena_hard" / "v0.1_judgment_bagel-8b_by_R1-Distill-70B.jsonl"
     )
     style = {}
-    for one in games:
-        shown = one.prompt[0]["content"].split("'s Answer|>\n")
+    for each in games:
+        shown = each.prompt[0]["content"].split("'s Answer|>\n")
         first, second = shown[1].split("\n<|The End")[0], shown[3].split("\n<|The End")[0]
         for name, text in zip(
-            (one.a, one.b) if one.order == 0 else (one.b, one.a), (first, second), strict=True
+            (each.a, each.b) if each.order == 0 else (each.b, each.a), (first, second), strict=True
         ):
-            style[one.question_id, name] = style_metadata(text, num_tokens=len(text.split()))
+            style[each.question_id, name] = style_metadata(text, num_tokens=len(text.split()))
     system = games[0].a
-    found = style_control({system: games}, style, covariates=["length"], centred=True)
+    result = style_control({system: games}, style, covariates=["length"], centred=True)
     # Arena-Hard's own fit, run on this file: 0.06507 after its 50 steps, 0.06219 after 2,000.
-    assert found.win_rates[system].value == pytest.approx(0.062085, abs=1e-5)
-    assert found.coefficients["length"] == pytest.approx(-0.227538, abs=1e-5)
+    assert result.win_rates[system].value == pytest.approx(0.062085, abs=1e-5)
+    assert result.coefficients["length"] == pytest.approx(-0.227538, abs=1e-5)
