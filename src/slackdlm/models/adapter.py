@@ -41,14 +41,14 @@ def apply_adapter(model: PreTrainedModel, folder: Path, *, slack_id: int) -> Pef
     """The model with an adapter on it, frozen and not merged.
 
     Args:
-        model: The model the adapter was trained on; changed in place. On the meta device the adapter
-            is too, and only the headers of its weights are read.
+        model: The model the adapter was trained on; changed in place. On the meta device only the
+            headers of the adapter's weights are read.
         folder: Holds ``adapter_config.json`` and ``adapter_model.safetensors``.
         slack_id: The token whose row :func:`new_adapter` trains.
 
     Raises:
-        CheckpointError: If a file is missing or torn, the weights do not fit the model, or the adapter
-            is of a kind that changes more than the model's weights.
+        CheckpointError: If a file is missing or torn, the weights do not fit the model, or the
+            adapter changes more than the model's weights.
     """
     settings = read_json(folder / "adapter_config.json")
     if not (folder / _WEIGHTS).is_file():
@@ -78,8 +78,8 @@ def apply_adapter(model: PreTrainedModel, folder: Path, *, slack_id: int) -> Pef
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(
-            f"{folder}: the adapter does not fit the model "
-            f"({one_line(', '.join(wrong[:3]), longest=400)}{more}); use the model it was trained on"
+            f"{folder}: the adapter does not fit the model ("
+            f"{one_line(', '.join(wrong[:3]), longest=400)}{more}); use the model it was trained on"
         )
     return adapted
 
@@ -136,7 +136,7 @@ def _read(
     ]
     use_token_rows(adapted, slack_id=slack_id)
     _untie(adapted)
-    # Whole layers beside the adapter, which PEFT puts into the base and may not save again by itself.
+    # Whole layers, which PEFT puts into the base and may not save again by itself.
     vars(adapted)["brings_layers"] = bool(weights.keys() - expected.keys())
     if not wrong:
         result = set_peft_model_state_dict(adapted, weights)
@@ -145,7 +145,7 @@ def _read(
 
 
 def _untie(model: PeftModel) -> None:
-    """An adapter on one of two tied layers makes them two: merged into the one weight, it would change both."""
+    """An adapter on one of two tied layers makes them two: merged, it would change both."""
     network: Any = model.get_base_model()
     first: Any = network.get_input_embeddings()
     last: Any = network.get_output_embeddings()
@@ -234,8 +234,8 @@ def new_adapter(
 def casts_by_autocast(model: nn.Module, *, active: bool) -> Generator[None]:
     """While it lasts, LoRA layers leave the type of their inputs to autocast, if ``active``.
 
-    PEFT has each layer write its input in float32, which autocast then rounds back: no value changes,
-    but two copies of the input are written, and one is kept for the backward pass.
+    PEFT has each layer write its input in float32, which autocast then rounds back: no value
+    changes, but two copies of the input are written, and one is kept for the backward pass.
 
     Args:
         model: With or without an adapter. Forward and backward passes under autocast alone.
@@ -265,7 +265,7 @@ def _vocabulary_rows(model: PreTrainedModel, token_id: int, *, head: str) -> dic
 def _targets(
     model: PreTrainedModel, target_modules: Sequence[str] | None, *, head: str
 ) -> list[str]:
-    """Last parts of the names of linear layers, of all but the output layer where None are given."""
+    """Last parts of the names of linear layers; None given: of all but the output layer."""
     names = sorted(
         {
             name.rpartition(".")[2]

@@ -40,8 +40,8 @@ def encode_prompt(
     Args:
         tokenizer: Decides the format, see :class:`slackdlm.models.chat_format.ChatFormat`.
         messages: ``{"role": "system" | "user" | "assistant", "content": text}``, oldest first, the
-            last one a user's or a tool's. Other roles (``tool``, ``developer``) and fields of ``FIELDS``
-            go to the template: :func:`written_fields` says which it writes. An assistant's content
+            last one a user's or a tool's. Other roles (``tool``, ``developer``) and ``FIELDS`` go
+            to the template: :func:`written_fields` says which it writes. An assistant's content
             may be empty: a model that said nothing can still be asked on.
         tools: What the assistant may call, as JSON schemas.
 
@@ -49,15 +49,15 @@ def encode_prompt(
         The messages in the model's format, then what opens the assistant's.
 
     Raises:
-        DataError: If a message is not of that form, empty, not in the tokenizer's vocabulary, or not
-            written or refused by the template, or the last is an assistant's or system's.
+        DataError: If a message is not of that form, empty, not in the vocabulary, not written or
+            refused by the template, or the last is an assistant's or system's.
         ConfigError: If the tokenizer has neither a usable template nor chat tokens.
     """
     checked = _check(tokenizer, messages, allow_empty_answers=True)
     if checked[-1]["role"] in ("assistant", "system", "developer"):
         raise DataError(
-            f"messages: expected the last message to be a user's, got role {checked[-1]['role']!r}; "
-            "drop what comes after the last user message"
+            "messages: expected the last message to be a user's, got role"
+            f" {checked[-1]['role']!r}; drop what comes after the last user message"
         )
     return chat_format(tokenizer).prompt(checked, tools)
 
@@ -67,9 +67,9 @@ def encode_dialogue(
 ) -> list[Turn]:
     """The training samples of a conversation: one per assistant turn, earlier turns being prompt.
 
-    A response is what the template's generation marks enclose; without marks it is what the template
-    writes from the content (calls of tools included) to the first special token behind it. Where a
-    turn ends in mere text, the tokenizer's separator or end of text follows.
+    A response is what the template's generation marks enclose; without marks, what it writes from
+    the content (calls of tools included) to the first special token behind it. Where a turn ends
+    in mere text, the tokenizer's separator or end of text follows.
 
     Args:
         tokenizer: As for :func:`encode_prompt`.

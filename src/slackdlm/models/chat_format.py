@@ -1,7 +1,7 @@
 """How is a conversation written? By the tokenizer's own chat template, else by one of ours.
 
-Text and ids are those of ``tokenizer.apply_chat_template``, with one difference: what spells a special token in a
-message is text.
+Text and ids are those of ``tokenizer.apply_chat_template``, but that what spells a special token
+in a message is text.
 """
 
 import logging
@@ -55,8 +55,8 @@ class ChatFormat:
     r"""The format of a tokenizer's models.
 
     * A tokenizer with a chat template: that template.
-    * LLaDA's tokens: ``<|startoftext|>``, then ``<|start_header_id|>role<|end_header_id|>\n\n`` content
-      ``<|eot_id|>``.
+    * LLaDA's tokens: ``<|startoftext|>``, then ``<|start_header_id|>role<|end_header_id|>\n\n``
+      content ``<|eot_id|>``.
     * ChatML's tokens (Dream): ``<|im_start|>role\n`` content ``<|im_end|>\n``.
     * Neither (encoders; ours): the class token if there is one, then ``User:\n`` content and the
       separator (``System:``, ``Assistant:``).
@@ -131,7 +131,7 @@ class ChatFormat:
 
     @cached_property
     def end_of_turn(self) -> tuple[int | None, str]:
-        """The special token that ends a response, and the text before it that is no part of the answer.
+        """The special token that ends a response, and text before it that is no part of the answer.
 
         None and nothing if they are not there.
         """
@@ -163,7 +163,7 @@ class ChatFormat:
         return quotes
 
     def writes(self, word: str, messages: Sequence[Message], tools: Tools | None = None) -> bool:
-        """Whether a word of these messages or tools is written; not if the template refuses them."""
+        """Whether a word of messages or tools is written; not if the template refuses them."""
         try:
             return word in self._render(messages, tools)[0]
         except DataError:
@@ -195,7 +195,7 @@ class ChatFormat:
         before = prompt.removesuffix(frame.prompt_end)
         if not text.startswith(before) or not text.endswith(frame.tail):
             raise DataError(
-                "messages: the chat template writes an assistant's turn otherwise than it asks for it"
+                "messages: the chat template writes an assistant's turn otherwise than it opens one"
             )
         body = text[len(before) : len(text) - len(frame.tail)]
         written = body.removeprefix(frame.opening)
@@ -219,7 +219,7 @@ class ChatFormat:
         return _Frame(prompt[shared:], before[shared:], tail, end)
 
     def _check_shape(self, messages: Sequence[Message], tools: Tools | None) -> None:
-        """Raise if the template leaves a message out; one rendering for all conversations of one shape."""
+        """DataError if the template leaves a message out; rendered once for each shape."""
         shape = (
             tuple((m["role"], bool(m.get("content")), *sorted(m)) for m in messages),
             tools is None,
@@ -235,8 +235,8 @@ class ChatFormat:
             if word not in text:
                 beside = " beside its tool_calls" if "tool_calls" in message else ""
                 raise DataError(
-                    f"messages[{index}]: the tokenizer's chat template does not write the content of role"
-                    f" {message['role']!r}{beside}; leave it out or use another tokenizer"
+                    f"messages[{index}]: the tokenizer's chat template does not write the content"
+                    f" of role {message['role']!r}{beside}; leave it out or use another tokenizer"
                 )
         self._shapes.add(shape)
 
@@ -245,7 +245,8 @@ class ChatFormat:
     ) -> tuple[str, list[tuple[int, int]]]:
         """The text, and where what the assistant generates lies in it."""
         try:
-            template: str = self._built_in or self._tokenizer.get_chat_template(tools=tools)  # pyright: ignore
+            tokenizer: Any = self._tokenizer
+            template = str(self._built_in or tokenizer.get_chat_template(tools=tools))
             [text], spans = cast(
                 "tuple[list[str], list[list[tuple[int, int]]]]",
                 render_jinja_template(

@@ -1,6 +1,7 @@
-"""Which special tokens of a conversation are tokens? Those the chat template writes, never those a message spells.
+"""Which special tokens of a conversation are tokens? Those that the chat template writes.
 
-While the template is at work, a mark breaks every special token that a message spells, alone or with its neighbours.
+Never those a message spells: while the template is at work, a mark breaks every special token that
+a message spells, alone or with its neighbours.
 """
 
 import re
@@ -20,7 +21,7 @@ _CACHED = 1024
 
 
 class TemplateTokens:
-    """Ids of rendered conversations: the tokenizer's own, but for special tokens that messages spell."""
+    """Ids of rendered conversations, in which special tokens that messages spell are text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
@@ -41,7 +42,7 @@ class TemplateTokens:
         return self._special[token][0]
 
     def mark(self, value: Any) -> tuple[str | None, Any]:
-        """Messages and tools with a mark in all that spells a special token; no mark if nothing does."""
+        """Messages and tools with a mark in what spells a special token; None if nothing does."""
         if _changed(value, lambda text: self._broken(text, "\ue000")) == value:
             return None, value
         texts: list[str] = []
@@ -84,7 +85,7 @@ class TemplateTokens:
 
     @cached_property
     def _cuts(self) -> bool:
-        """Whether text is cut alike at its start and behind a special token; SentencePiece may not."""
+        """Whether text is cut alike at its start and behind a special token."""
         for name, (token_id, flags) in self._special.items():
             if not (flags.lstrip or flags.rstrip or flags.single_word):
                 return self._whole(f"{name}x") == (token_id, *self._whole("x"))
@@ -101,7 +102,7 @@ class TemplateTokens:
 
     @cached_property
     def _twin(self) -> tuple[Tokenizer, dict[str, str], dict[int, int]]:
-        """The tokenizer reading special tokens by secret names only; these names; their ids there and here."""
+        """A tokenizer that knows special tokens by secret names; the names; its ids to ours."""
         twin = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
         twin.no_padding()
         twin.no_truncation()

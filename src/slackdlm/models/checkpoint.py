@@ -53,7 +53,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weights_file(folder: Path) -> str:
-    """The file by which all weights of a folder are read: the index of the shards, or the only file."""
+    """The file by which a folder's weights are read: the index of the shards, or the only file."""
     return _INDEX if (folder / _INDEX).is_file() else _SINGLE
 
 
@@ -63,17 +63,16 @@ def read_tensor_infos(folder: Path) -> dict[str, TensorInfo]:
     Files of weights that are not part of it are named in the log.
 
     Raises:
-        CheckpointError: If there are no safetensors weights, or two checkpoints that differ, a shard
-            is missing or torn, a tensor is in two shards, or the index names one that its shard
-            does not hold.
+        CheckpointError: If there are no safetensors weights, or two that differ, a shard is missing
+            or torn, a tensor is in two shards, or in the index and in none.
     """
     has_index, has_single = ((folder / name).is_file() for name in (_INDEX, _SINGLE))
     if not has_index and not has_single:
         raise _without_weights(folder)
     if has_index and has_single and not _is_same(folder):
         raise CheckpointError(
-            f"{folder}: holds two checkpoints, {_SINGLE} and {_INDEX}, whose weights differ; remove the"
-            " one that is not meant"
+            f"{folder}: holds two checkpoints, {_SINGLE} and {_INDEX}, whose weights differ; remove"
+            " the one that is not meant"
         )
     infos = _read_shards(folder) if has_index else read_headers(folder / _SINGLE)
     used = {_INDEX, _SINGLE, *(info.file for info in infos.values())}
@@ -118,7 +117,7 @@ def _read_shards(folder: Path) -> dict[str, TensorInfo]:
 
 
 def _is_same(folder: Path) -> bool:
-    """Whether the only file and the shards hold the same numbers; false if the shards are not whole."""
+    """Whether the only file and the shards hold the same numbers, both whole."""
     try:
         single, shards = read_headers(folder / _SINGLE), _read_shards(folder)
     except CheckpointError:
@@ -186,7 +185,7 @@ def read_headers(path: Path) -> dict[str, TensorInfo]:
 
 @contextmanager
 def replaced(folder: Path) -> Generator[Path]:
-    """A folder to write a checkpoint to, which takes the place of the one in ``folder`` when all is written.
+    """A folder to write a checkpoint to, which replaces the one in ``folder`` once it is whole.
 
     What says where the weights are goes first and comes last: a checkpoint half replaced does not
     load. Files that no checkpoint has stay.

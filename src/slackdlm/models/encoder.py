@@ -1,8 +1,8 @@
 """Any encoder with a masked-LM head as a diffusion model: BERT, RoBERTa, ModernBERT and their kin.
 
 The network is transformers' own class; what is added is the protocol that loss and sampler share:
-the output layer applied to ``model(input_ids, attention_mask, logits=False).last_hidden_state`` gives
-the logits. Hidden states are therefore taken behind the head's transform.
+the output layer applied to ``model(ids, mask, logits=False).last_hidden_state`` gives the logits.
+Hidden states are therefore taken behind the head's transform.
 
 References:
     Devlin et al., 2019 (BERT). Liu et al., 2019 (RoBERTa). Warner et al., 2024 (ModernBERT).
@@ -99,7 +99,7 @@ def encoder_class(config_class: type[Any]) -> type[PreTrainedModel]:
 
 
 def without_head(error: CheckpointError, raw: dict[str, Any]) -> CheckpointError:
-    """The error of weights that do not fit, which says so if the checkpoint names no masked-LM class."""
+    """An error of weights that do not fit, and that the checkpoint names no masked-LM class."""
     names: Any = raw.get("architectures")
     if not isinstance(names, list) or any(re.search("MaskedLM|PreTraining", str(n)) for n in names):
         return error

@@ -28,7 +28,7 @@ class ModelIdentity(TypedDict):
 
 
 def model_identity(loaded: LoadedModel) -> ModelIdentity:
-    """Name and hashes of a model; the base's hash does not depend on whether an adapter is on it."""
+    """Name and hashes of a model; the base's hash is the same with an adapter on it."""
     weights, adapter = loaded.model.state_dict(), None
     if isinstance(loaded.model, PeftModel):
         adapter, weights = _split(loaded.model)
@@ -63,7 +63,7 @@ def _split(model: PeftModel) -> tuple[str, dict[str, Tensor]]:
     base: dict[str, Tensor] = {}
     for key, tensor in model.state_dict().items():
         named = f"{key}.".replace(f".{name}.", ".").removesuffix(".")
-        # A tied output layer holds the trained rows a second time, which is not in the adapter's file.
+        # A tied output layer holds the trained rows again, which are not in the adapter's file.
         is_adapter = f".trainable_tokens_delta.{name}" in key or f"modules_to_save.{name}." in key
         if named in adapter or is_adapter:
             continue

@@ -48,7 +48,7 @@ class KeyValueStore(Protocol):
     def update(
         self, layer: int, keys: Float[Tensor, "B N P H"], values: Float[Tensor, "B N P H"]
     ) -> tuple[Float[Tensor, "B N L H"], Float[Tensor, "B N L H"]]:
-        """Takes the input's own keys (rotated) and values of a layer; gives those of the sequence."""
+        """Takes a layer's keys (rotated) and values of the input; gives those of the sequence."""
         ...
 
 
@@ -189,7 +189,7 @@ class LLaDABlock(GradientCheckpointingLayer):
 
 
 class RecomputedBlocks:
-    """Mixed into a network: asked whether it recomputes activations, the inherited property warns; PEFT asks."""
+    """Mixed into a network, since the inherited property warns when PEFT asks for it."""
 
     @property
     def is_gradient_checkpointing(self) -> bool:

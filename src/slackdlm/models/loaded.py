@@ -52,7 +52,7 @@ class FusedInputs(NamedTuple):
     """A plain linear output layer and what it reads: the logits are ``hidden @ weight.T``."""
 
     hidden: Float[Tensor, "B L D1"]
-    """A bias (encoders have one) is the weight's last column, and the last feature here is then 1."""
+    """With a bias (encoders) the last feature here is 1, and it is the weight's last column."""
     weight: Float[Tensor, "V D1"]
     """As in the output layer, but for the row of ``<slack>`` if there is a ``slack_row``."""
     slack_row: Float[Tensor, " D1"] | None
@@ -84,7 +84,7 @@ def plain_head(head: Any) -> nn.Linear:
 def fused_inputs(
     model: PreTrainedModel | PeftModel, hidden: Float[Tensor, "B L D"], *, slack_id: int
 ) -> FusedInputs | None:
-    """What the fused loss takes; None where an adapter makes the output layer more than a matrix."""
+    """What the fused loss takes; None if an adapter makes the output layer more than a matrix."""
     plain = _plain_layer(model.get_output_embeddings(), slack_id)
     if plain is None:
         return None
@@ -99,7 +99,7 @@ def fused_inputs(
 
 
 def has_plain_head(model: PreTrainedModel | PeftModel, *, slack_id: int) -> bool:
-    """Whether the output layer is a matrix, the row of ``<slack>`` aside: see :func:`fused_inputs`."""
+    """Whether the output layer is a matrix, the row of ``<slack>`` aside."""
     return _plain_layer(model.get_output_embeddings(), slack_id) is not None
 
 
@@ -118,7 +118,7 @@ def _plain_layer(head: Any, slack_id: int) -> tuple[nn.Linear, Tensor | None] | 
 
 
 def recompute_activations(model: PreTrainedModel | PeftModel) -> None:
-    """From now on each block computes its activations again in the backward pass instead of keeping them."""
+    """From now on each block computes its activations again in the backward pass."""
     network: Any = model
     # transformers 5.23 renamed it, and warns of the old name.
     new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"

@@ -37,7 +37,11 @@ from slackdlm.models.weights import Placement, parse_device, parse_dtype, read_w
 
 _LOG = logging.getLogger(__name__)
 Config = TypeVar("Config")
-_NATIVE = {"llada": (LLaDAConfig, LLaDAModelLM), "Dream": (DreamConfig, DreamModel)}
+# model_type -> configuration, network and special tokens.
+_NATIVE = {
+    "llada": (LLaDAConfig, LLaDAModelLM, LLADA),
+    "Dream": (DreamConfig, DreamModel, DREAM),
+}
 
 
 def load_model(
@@ -78,7 +82,7 @@ def load_model(
 
 
 def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
-    """By the architecture that ``config.json`` names; float weights that it calls quantised are floats."""
+    """By the architecture of ``config.json``; float weights that it calls quantised are floats."""
     path = folder / "config.json"
     raw = read_json(path)
     if (folder / "adapter_config.json").is_file():  # transformers would load its base instead
@@ -111,7 +115,7 @@ def _read_network(folder: Path, placement: Placement) -> PreTrainedModel:
 def _network_of(folder: Path, raw: dict[str, Any], placement: Placement) -> PreTrainedModel:
     model_type = str(raw.get("model_type"))
     if model_type in _NATIVE:
-        config_class, model_class = _NATIVE[model_type]
+        config_class, model_class, _ = _NATIVE[model_type]
         config = _explained(folder, config_class.from_dict, raw)
         return read_weights(model_class, folder, config, placement)
     if not encoder.is_encoder(model_type):
@@ -150,9 +154,9 @@ def _with_tokenizer(model: PreTrainedModel, folder: Path, *, name: str) -> Loade
     """With the tokenizer and the record of its folder, whose ids and rows fit it."""
     config: Any = model.config
     tokenizer, where = load_tokenizer(folder, config), str(folder)
-    is_native = isinstance(model, LLaDAModelLM | DreamModel)
+    is_native = config.model_type in _NATIVE
     if is_native:
-        names = LLADA if isinstance(model, LLaDAModelLM) else DREAM
+        names = _NATIVE[config.model_type][2]
         check_config_ids(config, tokenizer, names, where=where)
         max_length = config.max_sequence_length
         if max_length is None:

@@ -1,4 +1,4 @@
-"""How do other tools write a conversation? Their turns as ``role``, ``content`` and what else they say."""
+"""How do other tools write a conversation? Here as turns of ``role``, ``content`` and more."""
 
 import json
 from collections.abc import Mapping
@@ -23,14 +23,16 @@ def read_messages(value: object, *, where: str) -> list[dict[str, object]]:
     """The turns of a conversation, oldest first.
 
     Args:
-        value: A list of ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``; one dict of equally long lists,
-            as Arrow stores these; or two or more texts, the user's and the assistant's in turns (UltraChat).
+        value: A list of ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``; one dict of
+            equally long lists, as Arrow stores these; or two or more texts, the user's and the
+            assistant's in turns (UltraChat).
         where: File, line and column, for messages.
 
     Returns:
-        Turns with ``role``, ``content`` and every other field that holds something. A content of text parts is their
-        text, and what else a part says is a field such as ``content.cache_control``; any other content stays as it
-        is, to be refused where it is encoded. A call of a tool in ShareGPT's manner becomes ``tool_calls``.
+        Turns with ``role``, ``content`` and every other field that holds something. A content of
+        text parts is their text, and what else a part says is a field such as
+        ``content.cache_control``; any other content stays as it is, to be refused where it is
+        encoded. A call of a tool in ShareGPT's manner becomes ``tool_calls``.
 
     Raises:
         DataError: If it has none of these forms.
@@ -71,8 +73,8 @@ def _message(turn: object, *, where: str) -> dict[str, object]:
     ]
     if not pairs:
         raise DataError(
-            f'{where}: expected {{"role": text, "content": text}} or {{"from": text, "value": text}},'
-            f" got {one_line(str(turn), longest=60)!r}"
+            f'{where}: expected {{"role": text, "content": text}} or {{"from": text, "value":'
+            f" text}}, got {one_line(str(turn), longest=60)!r}"
         )
     names = pairs[0]
     role, content = fields[names[0]], fields.get(names[1])
@@ -112,7 +114,7 @@ def _text_of(parts: list[object]) -> tuple[object, dict[str, object]]:
 
 
 def _calls(content: object) -> list[dict[str, object]] | None:
-    """``{"name", "arguments"}``, or a list of them, as OpenAI writes calls; None if it is something else."""
+    """``{"name", "arguments"}``, or a list of them, as OpenAI's calls; None if it is not that."""
     try:
         value: Any = strict_json.parse(content) if isinstance(content, str) else content
     except ValueError:
@@ -124,7 +126,7 @@ def _calls(content: object) -> list[dict[str, object]] | None:
 
 
 def parsed(value: object) -> object:
-    """The value that a text of JSON stands for, as tools are often stored; any other value as it is."""
+    """The value of a text of JSON, as tools are often stored; any other value as it is."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,4 +1,4 @@
-"""How was a model trained, and an adapter on which weights? A small file beside the weights says it."""
+"""How was a model trained, and an adapter on which weights? A file beside the weights says it."""
 
 import hashlib
 import json
@@ -90,7 +90,7 @@ def read_record(folder: Path) -> TrainingRecord | None:
 def find_record(
     name_or_path: str | Path, *, adapter: str | Path | None = None
 ) -> TrainingRecord | None:
-    """The record of a model, read without its weights: the adapter's if it has one, else the model's.
+    """The record of a model, read without its weights: the adapter's if there is one.
 
     Raises:
         CheckpointError: If there is no such folder or hub id, or the file is not such a record.

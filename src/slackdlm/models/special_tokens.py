@@ -1,4 +1,4 @@
-"""What are the special tokens called, and how is a chat written by them where there is no template?"""
+"""What are the special tokens called, and how do they write a chat where there is no template?"""
 
 from typing import Literal, NamedTuple
 
@@ -96,7 +96,7 @@ def built_in(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:
     if tokenizer.mask_token is None or (tokenizer.sep_token or tokenizer.eos_token) is None:
         raise ConfigError(
             f"tokenizer: expected a chat template, chat tokens ({START_HEADER} or {CHATML_START}),"
-            f" or an encoder's mask and separator tokens, found none in its {len(tokenizer)} tokens;"
+            f" or an encoder's mask and separator, found none in its {len(tokenizer)} tokens;"
             " use a tokenizer of LLaDA, Dream or a masked language model, or one from"
             " train_tokenizer"
         )

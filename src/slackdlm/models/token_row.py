@@ -1,9 +1,9 @@
 """How is one row of a frozen vocabulary trained? PEFT's trainable tokens, without their copies.
 
 PEFT writes the trained rows into a copy of the whole matrix at every pass, and autograd then
-computes a gradient of that size: for LLaDA-8B some gigabytes for the sake of one token. Here the row
-is put where its token occurs (embedding) or its logit belongs (output layer). Files, merging and
-tied weights stay PEFT's.
+computes a gradient of that size: for LLaDA-8B some gigabytes for the sake of one token. Here the
+row is put where its token occurs (embedding) or its logit belongs (output layer). Files, merging
+and tied weights stay PEFT's.
 """
 
 from collections.abc import Sequence
@@ -47,8 +47,8 @@ def use_token_rows(model: PeftModel, *, slack_id: int) -> None:
     """Make the trainable tokens of an adapter :class:`TokenRows`, trained in float32.
 
     Raises:
-        CheckpointError: If they are others than ``<slack>`` and PEFT makes two models of them, one as it is
-            and another once it is merged: the first leaves out the output layer's bias, or its tie.
+        CheckpointError: If they are others than ``<slack>`` and PEFT makes two models of them, one
+            as it is and one once it is merged: the first leaves out the output layer's bias or tie.
     """
     network: Any = model.get_base_model()
     embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
@@ -58,7 +58,7 @@ def use_token_rows(model: PeftModel, *, slack_id: int) -> None:
     ):
         raise CheckpointError(
             "trainable tokens beside an output layer with a bias, or tied to the embedding, is not"
-            " supported: PEFT's own logits change when it is merged; merge it and load the whole model"
+            " supported: PEFT's own logits change when it is merged; merge it, load the whole model"
         )
     if isinstance(embedding, TrainableTokensWrapper):
         layer: Any = embedding.token_adapter

@@ -1,4 +1,4 @@
-"""How is text cut into ids? As a checkpoint's files say, or as trained here, with LLaDA's special tokens."""
+"""How is text cut into ids? As a checkpoint's files say, or by a tokenizer that is trained here."""
 
 import logging
 import re
@@ -123,12 +123,12 @@ def _train_word(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
-    """The tokenizer of a checkpoint, with the ids of transformers' ``AutoTokenizer``; no remote code is run.
+    """The tokenizer of a checkpoint, as ``AutoTokenizer`` has it; no remote code is run.
 
     Dream's own class is remote code, and Qwen2's under another name.
 
     Raises:
-        CheckpointError: If its files are missing or damaged, or it is not one of the tokenizers library.
+        CheckpointError: If its files are missing or damaged, or are not of the tokenizers library.
     """
     file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
     pieces = [*folder.glob("vocab.json"), *folder.glob("vocab.txt"), *folder.glob("*.model")]
@@ -174,13 +174,14 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
 
 def _no_tokenizer(file: Path, reason: str) -> str:
     return (
-        f"{file}: missing, and none can be made of the other files ({reason}); make it where sentencepiece"
-        f" is installed: AutoTokenizer.from_pretrained({str(file.parent)!r}).save_pretrained(...)"
+        f"{file}: missing, and none can be made of the other files ({reason}); make it where"
+        " sentencepiece is installed:"
+        f" AutoTokenizer.from_pretrained({str(file.parent)!r}).save_pretrained(...)"
     )
 
 
 def _warn_of_other_ids(file: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Say so if ``tokenizer_config.json`` has text cut in another way than ``tokenizer.json`` would."""
+    """Warn if ``tokenizer_config.json`` has text cut otherwise than ``tokenizer.json`` would."""
     text = "Hello, the W\u00f6rld's  CAF\u00c9 -- 1234\n\n(x_y) it 's"
     written = Tokenizer.from_file(str(file))
     written.no_padding()

@@ -1,4 +1,4 @@
-"""Which ids have a meaning, and is there a row for each of them? ``<slack>`` gets one if need be."""
+"""Which ids have a meaning, and is there a row for each? ``<slack>`` gets one if need be."""
 
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from slackdlm.models.special_tokens import SLACK, UNUSED, SpecialTokens, special
 
 
 def encoder_tokens(tokenizer: PreTrainedTokenizerFast, *, where: str) -> SpecialTokens:
-    """The tokens of an encoder, as its tokenizer names them, which it must; the separator is the end."""
+    """The tokens that an encoder's tokenizer names; CheckpointError if it has no mask or end."""
     mask, end = tokenizer.mask_token, tokenizer.sep_token or tokenizer.eos_token
     if mask is None or end is None:
         raise CheckpointError(
@@ -57,8 +57,8 @@ def listed_ends(
             end_id = require_id(tokenizer, names.end, where=where)
             raise CheckpointError(
                 f"{where}: eos_token_id is {one_line(listed, longest=80)}, but {names.end} of the"
-                f" tokenizer is {end_id}, and {one_line(token_id, longest=40)} is no special token of"
-                " it; use the tokenizer that belongs to the weights"
+                f" tokenizer is {end_id}, and {one_line(token_id, longest=40)} is no special token"
+                " of it; use the tokenizer that belongs to the weights"
             )
     return tuple(cast("list[int]", ends))
 
@@ -78,8 +78,8 @@ def require_id(tokenizer: PreTrainedTokenizerFast, token: str, *, where: str) ->
     token_id = special_id(tokenizer, token)
     if token_id is None:
         raise CheckpointError(
-            f"{where}: expected the token {token}, found none in its tokenizer of {len(tokenizer)} tokens; "
-            "use the tokenizer of a masked diffusion model"
+            f"{where}: expected the token {token}, found none in its tokenizer of"
+            f" {len(tokenizer)} tokens; use the tokenizer of a masked diffusion model"
         )
     return token_id
 

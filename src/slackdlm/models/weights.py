@@ -1,4 +1,4 @@
-"""How do weights get from safetensors into a network? Checked by name, shape and type, then read."""
+"""How do weights get from safetensors into a network? Checked by name, shape, type, then read."""
 
 import logging
 import re
@@ -57,7 +57,7 @@ def read_weights(
             weights and the old names of layer norms may as well. None: none may.
 
     Raises:
-        CheckpointError: If the folder's tensors are not those of the network, or there are two sets.
+        CheckpointError: If the folder's tensors are not those of the network, or there are two.
         ConfigError: If no network can be made of ``config``, or 4 bits are not possible here.
     """
     try:
@@ -142,7 +142,7 @@ def _warn_of_types(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, *, fol
     other = {info.dtype for info in tensors.values()} - {_TYPES.get(dtype)}
     if other:
         _LOG.warning(
-            "%s: weights of type %s are read as %s; config.json asks for that, or their types differ",
+            "%s: weights of type %s are read as %s; config.json asks for it, or their types differ",
             folder,
             ", ".join(sorted(other)),
             str(dtype).removeprefix("torch."),
@@ -195,6 +195,7 @@ def parse_device(name: torch.device | str | None) -> torch.device:
         kind = {"cuda": "CUDA"}.get(device.type, device.type)
         number = counted(num_devices, f"{kind} device") if num_devices else f"no {kind} device"
         raise ConfigError(
-            f"device: torch {torch.__version__} finds {number} for {str(name)!r}; use another or cpu"
+            f"device: torch {torch.__version__} finds {number} for {str(name)!r};"
+            " use another or cpu"
         )
     return device
