@@ -15,7 +15,8 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from judge_server import FAULTS, VERDICTS, JudgeServer, serving  # noqa: E402
 
 from slackdlm.benchmarks import arena_hard, mt_bench  # noqa: E402
-from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge  # noqa: E402
+from slackdlm.judging.config import JudgeConfig  # noqa: E402
+from slackdlm.judging.endpoint import EndpointJudge  # noqa: E402
 from slackdlm.judging.judges import strip_thoughts  # noqa: E402
 from slackdlm.judging.plan import plan_judgments  # noqa: E402
 from slackdlm.judging.protocols import judging_protocol  # noqa: E402
@@ -48,7 +49,7 @@ def judge(server: JudgeServer, folder: Path) -> Judged:
     ours, base = (
         [Answer(q.id, name, (f"{name} {q.id}",)) for q in questions] for name in ("ours", "base")
     )
-    config = EndpointConfig(model="served", base_url=server.url, timeout=0.5)
+    config = JudgeConfig(kind="openai", model="served", base_url=server.url, timeout=0.5)
     endpoint = EndpointJudge(config)
     server.clients.append(endpoint)
     plan = plan_judgments(judging_protocol("pairs"), endpoint, questions, ours, base)

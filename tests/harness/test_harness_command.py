@@ -84,7 +84,7 @@ def test_scores_are_shown_written_and_not_computed_twice(
         (("--tasks", "toy_gsm8k", "--canvas-length", "600"), "leaves of the model's 512"),
         (
             ("--tasks", "toy_gsm8k", "--rate", "0.1"),
-            "--intervention and --rate: give both or neither",
+            "intervention.kind: this key is required",
         ),
     ],
 )

@@ -16,7 +16,8 @@ from judge_server import FAULTS, JudgeServer, serving, verdict_for
 
 from slackdlm.errors import ConfigError, DataError
 from slackdlm.judging.budget import Budget
-from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge
+from slackdlm.judging.config import JudgeConfig
+from slackdlm.judging.endpoint import EndpointJudge
 from slackdlm.judging.judges import Call, CallFailed, ExactJudge, Judge, Reply
 from slackdlm.judging.plan import Plan, dry_run, plan_judgments
 from slackdlm.judging.protocols import judging_protocol
@@ -35,11 +36,13 @@ def answers(system: str, *, count: int = 3) -> list[Answer]:
     return [Answer(f"q{n}", system, (f"{system} says {n}",)) for n in range(count)]
 
 
-def endpoint(server: JudgeServer, **settings: Any) -> EndpointJudge:
-    config = EndpointConfig(
-        model="served", base_url=server.url, key_variable="TEST_KEY", timeout=0.3, concurrency=6
+def endpoint(server: JudgeServer, *, max_retries: int = 6, **settings: Any) -> EndpointJudge:
+    shared: dict[str, Any] = {"timeout": 0.3, "concurrency": 6, **settings}
+    config = JudgeConfig(
+        kind="openai", model="served", base_url=server.url, key_variable="TEST_KEY"
     )
-    judge = EndpointJudge(replace(config, **settings), {"TEST_KEY": KEY})
+    config = replace(config, **shared)
+    judge = EndpointJudge(config, {"TEST_KEY": KEY}, max_retries=max_retries)
     server.clients.append(judge)
     return judge
 
@@ -173,7 +176,8 @@ def test_a_server_that_nobody_meets_is_one_error_within_seconds(host: str, journ
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
     url = url if host == "dead port" else "http://judge.invalid:8000/v1"
-    judge = EndpointJudge(EndpointConfig(model="m", base_url=url, key_variable="K"), {"K": KEY})
+    config = JudgeConfig(kind="openai", model="m", base_url=url, key_variable="K")
+    judge = EndpointJudge(config, {"K": KEY})
     started = time.monotonic()
     for _ in range(2):
         with pytest.raises(ConfigError, match=f"nothing answers at {url} .*start the server") as no:
@@ -339,10 +343,11 @@ JUDGE_PROCESS = """
 import sys
 from pathlib import Path
 from test_judging import KEY, plan
-from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge
+from slackdlm.judging.config import JudgeConfig
+from slackdlm.judging.endpoint import EndpointJudge
 from slackdlm.judging.run import judge_answers
-judge = EndpointJudge(EndpointConfig(
-    model="served", base_url=sys.argv[1], key_variable="K", timeout=3.0, concurrency=1), {"K": KEY})
+judge = EndpointJudge(JudgeConfig(kind="openai", model="served", base_url=sys.argv[1], key_variable="K",
+    timeout=3.0, concurrency=1), {"K": KEY})
 judged = judge_answers(
     plan(judge), journal=Path(sys.argv[2]), on_judged=lambda count, usd: print("judged", flush=True))
 print(judged.tally.num_scored, flush=True)
@@ -460,17 +465,18 @@ def test_the_baseline_is_the_system_whose_answers_are_shown() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"base_url": "localhost:8000"}, r"expected an http\(s\) base_url"),
-        ({"base_url": "http://user:word@host/v1"}, "base_url holds a key"),
-        ({"concurrency": 0}, "must be positive"),
-        ({"temperature": -1.0}, "temperature must be at least 0"),
-        ({"usd_per_million": (-1.0, 1.0)}, "prices must be at least 0"),
+        ({"base_url": "localhost:8000"}, r"base_url: expected an http\(s\) address"),
+        ({"base_url": "http://user:word@host/v1"}, "base_url: holds a key"),
+        ({"concurrency": 0}, "concurrency: expected"),
+        ({"temperature": -1.0}, "temperature: expected"),
+        ({"usd_per_million": (-1.0, 1.0)}, "usd_per_million.*: expected"),
+        ({}, "variable OPENAI_API_KEY is not set"),
         ({"key_variable": "SOME_KEY"}, "variable SOME_KEY is not set"),
     ],
 )
 def test_an_endpoint_that_cannot_be_is_an_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        EndpointJudge(EndpointConfig(model="m", **settings), {"SOME_KEY": " "})
+        EndpointJudge(JudgeConfig(kind="openai", model="m", **settings), {"SOME_KEY": " "})
 
 
 @pytest.mark.parametrize("limit", [{"max_calls": -1}, {"max_usd": float("nan")}])

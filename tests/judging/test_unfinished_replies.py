@@ -7,7 +7,8 @@ import pytest
 from judge_server import serving
 
 from slackdlm.errors import DataError
-from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge
+from slackdlm.judging.config import JudgeConfig
+from slackdlm.judging.endpoint import EndpointJudge
 from slackdlm.judging.judges import CUT_OFF, ReplayJudge
 from slackdlm.judging.plan import plan_judgments
 from slackdlm.judging.protocols import judging_protocol, protocol_names
@@ -41,7 +42,7 @@ def judged(
         QUESTION.id, QUESTION.category, QUESTION.messages, checklist=QUESTION.checklist, extra=extra
     )
     with serving(reply=lambda messages: choice) as server:
-        config = EndpointConfig(model="m", base_url=server.url, max_tokens=max_tokens)
+        config = JudgeConfig(kind="openai", model="m", base_url=server.url, max_tokens=max_tokens)
         judge = EndpointJudge(config)
         server.clients.append(judge)
         base = [Answer("q", "base", ("y",))] if protocol.num_shown == 2 else None

@@ -2,7 +2,6 @@
 
 import argparse
 from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from rich.text import Text
 from slackdlm.cli.checks import check_output_file, check_output_folder
 from slackdlm.cli.decoding import QUESTIONS_HELP, chosen_device
 from slackdlm.cli.flags import Commands, add_set, add_settings
-from slackdlm.judging.config import OPENAI_URL, JudgeConfig, load_judge
+from slackdlm.judging.config import JudgeConfig, load_judge
 from slackdlm.terminal import progress, table
 
 if TYPE_CHECKING:
@@ -162,10 +161,6 @@ def judge_of(config: JudgeConfig) -> "Judge":
             seed=config.seed or 0,
             device=chosen_device(config.device) or "cpu",
         )
-    from slackdlm.judging.endpoint import EndpointConfig, EndpointJudge
+    from slackdlm.judging.endpoint import EndpointJudge
 
-    key = "OPENAI_API_KEY" if config.base_url == OPENAI_URL else None
-    names = [field.name for field in fields(EndpointConfig)]
-    asked = {name: getattr(config, name) for name in names if hasattr(config, name)}
-    asked |= {"key_variable": config.key_variable or key, "extra_body": config.extra_body or {}}
-    return EndpointJudge(EndpointConfig(**asked))
+    return EndpointJudge(config)

@@ -8,15 +8,14 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
 
 import openai
 from openai.types.chat.chat_completion import ChoiceLogprobs
 
 from slackdlm.benchmarks.alpaca_eval import NUM_ALTERNATIVES, FirstToken, write_first_token
 from slackdlm.errors import ConfigError, show
+from slackdlm.judging.config import OPENAI_URL, JudgeConfig
 from slackdlm.judging.judges import (
     CUT_OFF,
     UNFINISHED,
@@ -28,7 +27,6 @@ from slackdlm.judging.judges import (
 )
 from slackdlm.judging.thoughts import strip_thoughts
 
-OPENAI_URL = "https://api.openai.com/v1"
 LONGEST_WAIT = 900.0
 """Seconds of a Retry-After that are waited for."""
 CONNECT_SECONDS = 10.0
@@ -45,61 +43,13 @@ _FINISHED = (
 _AT_THE_LIMIT = ("length", "max_tokens", "max_output_tokens", "model_length")
 
 
-@dataclass(frozen=True, kw_only=True)
-class EndpointConfig:
-    """Where a judge is, and what is asked of it."""
-
-    model: str
-    """As the endpoint calls it."""
-    base_url: str = OPENAI_URL
-    """Up to and with ``/v1``; not part of a judgment's identity."""
-    key_variable: str | None = None
-    """Environment variable of the key; ``None`` for an endpoint that wants none."""
-    temperature: float | None = 0.0
-    """``None``: not sent; some models refuse it."""
-    top_p: float | None = None
-    """``None``: not sent."""
-    seed: int | None = None
-    """``None``: not sent."""
-    max_tokens: int = 16_000
-    """Longest reply, thoughts included (Arena-Hard's for its default judge); not part of a judgment's identity, as only
-    replies that end before it count."""
-    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """Name of that limit; newer OpenAI models want the second."""
-    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Further fields of the request, as the server documents them."""
-    usd_per_million: tuple[float, float] | None = None
-    """Price of prompt and completion tokens; ``None``: unknown."""
-    concurrency: int = 8
-    """Calls at a time."""
-    timeout: float = 600.0
-    """Seconds for one try."""
-    max_retries: int = 6
-    """Tries again after 408, 409, 429, 5xx, timeouts and broken connections."""
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError where a value cannot be used."""
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ConfigError(f"judge: expected an http(s) base_url, got {self.base_url!r}")
-        if url.username or url.password or url.query:
-            raise ConfigError("judge: base_url holds a key; give it in an environment variable")
-        if self.concurrency < 1 or self.max_tokens < 1 or not self.timeout > 0:
-            raise ConfigError("judge: concurrency, max_tokens and timeout must be positive")
-        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
-            raise ConfigError(f"judge: temperature must be at least 0, got {self.temperature}")
-        if self.usd_per_million is not None and not all(
-            0 <= price < float("inf") for price in self.usd_per_million
-        ):
-            raise ConfigError(f"judge: prices must be at least 0, got {self.usd_per_million}")
-
-
 class EndpointJudge(Judge):
     """A language model behind an endpoint.
 
     Args:
-        config: Where and how.
+        config: Where it is, and what is asked of it.
         environment: Holds the key.
+        max_retries: Tries again after 408, 409, 429, 5xx, timeouts and broken connections.
 
     Raises:
         ConfigError: If the environment variable is not set.
@@ -107,27 +57,38 @@ class EndpointJudge(Judge):
 
     gives_up_after = 20
 
-    def __init__(self, config: EndpointConfig, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        config: JudgeConfig,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        max_retries: int = 6,
+    ) -> None:
         self.config = config
-        self.name = config.model
+        self.name = str(config.model)
         self.concurrency = config.concurrency
-        sent = ("temperature", "top_p", "seed", "extra_body")
-        self.settings = {"kind": "endpoint"} | {
-            key: value for key, value in asdict(config).items() if key in sent
+        # Neither the address nor max_tokens, as only replies that end before it count.
+        self.settings = {
+            "kind": "endpoint",
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "seed": config.seed,
+            "extra_body": config.extra_body or {},
         }
         self._key = ""
-        if config.key_variable is not None:
-            self._key = environment.get(config.key_variable, "").strip()
+        default = "OPENAI_API_KEY" if config.base_url == OPENAI_URL else None
+        if variable := config.key_variable or default:
+            self._key = environment.get(variable, "").strip()
             if not self._key:
                 raise ConfigError(
-                    f"judge: the environment variable {config.key_variable} is not set; put the key there"
+                    f"judge: the environment variable {variable} is not set; put the key there"
                 )
         connect = min(CONNECT_SECONDS, config.timeout)
         self._client = openai.OpenAI(
             base_url=config.base_url,
             api_key=self._key or "none",
             timeout=openai.Timeout(config.timeout, connect=connect),
-            max_retries=config.max_retries,
+            max_retries=max_retries,
         )
         self._contact_lock = threading.Lock()
         self._contact: ConfigError | Literal["none", "made"] = "none"
@@ -209,7 +170,7 @@ class EndpointJudge(Judge):
             if getattr(config, name) is not None:
                 request[name] = getattr(config, name)
         if config.extra_body:
-            request["extra_body"] = dict(config.extra_body)
+            request["extra_body"] = config.extra_body
         return request
 
     def _max_tokens(self, call: Call) -> int:
