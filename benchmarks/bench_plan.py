@@ -54,7 +54,8 @@ def measure(case: str) -> None:
     from slackdlm.training.config import FromScratchConfig, LoraRecipe, ModelConfig, load_recipe
     from slackdlm.training.data import Sample
     from slackdlm.training.plan import plan_memory
-    from slackdlm.training.run import train_samples
+    from slackdlm.training.prepare import Prepared
+    from slackdlm.training.run import train
 
     folder = Path(tempfile.mkdtemp())
     file = folder / "recipe.yaml"
@@ -78,14 +79,12 @@ def measure(case: str) -> None:
         # A third of the canvas is slack at most: slack ratio 0.5 of the response.
         response = torch.full((canvas * 2 // 3,), 10)
         samples = [Sample(torch.full((prompt,), 9), response, "made")] * 8
-        train_samples(
-            loaded,
-            samples,
-            [],
-            canvas_length=canvas,
-            objective=recipe.objective,
-            training=recipe.training,
+        train(
+            dataclasses.replace(
+                recipe, data=dataclasses.replace(recipe.data, canvas_length=canvas)
+            ),
             output=folder / name,
+            prepared=Prepared(loaded, samples, []),
             progress=False,
         )
 

@@ -14,15 +14,16 @@ from measurement import hardware, spread, write_csv
 
 from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.llada import LLaDAModelLM
+from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses
 from slackdlm.training.stream import CanvasSpec, TrainStream, collate
 
 CANVAS_LENGTH, PROMPT_LENGTH, BATCH_SIZE = 256, 64, 8
-ARMS: dict[str, dict[str, Any]] = {
-    "ce": {"slack_ratio": (0.0, 0.0), "ctc_weight": 0.0},
-    "slack_ctc": {"slack_ratio": (0.0, 0.5), "ctc_weight": 1.0},
-    "mixed": {"slack_ratio": (0.0, 0.5), "ctc_weight": 0.5},
+ARMS = {
+    "ce": ObjectiveConfig(kind="ce"),
+    "slack_ctc": ObjectiveConfig(kind="slack_ctc", slack_ratio=(0.0, 0.5)),
+    "mixed": ObjectiveConfig(kind="mixed", ctc_weight=0.5, slack_ratio=(0.0, 0.5)),
 }
 
 
@@ -47,9 +48,8 @@ def step_times(vocab_size: int, repeats: int) -> dict[str, list[float]]:
     batches: dict[str, Any] = {}
     for name, arm in ARMS.items():
         spec = CanvasSpec(
-            canvas_length=CANVAS_LENGTH, padding="fixed", slack_region="content",
-            loss_norm="sequence", eps=1e-3, mask_id=0, slack_id=1, pad_id=2, **arm,
-        )  # fmt: skip
+            objective=arm, canvas_length=CANVAS_LENGTH, mask_id=0, slack_id=1, pad_id=2
+        )
         stream = TrainStream(samples, spec, num_steps=1, batch_size=BATCH_SIZE, seed=0, data_seed=0)
         batches[name] = spec, collate([stream[n] for n in range(BATCH_SIZE)], spec=spec)
     found: dict[str, list[float]] = {name: [] for name in ARMS}

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.loaded import LoadedModel, recompute_activations
+from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import CanvasSpec, TrainStream, collate
+from slackdlm.training.stream import CanvasSpec, TrainStream, canvas_spec, collate
 
 
 def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:
@@ -76,18 +77,9 @@ def _batch(
         prompt=tokens[: scale.prompt_length],
         response=tokens[:num_target].masked_fill(tokens[:num_target] == loaded.slack_id, low),
     )
-    spec = CanvasSpec(
-        canvas_length=scale.canvas_length,
-        padding="fixed",
-        slack_ratio=(0.25, 0.25) if ctc_weight else (0.0, 0.0),
-        slack_region="content",
-        loss_norm="sequence",
-        eps=1e-3,
-        ctc_weight=ctc_weight,
-        mask_id=loaded.mask_id,
-        slack_id=loaded.slack_id,
-        pad_id=loaded.pad_id,
-    )
+    slack_ratio = (0.25, 0.25) if ctc_weight else (0.0, 0.0)
+    objective = ObjectiveConfig(kind="mixed", ctc_weight=ctc_weight, slack_ratio=slack_ratio)
+    spec = canvas_spec(loaded, canvas_length=scale.canvas_length, objective=objective)
     stream = TrainStream([sample], spec, num_steps=1, batch_size=1, seed=0, data_seed=0)
     drawn = collate([stream[0]], spec=spec)
     return {key: value.to(scale.device) for key, value in drawn.items()}, spec

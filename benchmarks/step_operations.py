@@ -19,14 +19,15 @@ from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.loaded import LoadedModel, recompute_activations
 from slackdlm.models.loading import new_model
 from slackdlm.models.tokenizer import train_tokenizer
+from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import CanvasSpec, TrainStream, collate
+from slackdlm.training.stream import TrainStream, canvas_spec, collate
 
 CANVAS_LENGTH, PROMPT_LENGTH, RESPONSE_LENGTH, WIDTH = 48, 16, 32, 32
-ARMS: dict[str, dict[str, Any]] = {
-    "ce": {"slack_ratio": (0.0, 0.0), "ctc_weight": 0.0},
-    "slack_ctc": {"slack_ratio": (0.0, 0.5), "ctc_weight": 1.0},
+ARMS = {
+    "ce": ObjectiveConfig(kind="ce"),
+    "slack_ctc": ObjectiveConfig(kind="slack_ctc", slack_ratio=(0.0, 0.5)),
 }
 
 
@@ -69,15 +70,12 @@ def adapted_model(num_layers: int) -> LoadedModel:
     return adapted
 
 
-def operations(loaded: LoadedModel, arm: Mapping[str, Any]) -> tuple[int, int]:
+def operations(loaded: LoadedModel, arm: ObjectiveConfig) -> tuple[int, int]:
     """Of a forward pass with its loss, and of the backward pass."""
     network: Any = loaded.model
     words = torch.arange(10, 10 + PROMPT_LENGTH + RESPONSE_LENGTH)
     sample = Sample(source="made", prompt=words[:PROMPT_LENGTH], response=words[PROMPT_LENGTH:])
-    spec = CanvasSpec(
-        canvas_length=CANVAS_LENGTH, padding="fixed", slack_region="content", loss_norm="sequence", eps=1e-3,
-        mask_id=loaded.mask_id, slack_id=loaded.slack_id, pad_id=loaded.pad_id, **arm,
-    )  # fmt: skip
+    spec = canvas_spec(loaded, canvas_length=CANVAS_LENGTH, objective=arm)
     stream = TrainStream([sample], spec, num_steps=1, batch_size=1, seed=0, data_seed=0)
     batch = collate([stream[0]], spec=spec)
     with casts_by_autocast(network, active=True):

@@ -45,9 +45,17 @@ from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.loading import load_model, new_model
 from slackdlm.models.special_tokens import END_OF_TEXT, MASK
 from slackdlm.statistics import mean_interval, sign_flip_test
-from slackdlm.training.config import ObjectiveConfig, TrainingConfig
+from slackdlm.training.config import (
+    DataConfig,
+    FromScratchConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    Recipe,
+    TrainingConfig,
+)
 from slackdlm.training.data import Sample
-from slackdlm.training.run import train_samples
+from slackdlm.training.prepare import Prepared
+from slackdlm.training.run import train as run_training
 
 CANVAS_LENGTHS = {"unequal": 10, "grammar": 13}
 """The longest sentence, 7 or 9 words, and its most slack."""
@@ -120,11 +128,9 @@ def train(
     else:
         model = new_model(size, tokenizer(), generator_seed=seed)
     streams = 2 * seed + (training.base > 0)
-    train_samples(
-        model,
-        samples,
-        [],
-        canvas_length=canvas_length,
+    recipe = Recipe(
+        model=ModelConfig(from_scratch=FromScratchConfig(d_model=32, n_layers=2, n_heads=2)),
+        data=DataConfig(train=training.predictor, canvas_length=canvas_length),
         objective=ObjectiveConfig(
             kind="slack_ctc" if training.arm == "slack_ctc" else "ce",
             slack_ratio=(0.0, SLACK_RATIOS[training.arm]),
@@ -139,7 +145,11 @@ def train(
             seed=streams,
             data_seed=streams,
         ),
+    )
+    run_training(
+        recipe,
         output=folder / training.predictor / training.arm,
+        prepared=Prepared(model, samples, []),
         progress=False,
     )
     model.model.eval()

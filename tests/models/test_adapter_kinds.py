@@ -37,6 +37,7 @@ from slackdlm.models.loaded import LoadedModel, has_plain_head
 from slackdlm.models.loading import load_model, save_model
 from slackdlm.models.record import base_sha256
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
+from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.step_loss import evaluated_samples, sample_losses
 from slackdlm.training.stream import CanvasSpec
 
@@ -151,13 +152,8 @@ def draw_batch(loaded: LoadedModel) -> dict[str, Tensor]:
 
 def spec_of(loaded: LoadedModel) -> CanvasSpec:
     return CanvasSpec(
+        objective=ObjectiveConfig(kind="mixed", ctc_weight=0.5, slack_ratio=(0.0, 0.5)),
         canvas_length=6,
-        padding="fixed",
-        slack_ratio=(0.0, 0.5),
-        slack_region="content",
-        ctc_weight=0.5,
-        loss_norm="sequence",
-        eps=1e-3,
         mask_id=loaded.mask_id,
         slack_id=loaded.slack_id,
         pad_id=loaded.pad_id,

@@ -22,8 +22,9 @@ from slackdlm.training.config import (
     load_recipe,
 )
 from slackdlm.training.model_config import ModelConfig
+from slackdlm.training.prepare import prepare
 from slackdlm.training.processes import this_process
-from slackdlm.training.run import prepare, train
+from slackdlm.training.run import train
 
 FAMILIES = ("bert", "roberta", "modernbert")
 Write = Callable[..., Path]

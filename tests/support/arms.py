@@ -12,9 +12,17 @@ from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.loading import new_model
 from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.training.config import ObjectiveConfig, TrainingConfig
+from slackdlm.training.config import (
+    DataConfig,
+    FromScratchConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    Recipe,
+    TrainingConfig,
+)
 from slackdlm.training.data import Sample
-from slackdlm.training.run import train_samples
+from slackdlm.training.prepare import Prepared
+from slackdlm.training.run import train
 from slackdlm.training.stream import CanvasSpec, Padding
 
 CANVAS_LENGTH = 20
@@ -26,19 +34,24 @@ MIXED = ObjectiveConfig(kind="mixed", ctc_weight=0.5, slack_ratio=(0.0, 0.5), sl
 
 def spec_of(**changes: Any) -> CanvasSpec:
     """Cross-entropy without slack, special ids outside the samples' range."""
-    spec = CanvasSpec(
-        canvas_length=CANVAS_LENGTH,
-        padding="fixed",
-        slack_ratio=(0.0, 0.0),
-        slack_region="content",
-        ctc_weight=0.0,
-        loss_norm="sequence",
-        eps=1e-3,
-        mask_id=38,
-        slack_id=37,
-        pad_id=36,
-    )
+    spec = CanvasSpec(objective=CE, canvas_length=CANVAS_LENGTH, mask_id=38, slack_id=37, pad_id=36)
     return replace(spec, **changes)
+
+
+def recipe_of(
+    objective: ObjectiveConfig,
+    training: TrainingConfig,
+    *,
+    canvas_length: int = CANVAS_LENGTH,
+    padding: Padding = "fixed",
+) -> Recipe:
+    """For a model and samples in memory: its blocks ``model`` and ``data`` only have to be there."""
+    return Recipe(
+        model=ModelConfig(from_scratch=FromScratchConfig()),
+        data=DataConfig(train="made", canvas_length=canvas_length, padding=padding),
+        objective=objective,
+        training=training,
+    )
 
 
 def short(**changes: Any) -> TrainingConfig:
@@ -95,15 +108,10 @@ def train_made(
     samples, loaded = made_samples(), small_model()
     if adapter:
         loaded = new_adapter(loaded, rank=2, alpha=4, dropout=0)
-    train_samples(
-        loaded,
-        samples,
-        samples[:5],
-        canvas_length=CANVAS_LENGTH,
-        padding=padding,
-        objective=objective,
-        training=training,
+    train(
+        recipe_of(objective, training, padding=padding),
         output=folder,
+        prepared=Prepared(loaded, samples, samples[:5]),
         resume=(folder / "run.json").exists(),
         progress=False,
     )

@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import torch
-from arms import CANVAS_LENGTH, SLACK_CTC, made_samples, short, small_model
+from arms import SLACK_CTC, made_samples, recipe_of, short, small_model
 
 from slackdlm.training import checkpoints
-from slackdlm.training.run import train_samples
+from slackdlm.training.prepare import Prepared
+from slackdlm.training.run import train
 from slackdlm.training.trainer import SlackTrainer
 
 TRAINING = short(steps=30, save_every=1, eval_every=0, keep_checkpoints=2)
@@ -39,14 +40,10 @@ def live(folder: Path, saving: int) -> None:
 
 def finish(folder: Path) -> None:
     """Train from wherever the run in the folder is."""
-    train_samples(
-        small_model(),
-        made_samples(),
-        [],
-        canvas_length=CANVAS_LENGTH,
-        objective=SLACK_CTC,
-        training=TRAINING,
+    train(
+        recipe_of(SLACK_CTC, TRAINING),
         output=folder,
+        prepared=Prepared(small_model(), made_samples(), []),
         resume=(folder / "run.json").exists(),
         progress=False,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from accelerate import DistributedType, PartialState
-from arms import CANVAS_LENGTH, CE, made_samples, short, small_model
+from arms import CANVAS_LENGTH, CE, made_samples, recipe_of, short, small_model
 from divided_processes import RECIPES, launcher_settings
 from transformers import PreTrainedModel
 
@@ -17,8 +17,9 @@ from slackdlm.training.config import DataConfig, Recipe
 from slackdlm.training.engine import check_engine, check_sharding, engine
 from slackdlm.training.folder import begin
 from slackdlm.training.model_config import LoraRecipe, ModelConfig
+from slackdlm.training.prepare import Prepared, prepare
 from slackdlm.training.processes import this_process
-from slackdlm.training.run import prepare, train, train_samples
+from slackdlm.training.run import train
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO3 = {
@@ -163,14 +164,10 @@ def test_a_tied_model_is_refused_before_the_folder_is_claimed(
     loaded, samples = small_model(), made_samples()
     loaded.model.all_tied_weights_keys = {"head": "embedding"}
     with pytest.raises(ConfigError, match="embedding and output layer are one weight"):
-        train_samples(
-            loaded,
-            samples,
-            [],
-            canvas_length=CANVAS_LENGTH,
-            objective=CE,
-            training=short(),
+        train(
+            recipe_of(CE, short()),
             output=tmp_path / "run",
+            prepared=Prepared(loaded, samples, []),
         )
     assert not (tmp_path / "run").exists()
 
@@ -196,14 +193,10 @@ def test_fsdp_on_a_cpu_is_refused_before_the_folder_is_claimed(
         ConfigError,
         match=f"FSDP divides weights over GPUs alone, and this is {devices.value}; .*torchrun",
     ):
-        train_samples(
-            small_model(),
-            made_samples(),
-            [],
-            canvas_length=CANVAS_LENGTH,
-            objective=CE,
-            training=short(),
+        train(
+            recipe_of(CE, short()),
             output=tmp_path / "run",
+            prepared=Prepared(small_model(), made_samples(), []),
         )
     assert not (tmp_path / "run").exists()
 

@@ -19,8 +19,7 @@ from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.model_alignment import aligned
-from slackdlm.training.run import canvas_spec
-from slackdlm.training.stream import TrainStream, collate
+from slackdlm.training.stream import TrainStream, canvas_spec, collate
 
 MODEL = ObjectiveConfig(
     kind="slack_ctc", slack_ratio=(0.0, 0.8), alignment="model", alignment_warmup=0

@@ -7,8 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.data import Sample
 from slackdlm.training.preview import preview
-from slackdlm.training.run import canvas_spec
-from slackdlm.training.stream import TrainStream
+from slackdlm.training.stream import TrainStream, canvas_spec
 
 
 def test_a_preview_says_what_the_model_sees_and_what_stands_under_the_masks(
@@ -16,8 +15,8 @@ def test_a_preview_says_what_the_model_sees_and_what_stands_under_the_masks(
     tokenizer: PreTrainedTokenizerFast,
     samples: list[Sample],
 ) -> None:
-    spec = canvas_spec(new_loaded(), canvas_length=CANVAS_LENGTH, objective=SLACK_CTC)
-    spec = replace(spec, slack_ratio=(0.5, 0.5))
+    objective = replace(SLACK_CTC, slack_ratio=(0.5, 0.5))
+    spec = canvas_spec(new_loaded(), canvas_length=CANVAS_LENGTH, objective=objective)
     stream = TrainStream(samples, spec, num_steps=4, batch_size=8, seed=0, data_seed=0)
     kinds: set[str] = set()
     for n in range(32):

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import torch
 import yaml
-from arms import CANVAS_LENGTH, CE, SLACK_CTC, short
+from arms import CE, SLACK_CTC, recipe_of, short
 from killed_while_saving import finish
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
@@ -33,14 +33,8 @@ from slackdlm.training.checkpoints import checkpoint_step
 from slackdlm.training.config import ObjectiveConfig, Recipe, TrainingConfig, load_recipe
 from slackdlm.training.data import Sample
 from slackdlm.training.folder import begin
-from slackdlm.training.run import (
-    TrainResult,
-    _check_logger,
-    prepare,
-    read_recipe_dialogues,
-    train,
-    train_samples,
-)
+from slackdlm.training.prepare import Prepared, prepare, read_recipe_dialogues
+from slackdlm.training.run import TrainResult, train
 
 Build = Callable[[], LoadedModel]
 
@@ -54,14 +48,10 @@ def run(
     objective: ObjectiveConfig = SLACK_CTC,
     resume: bool = False,
 ) -> TrainResult:
-    return train_samples(
-        loaded,
-        samples,
-        samples[:3],
-        canvas_length=CANVAS_LENGTH,
-        objective=objective,
-        training=training,
+    return train(
+        recipe_of(objective, training),
         output=output,
+        prepared=Prepared(loaded, samples, samples[:3]),
         resume=resume,
         progress=False,
     )
@@ -260,14 +250,13 @@ def test_a_folder_with_a_run_is_not_overwritten(
         b"",
         b"[]",
         b"{}",
-        b'{"recipe": {}, "samples": {}, "status": "finished", "result": {}}',
         b"\xff",
     ],
 )
 def test_a_damaged_record_is_not_resumed(record: bytes, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(record)
     with pytest.raises(CheckpointError, match=r"run.json: not the record of a run"):
-        begin(tmp_path, {"recipe": {}, "samples": {}}, resume=True, results=["steps"])
+        begin(tmp_path, {"recipe": {}, "samples": {}}, resume=True)
 
 
 def test_there_must_be_something_to_resume(
@@ -834,11 +823,12 @@ def test_a_run_killed_ten_times_while_saving_ends_as_the_unbroken_one(tmp_path: 
 
 
 def test_a_logger_that_is_not_installed_is_named_before_the_folder_is_claimed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("slackdlm.training.run.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"wandb is not installed; pip install 'slackdlm\[logg"):
-        _check_logger("wandb")
+        run(loaded, samples, tmp_path / "run", training=short(report_to="wandb"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_loggers_of_a_recipe_are_those_of_transformers() -> None:
@@ -859,7 +849,7 @@ def test_a_logger_that_cannot_start_is_one_error_and_the_run_goes_on_without_it(
             raise RuntimeError("no API key\nconfigured")
 
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", NotLoggedIn)
-    monkeypatch.setattr("slackdlm.training.run._check_logger", lambda name: None)
+    monkeypatch.setattr("slackdlm.training.run.find_spec", lambda name: name)
     with pytest.raises(
         ConfigError,
         match=r"report_to: wandb cannot start \(RuntimeError: no API key configured\); set it up, or",

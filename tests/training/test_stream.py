@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from arms import CANVAS_LENGTH, spec_of
+from arms import CANVAS_LENGTH, CE, spec_of
 
 from slackdlm.collapse import collapse
 from slackdlm.errors import ConfigError
+from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.order import SampleOrder
 from slackdlm.training.seeding import seeded_generator
@@ -21,7 +22,7 @@ from slackdlm.training.stream import (
 )
 
 SPEC = spec_of()
-SLACK = replace(SPEC, slack_ratio=(0.0, 1.0), ctc_weight=1.0)
+SLACK = replace(SPEC, objective=ObjectiveConfig(kind="slack_ctc", slack_ratio=(0.0, 1.0)))
 
 
 def stream_of(samples: list[Sample], spec: CanvasSpec = SPEC, **changes: int) -> TrainStream:
@@ -58,7 +59,8 @@ def test_arms_share_order_rates_and_masks_whatever_their_slack(
     samples: list[Sample], region: str
 ) -> None:
     plain = stream_of(samples)
-    arm = stream_of(samples, replace(SLACK, slack_region=region))  # type: ignore[arg-type]
+    objective = replace(SLACK.objective, slack_region=region)  # type: ignore[arg-type]
+    arm = stream_of(samples, replace(SLACK, objective=objective))
     num_slack = 0
     for n in range(60):
         a, b = plain[n], arm[n]
@@ -117,7 +119,9 @@ def test_slack_in_the_content_leaves_the_padding_behind_it(samples: list[Sample]
 
 
 def test_slack_in_the_canvas_may_fall_into_the_padding(samples: list[Sample]) -> None:
-    stream = stream_of(samples, replace(SLACK, slack_region="canvas"))
+    stream = stream_of(
+        samples, replace(SLACK, objective=replace(SLACK.objective, slack_region="canvas"))
+    )
     behind = 0
     for n in range(40):
         draw, response = stream[n], samples[stream.sample_id(n)].response
@@ -133,7 +137,7 @@ def test_slack_in_the_canvas_may_fall_into_the_padding(samples: list[Sample]) ->
 
 def test_slack_is_cut_at_the_room_on_the_canvas() -> None:
     sample = Sample(torch.tensor([5]), torch.arange(4, 4 + CANVAS_LENGTH - 1), "made")
-    spec = replace(SLACK, slack_ratio=(1.0, 1.0))
+    spec = replace(SLACK, objective=replace(SLACK.objective, slack_ratio=(1.0, 1.0)))
     draw = stream_of([sample], spec)[0]
     assert draw.ctc_length == CANVAS_LENGTH
     assert int((draw.clean == SPEC.slack_id).sum()) == 1
@@ -174,7 +178,7 @@ def test_a_batch_has_its_canvases_in_the_last_columns(samples: list[Sample]) -> 
 
 
 def test_the_mixed_objective_weighs_content_and_padding(samples: list[Sample]) -> None:
-    spec = replace(SLACK, ctc_weight=0.25)
+    spec = replace(SLACK, objective=replace(SLACK.objective, kind="mixed", ctc_weight=0.25))
     draw = stream_of(samples, spec)[0]
     weights = collate([draw], spec=spec)["ce_weights"][0]
     assert weights.tolist() == [0.75] * draw.ctc_length + [1.0] * (CANVAS_LENGTH - draw.ctc_length)
@@ -184,7 +188,7 @@ def test_evaluation_times_are_one_even_grid(samples: list[Sample]) -> None:
     stream = EvalStream(samples, SPEC)
     rates = sorted(1 / stream[i].loss_weight for i in range(len(stream)))
     size = len(samples) * NUM_EVAL_LEVELS
-    even = [(1 - SPEC.eps) * (i + 0.5) / size + SPEC.eps for i in range(size)]
+    even = [(1 - CE.eps) * (i + 0.5) / size + CE.eps for i in range(size)]
     torch.testing.assert_close(torch.tensor(rates), torch.tensor(even), rtol=1e-6, atol=1e-9)
 
 
@@ -200,7 +204,10 @@ def test_the_two_norms_differ_where_supervised_lengths_do() -> None:
 
 
 def test_the_two_norms_agree_on_the_fixed_canvas(samples: list[Sample]) -> None:
-    sequence, token = stream_of(samples), stream_of(samples, replace(SPEC, loss_norm="token"))
+    sequence, token = (
+        stream_of(samples),
+        stream_of(samples, replace(SPEC, objective=replace(CE, loss_norm="token"))),
+    )
     assert [sequence[n].loss_weight for n in range(9)] == [token[n].loss_weight for n in range(9)]
 
 
@@ -241,7 +248,12 @@ def test_without_padding_the_canvas_is_the_response_and_its_slack(samples: list[
 def test_token_norm_divides_by_the_supervised_positions_of_the_whole_step(
     samples: list[Sample],
 ) -> None:
-    spec = replace(SLACK, padding="none", loss_norm="token", canvas_length=40)
+    spec = replace(
+        SLACK,
+        padding="none",
+        canvas_length=40,
+        objective=replace(SLACK.objective, loss_norm="token"),
+    )
     stream = stream_of(samples, spec)
     draws = [stream[n] for n in range(8, 16)]
     positions = sum(draw.noisy.numel() for draw in draws)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, short
+from arms import CANVAS_LENGTH, CE, MIXED, SLACK_CTC, recipe_of, short
 from torch import Tensor
 
 from slackdlm.errors import SlackDLMError
@@ -17,9 +17,10 @@ from slackdlm.objectives import slack_ctc_loss
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
 from slackdlm.training.divergence import LossCurve
-from slackdlm.training.run import canvas_spec, train_samples
+from slackdlm.training.prepare import Prepared
+from slackdlm.training.run import train
 from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import EvalStream, TrainStream, collate
+from slackdlm.training.stream import EvalStream, TrainStream, canvas_spec, collate
 from slackdlm.training.trainer import training_arguments
 
 Build = Callable[[], LoadedModel]
@@ -42,14 +43,10 @@ def run(
     training: TrainingConfig | None = None,
     eval_samples: list[Sample] | None = None,
 ) -> Path:
-    train_samples(
-        loaded,
-        samples,
-        eval_samples or [],
-        canvas_length=CANVAS_LENGTH,
-        objective=objective,
-        training=training or short(),
+    train(
+        recipe_of(objective, training or short()),
         output=folder,
+        prepared=Prepared(loaded, samples, eval_samples or []),
         progress=False,
     )
     return folder

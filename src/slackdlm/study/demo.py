@@ -39,9 +39,14 @@ from slackdlm.study.demo_scores import AnsweredArm, Scores, grade_arm
 from slackdlm.study.grid import Arm, Condition, Grid, answer_arm
 from slackdlm.study.toy_language import Task, vocabulary, write_tasks
 from slackdlm.study.workers import Job, num_lines, run_jobs
+from slackdlm.training.config import DataConfig, FromScratchConfig, ModelConfig, Recipe
 from slackdlm.training.data import encode_samples, read_dialogues
+from slackdlm.training.prepare import Prepared
 from slackdlm.training.provenance import environment
-from slackdlm.training.run import train_samples
+from slackdlm.training.run import train
+
+_PROMPT_LENGTH = 32
+"""Longest prompt of a toy story, in tokens."""
 
 
 class Run(NamedTuple):
@@ -217,27 +222,34 @@ def train_run(run: Run) -> None:
     training = run.plan.base if is_base else run.plan.arm
     # Another seed than the base's, so that no arm meets the base's masks again; the same one for every arm.
     seed = 2 * run.seed + (not is_base)
-    start = (
-        _new_base(run.plan, seed=run.seed)
-        if is_base
-        else load_model(run.folder.with_name(BASE.name) / "model")
-    )
-    dialogues = read_dialogues(run.output / "tasks" / "train.jsonl")
+    base = run.folder.with_name(BASE.name) / "model"
+    start = _new_base(run.plan, seed=run.seed) if is_base else load_model(base)
+    stories = run.output / "tasks" / "train.jsonl"
     samples = encode_samples(
-        dialogues,
+        read_dialogues(stories),
         start.tokenizer,
         name="toy stories",
-        max_prompt_length=32,
+        max_prompt_length=_PROMPT_LENGTH,
         canvas_length=run.plan.canvas_length,
     )
-    train_samples(
-        start,
-        samples[training.eval_samples :],
-        samples[: training.eval_samples],
-        canvas_length=run.plan.canvas_length,
+    recipe = Recipe(
+        name=run.arm.name,
+        model=ModelConfig(from_scratch=_shape(run.plan))
+        if is_base
+        else ModelConfig(path=str(base)),
+        data=DataConfig(
+            train=str(stories),
+            max_prompt_length=_PROMPT_LENGTH,
+            canvas_length=run.plan.canvas_length,
+        ),
         objective=run.arm.objective,
         training=replace(training, seed=seed, data_seed=seed),
+    )
+    held_out = training.eval_samples
+    train(
+        recipe,
         output=run.folder,
+        prepared=Prepared(start, samples[held_out:], samples[:held_out]),
         resume=(run.folder / "run.json").exists(),
         progress=False,
     )
@@ -266,15 +278,29 @@ def _judged(runs: Sequence[Run], folder: Path) -> Scores:
     return scores
 
 
-def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
-    tokenizer = train_tokenizer([" ".join(vocabulary())], vocab_size=256, kind="word")
-    config = LLaDAConfig(
-        vocab_size=len(tokenizer),
+def _shape(plan: DemoPlan) -> FromScratchConfig:
+    return FromScratchConfig(
+        tokenizer_kind="word",
+        vocab_size=256,
         d_model=plan.d_model,
         n_layers=plan.n_layers,
         n_heads=plan.n_heads,
         mlp_hidden_size=plan.mlp_hidden_size,
-        max_sequence_length=plan.canvas_length + 32,
+    )
+
+
+def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
+    shape = _shape(plan)
+    tokenizer = train_tokenizer(
+        [" ".join(vocabulary())], vocab_size=shape.vocab_size, kind=shape.tokenizer_kind
+    )
+    config = LLaDAConfig(
+        vocab_size=len(tokenizer),
+        d_model=shape.d_model,
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
+        mlp_hidden_size=shape.mlp_hidden_size,
+        max_sequence_length=plan.canvas_length + _PROMPT_LENGTH,
         weight_tying=True,
     )
     return new_model(config, tokenizer, generator_seed=seed)

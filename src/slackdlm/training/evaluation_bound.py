@@ -52,7 +52,7 @@ def evaluation_bound(
     Returns:
         The bound, on every process.
     """
-    has_slack = stream.spec.slack_ratio[1] > 0
+    has_slack = stream.spec.objective.slack_ratio[1] > 0
     sums = torch.zeros(2 * NUM_EVAL_LEVELS + 4, dtype=torch.float64, device=accelerator.device)
     for start in range(0, len(stream), batch_size * accelerator.num_processes):
         first = start + batch_size * accelerator.process_index

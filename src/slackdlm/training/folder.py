@@ -1,7 +1,6 @@
 """May a run start in this folder, and where? A new folder, or exactly the run that is already in it."""
 
 import logging
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -59,16 +58,13 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         )
 
 
-def begin(
-    folder: Path, run: dict[str, Any], *, resume: bool, results: Collection[str] = ()
-) -> Start:
+def begin(folder: Path, run: dict[str, Any], *, resume: bool) -> Start:
     """Claim a folder for a new run, or find where the run in it goes on.
 
     Args:
         folder: The run's folder.
         run: What ``run.json`` is to hold; its ``recipe`` and ``samples`` make the run's identity.
         resume: Continue the run in the folder.
-        results: Keys that a recorded result holds beside ``output``: numbers, or None.
 
     Returns:
         The start. On resuming, ``log.jsonl`` has been cut back to it. What fits a run into memory or watches
@@ -92,7 +88,7 @@ def begin(
                 ) from error
         this_process().wait_for_everyone()
         return Start(checkpoint=None, step=0, result=None)
-    recorded = _read_record(file, results=results)
+    recorded = _read_record(file)
     changes = _refuse_other_run(recorded, run, folder=folder)
     if recorded["status"] == "finished":
         if this_process().is_main_process:
@@ -126,37 +122,17 @@ def _cut_back(log: Path, *, step: int) -> None:
         )
 
 
-def _read_record(file: Path, *, results: Collection[str]) -> dict[str, Any]:
-    """What ``run.json`` holds, as :func:`begin` and training write it."""
+def _read_record(file: Path) -> dict[str, Any]:
+    """What :func:`begin` and training wrote."""
     try:
-        content = strict_json.parse(file.read_text(encoding="utf-8"))
+        record = strict_json.parse(file.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not {"recipe", "samples", "status"} <= record.keys():
+            raise ValueError("expected recipe, samples and status")
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{file}: not the record of a run ({one_line(error)}); restore it, or start a new run"
         ) from error
-    record = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-    result = record.get("result")
-    fits = (
-        isinstance(record.get("recipe"), dict)
-        and isinstance(record.get("samples"), dict)
-        and record.get("status") in ("running", "finished")
-        and (record["status"] == "running" or _is_result(result, results))
-    )
-    if not fits:
-        raise CheckpointError(
-            f"{file}: not the record of a run (expected recipe, samples, status and, once finished, its"
-            " result); restore it, or start a new run"
-        )
-    return record
-
-
-def _is_result(result: object, keys: Collection[str]) -> bool:
-    if not isinstance(result, dict):
-        return False
-    values = cast("dict[str, object]", result)
-    return values.keys() == {"output", *keys} and all(
-        values[key] is None or type(values[key]) in (int, float) for key in keys
-    )
+    return cast("dict[str, Any]", record)
 
 
 def _refuse_other_run(recorded: dict[str, Any], run: dict[str, Any], *, folder: Path) -> list[str]:

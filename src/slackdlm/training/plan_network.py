@@ -15,7 +15,7 @@ from slackdlm.models.llada import LLaDAModelLM
 from slackdlm.models.loaded import head_name
 from slackdlm.models.loading import load_model
 from slackdlm.training.config import Recipe
-from slackdlm.training.run import new_config
+from slackdlm.training.prepare import new_config
 
 Network = PreTrainedModel | PeftModel
 

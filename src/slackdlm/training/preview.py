@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 from slackdlm.models.chat_format import chat_format
 from slackdlm.training.config import Recipe
-from slackdlm.training.run import canvas_spec, prepare, train_stream
-from slackdlm.training.stream import CanvasSpec, Draw
+from slackdlm.training.prepare import prepare
+from slackdlm.training.stream import CanvasSpec, Draw, canvas_spec, train_stream
 
 Kind = Literal["prompt", "visible", "masked", "slack", "padding", "target"]
 
@@ -58,7 +58,7 @@ def preview_recipe(recipe: Recipe, *, count: int) -> list[Preview]:
         padding=data.padding,
         objective=recipe.objective,
     )
-    stream = train_stream(samples, spec, recipe.training, length_grouping=data.length_grouping)
+    stream = train_stream(recipe, samples, spec)
     return [
         preview(stream[n], spec, loaded.tokenizer, source=samples[stream.sample_id(n)].source)
         for n in range(min(count, len(stream)))

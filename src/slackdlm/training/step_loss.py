@@ -112,7 +112,7 @@ def _terms(batch: dict[str, Tensor], spec: CanvasSpec) -> Terms:
         mask_id=spec.mask_id,
         slack_id=spec.slack_id,
         clean=batch["clean"],
-        ctc_weight=spec.ctc_weight,
+        ctc_weight=spec.objective.weight,
         ce_weights=batch["ce_weights"],
         sample_weights=batch["loss_weights"],
     )

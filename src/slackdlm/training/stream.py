@@ -16,6 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from slackdlm.canvas import draw_noise, draw_num_slack, insert_slack
+from slackdlm.models.loaded import LoadedModel
+from slackdlm.training.config import ObjectiveConfig, Recipe
 from slackdlm.training.data import Sample
 from slackdlm.training.order import SampleOrder
 from slackdlm.training.seeding import seeded_generator
@@ -30,30 +32,36 @@ Padding = Literal["fixed", "llada", "none"]
 class CanvasSpec:
     """How responses are written on canvases in one arm."""
 
+    objective: ObjectiveConfig
+    """The arm: slack, masking and loss."""
     canvas_length: int
     """``L`` with ``padding: fixed``, the same in every arm; otherwise the longest."""
-    padding: Padding
+    padding: Padding = "fixed"
     """What stands behind a response: see ``data.padding``."""
-    slack_ratio: tuple[float, float]
-    """Range of the slack budget, as a share of the response tokens."""
-    slack_region: Literal["content", "canvas"]
-    """Whether slack may fall into the padding too."""
-    ctc_weight: float
-    """``w`` of ``(1 - w) CE + w slack_ctc``."""
-    alignment: Literal["random", "model"] = "random"
-    """Who places the slack."""
-    alignment_warmup: int = 0
-    """Steps with random alignments before."""
-    loss_norm: Literal["sequence", "token"]
-    """How the loss is divided."""
-    eps: float
-    """Smallest masking rate."""
     mask_id: int
     """Id of the mask."""
     slack_id: int
     """Id of ``<slack>``."""
     pad_id: int
     """Id of the end-of-text padding behind the response."""
+
+
+def canvas_spec(
+    loaded: LoadedModel,
+    *,
+    canvas_length: int,
+    objective: ObjectiveConfig,
+    padding: Padding = "fixed",
+) -> CanvasSpec:
+    """How an arm writes canvases for this model."""
+    return CanvasSpec(
+        objective=objective,
+        canvas_length=canvas_length,
+        padding=padding,
+        mask_id=loaded.mask_id,
+        slack_id=loaded.slack_id,
+        pad_id=loaded.pad_id,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +125,7 @@ def content_length(sample: Sample, spec: CanvasSpec, *, slack_generator: torch.G
     response_length = sample.response.numel()
     return response_length + draw_num_slack(
         response_length,
-        slack_ratio=spec.slack_ratio,
+        slack_ratio=spec.objective.slack_ratio,
         room=spec.canvas_length - response_length,
         generator=slack_generator,
     )
@@ -159,12 +167,14 @@ def draw_canvas(
     content = content_length(sample, spec, slack_generator=slack_generator)
     length = content if length is None else length
     padding = torch.full((length - content,), spec.pad_id, dtype=response.dtype)
-    target = response if spec.slack_region == "content" else torch.cat([response, padding])
+    target = (
+        response if spec.objective.slack_region == "content" else torch.cat([response, padding])
+    )
     written = insert_slack(
         target, content - response.numel(), slack_id=spec.slack_id, generator=slack_generator
     )
     clean = torch.cat([written, padding])[:length]
-    noise = draw_noise(length, eps=spec.eps, generator=noise_generator, t=t)
+    noise = draw_noise(length, eps=spec.objective.eps, generator=noise_generator, t=t)
     return Draw(
         sample_id=sample_id,
         prompt=sample.prompt,
@@ -175,7 +185,7 @@ def draw_canvas(
         rate=noise.rate,
         loss_weight=loss_weight(
             noise.rate,
-            loss_norm=spec.loss_norm,
+            loss_norm=spec.objective.loss_norm,
             supervised_length=length,
             mean_supervised_length=length if mean_length is None else mean_length,
         ),
@@ -263,11 +273,27 @@ class TrainStream(Dataset[Draw]):
         )
 
     def _alignment_generator(self, step: int, index: int) -> torch.Generator | None:
-        is_model = self.spec.alignment == "model" and step >= self.spec.alignment_warmup
+        is_model = (
+            self.spec.objective.alignment == "model"
+            and step >= self.spec.objective.alignment_warmup
+        )
         return self._generator("alignment", index) if is_model else None
 
     def _generator(self, kind: str, n: int) -> torch.Generator:
         return seeded_generator(kind, self.seed, n, self.sample_id(n))
+
+
+def train_stream(recipe: Recipe, samples: Sequence[Sample], spec: CanvasSpec) -> TrainStream:
+    """All draws of a run."""
+    return TrainStream(
+        samples,
+        spec,
+        num_steps=recipe.training.steps,
+        batch_size=recipe.training.batch_size,
+        seed=recipe.training.seed,
+        data_seed=recipe.training.data_seed,
+        length_grouping=recipe.data.length_grouping,
+    )
 
 
 class EvalStream(Dataset[Draw]):
@@ -299,7 +325,7 @@ class EvalStream(Dataset[Draw]):
             noise_generator=seeded_generator("eval noise", _EVAL_SEED, index),
             slack_generator=_eval_slack(index),
             alignment_generator=seeded_generator("eval alignment", _EVAL_SEED, index)
-            if self.spec.alignment == "model"
+            if self.spec.objective.alignment == "model"
             else None,
             length=self.length,
             t=(level + (sample_id + 0.5) / len(self.samples)) / NUM_EVAL_LEVELS,
@@ -365,7 +391,7 @@ def collate(draws: Sequence[Draw], *, spec: CanvasSpec) -> dict[str, Tensor]:
         "targets": targets,
         "ctc_lengths": ctc_lengths,
         "target_lengths": torch.tensor([draw.target.numel() for draw in draws]),
-        "ce_weights": on_canvas.float() - spec.ctc_weight * inside.float(),
+        "ce_weights": on_canvas.float() - spec.objective.weight * inside.float(),
         "loss_weights": torch.tensor([draw.loss_weight for draw in draws]),
         "sample_ids": torch.tensor([draw.sample_id for draw in draws]),
     }
