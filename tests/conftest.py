@@ -1,5 +1,6 @@
 """What every test shares: hypothesis without deadlines, a switch for the shape checks."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,30 @@ def toy_folder(toy, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("toy") / "model"
     save_model(toy, folder)
+    return folder
+
+
+TRAIN_RECIPE = """
+model:
+  from_scratch: {{tokenizer_kind: byte_bpe, vocab_size: 300, d_model: 16, n_layers: 1, n_heads: 2, mlp_hidden_size: 32}}
+data: {{train: {train}, columns: {{prompt: question, response: answer}}, max_prompt_length: 64, canvas_length: 32}}
+objective: {{kind: slack_ctc, slack_ratio: [0.0, 0.5]}}
+training: {{steps: 3, batch_size: 2, eval_samples: 2, eval_every: 3, save_every: 0}}
+"""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder made by the train command."""
+    from slackdlm.cli import main
+
+    folder = tmp_path_factory.mktemp("cli")
+    rows = [{"question": f"What is {n} plus 1?", "answer": f"{n + 1}"} for n in range(12)]
+    data = folder / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = folder / "toy.yaml"
+    recipe.write_text(TRAIN_RECIPE.format(train=data), encoding="utf-8")
+    assert main(["train", str(recipe), "--output", str(folder / "run"), "--quiet"]) == 0
     return folder
 
 

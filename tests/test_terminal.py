@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from slackdlm.terminal import table
+from slackdlm.terminal import printable, table
 
 PROBE = ("arm", "kind", "rate", "win rate", "95 % interval", "p", "adjusted p", "done", "n")
 ROW = ("slack", "substitute", "20 %", "0.531", "[0.281, 0.781]", "< 0.001", "1.000",
@@ -59,3 +59,13 @@ def test_figures_are_flush_right_and_words_flush_left():
 def test_a_table_without_rows_is_its_headings():
     lines = printed(("what", "figure"), [], width=80, words=("what",))
     assert [line.split() for line in lines[:2]] == [["title"], ["what", "figure"]]
+
+
+def test_model_text_cannot_drive_the_terminal() -> None:
+    shown = printable("\x1b[31mred[/bold]\x07 caf\u00e9\n\u202eevil 1\u00a0000 km").plain
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "\u202e" not in shown
+    assert "[/bold]" in shown
+    assert "café\n" in shown
+    assert "1\u00a0000 km" in shown

@@ -129,3 +129,9 @@ def test_a_bad_answer_file_is_one_clear_error(
 ) -> None:
     with pytest.raises(DataError, match=message):
         read_answers(write(tmp_path / "answers.jsonl", row))
+
+
+def test_a_line_separator_inside_a_question_does_not_split_it(tmp_path: Path) -> None:
+    text, file = "one\u2028two\u0085three", tmp_path / "questions.jsonl"
+    file.write_text(json.dumps({"prompt": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [question.prompt for question in read_questions(file)] == [text]
