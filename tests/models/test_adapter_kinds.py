@@ -209,8 +209,8 @@ def test_decoded_rated_trained_and_merged_is_what_peft_s_logits_say(
     ours = sample_losses(loaded.model, loaded.model, batch, spec=spec)
     theirs = plain_losses(reference(batch["input_ids"]).logits[:, -6:], batch, loaded)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
-    found = evaluated_samples(loaded.model, batch, spec=spec)[0]
-    torch.testing.assert_close(found, theirs.detach(), atol=1e-4, rtol=1e-5)
+    evaluated = evaluated_samples(loaded.model, batch, spec=spec)[0]
+    torch.testing.assert_close(evaluated, theirs.detach(), atol=1e-4, rtol=1e-5)
     ours.sum().backward()
     theirs.sum().backward()
     wanted = {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}
@@ -266,8 +266,8 @@ def test_an_adapter_switched_off_leaves_the_model(write_kind: Write, tmp_path: P
     expected = sample_losses(plain, plain, batch, spec=spec_of(loaded))
     model: Any = loaded.model
     with model.disable_adapter():
-        found = sample_losses(model, model, batch, spec=spec_of(loaded))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        losses = sample_losses(model, model, batch, spec=spec_of(loaded))
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
     assert not has_plain_head(model, slack_id=loaded.slack_id)
 
 

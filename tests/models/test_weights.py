@@ -11,15 +11,8 @@ from slackdlm.models.adapter import new_adapter
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.models.loading import load_model, save_model
 
-Write = Callable[..., Path]
-EMBEDDING, HEAD = "model.transformer.wte", "model.transformer.ff_out"
-
-
-def draw_ids() -> torch.Tensor:
-    return torch.randint(0, 290, (2, 9), generator=torch.Generator().manual_seed(3))
-
-
-# --- attention kernels ---------------------------------------------------------------------------
+Draw = Callable[[], torch.Tensor]
+HEAD = "model.transformer.ff_out"
 
 
 # --- saving --------------------------------------------------------------------------------------
@@ -72,7 +65,7 @@ def quantised(published: Path) -> Path:
     return published
 
 
-def test_four_bits_spare_the_output_layer_and_nothing_else(quantised: Path) -> None:
+def test_four_bits_spare_the_output_layer_and_nothing_else(quantised: Path, draw_ids: Draw) -> None:
     model = load_model(quantised, quantization="4bit", dtype="float32").model
     linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     assert len(linear) == 15
@@ -83,7 +76,9 @@ def test_four_bits_spare_the_output_layer_and_nothing_else(quantised: Path) -> N
     assert 0 < error < 0.4
 
 
-def test_an_adapter_on_four_bits_alone_is_trained(quantised: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_four_bits_alone_is_trained(
+    quantised: Path, tmp_path: Path, draw_ids: Draw
+) -> None:
     loaded = load_model(quantised, quantization="4bit", dtype="float32")
     with pytest.raises(ConfigError, match="save_model: the model is quantised"):
         save_model(loaded, tmp_path / "saved")
