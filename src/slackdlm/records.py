@@ -79,13 +79,15 @@ def check_asked(answer: Answer, question: Question, *, what: str) -> None:
     """
     if not answer.messages:
         return
-    told = [*(turn["content"] for turn in answer.messages), *answer.later_turns]
+    repeated = [*(turn["content"] for turn in answer.messages), *answer.later_turns]
     # Later turns may have no answer.
     later = question.later_turns[: len(answer.later_turns)]
-    asked = [*(turn["content"] for turn in question.messages), *later]
-    if told == asked:
+    texts = [*(turn["content"] for turn in question.messages), *later]
+    if repeated == texts:
         return
-    was, now = next(pair for pair in zip_longest(told, asked, fillvalue="") if pair[0] != pair[1])
+    was, now = next(
+        pair for pair in zip_longest(repeated, texts, fillvalue="") if pair[0] != pair[1]
+    )
     pairs = enumerate(zip(was, now, strict=False))
     same = next((n for n, (a, b) in pairs if a != b), min(len(was), len(now)))
     start = same - 20 if same > 40 else 0
@@ -100,10 +102,10 @@ def check_asked(answer: Answer, question: Question, *, what: str) -> None:
 def check_version(path: Path, version: str) -> None:
     """DataError unless the file is, byte for byte, the published version named."""
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    found = KNOWN_VERSIONS.get(sha256, "a file of no known version")
-    if found != version:
+    actual = KNOWN_VERSIONS.get(sha256, "a file of no known version")
+    if actual != version:
         raise DataError(
-            f"{path}: expected the published file of {version}, got {found} (sha256 {sha256[:16]}…)"
+            f"{path}: expected the published file of {version}, got {actual} (sha256 {sha256[:16]}…)"
         )
 
 

@@ -20,8 +20,8 @@ def parse(text: str) -> object:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError as error:
-        place = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(one_line(getattr(error, "msg", error), longest=120) + place) from None
+        position = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(one_line(getattr(error, "msg", error), longest=120) + position) from None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -39,6 +39,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
-        duplicate = next(key for place, key in enumerate(keys) if key in keys[:place])
+        duplicate = next(key for position, key in enumerate(keys) if key in keys[:position])
         raise ValueError(f"duplicate key {one_line(duplicate, longest=40)!r}")
     return row

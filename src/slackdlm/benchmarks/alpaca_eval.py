@@ -113,9 +113,9 @@ class FirstToken(NamedTuple):
     """Of the likeliest tokens, that one as a rule among them; natural logarithms."""
 
 
-def write_first_token(said: FirstToken) -> str:
+def write_first_token(first: FirstToken) -> str:
     """The text that journals and judgment files keep as the reply."""
-    return dump({"token": said.token, "log_probs": dict(said.log_probs)})
+    return dump({"token": first.token, "log_probs": dict(first.log_probs)})
 
 
 class _FirstToken(FileRow):

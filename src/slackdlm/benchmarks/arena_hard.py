@@ -75,12 +75,12 @@ def read_questions(path: Path) -> list[Question]:
                 f"{where}: no question of Arena-Hard (it needs category and uid or question_id); questions of your "
                 "own are answered without --benchmark and judged with --benchmark pairs"
             )
-        asked = check(_Question, row, where=where)
-        prompt = asked.turns[0].content if asked.turns else asked.prompt
+        question = check(_Question, row, where=where)
+        prompt = question.turns[0].content if question.turns else question.prompt
         if prompt is None:
             raise DataError(f"{where}: expected the key 'prompt', which is missing")
         messages = ({"role": "user", "content": prompt},)
-        questions.append(Question(asked.id, asked.category, messages, extra=asked.rest))
+        questions.append(Question(question.id, question.category, messages, extra=question.rest))
     return unique_questions(questions, path=path)
 
 
@@ -135,8 +135,8 @@ def _read_answer(row: Row, *, where: str) -> Answer:
     chat = as_messages(answer.messages[:-1], where=f"{where}: 'messages'")
     last = check(_LastTurn, answer.messages[-1], where=f"{where}: last message")
     # A system prompt is the answering tool's, not the question's.
-    asked = tuple(turn for turn in chat if turn["role"] != "system")
-    return Answer(answer.uid, answer.model, (last.content,), messages=asked, extra=answer.rest)
+    prompt = tuple(turn for turn in chat if turn["role"] != "system")
+    return Answer(answer.uid, answer.model, (last.content,), messages=prompt, extra=answer.rest)
 
 
 def write_answers(path: Path, answers: Sequence[Answer], *, version: Version = "v2.0") -> None:
@@ -269,15 +269,15 @@ def _game(judged: _Judged, game: _Judgment, order: Order, benchmark: str) -> Gam
 def shown_answers(game: Game) -> tuple[str, str] | None:
     """The answers of ``a`` and ``b`` as they stand in the judge's prompt; None without one."""
     text = game.prompt[-1]["content"] if game.prompt else ""
-    found = re.search(
+    match = re.search(
         r"<\|The Start of Assistant A's Answer\|>\n(.*?)\n<\|The End of Assistant A's Answer\|>\n\n"
         r"<\|The Start of Assistant B's Answer\|>\n(.*)\n<\|The End of Assistant B's Answer\|>",
         text,
         re.S,
     )
-    if found is None:
+    if match is None:
         return None
-    return (found[1], found[2]) if game.order == 0 else (found[2], found[1])
+    return (match[1], match[2]) if game.order == 0 else (match[2], match[1])
 
 
 def baseline_of(games: Sequence[Game], answers: Sequence[Answer]) -> str | None:
@@ -295,7 +295,7 @@ def baseline_of(games: Sequence[Game], answers: Sequence[Answer]) -> str | None:
 def _refuse_equal_answers(games: Sequence[Game], *, path: Path) -> None:
     """`SelfPlayError` where the baseline has no name and all its answers are the model's."""
     shown = [both for game in games if game.b == UNNAMED and (both := shown_answers(game))]
-    if shown and all(one == two for one, two in shown):
+    if shown and all(answer == baseline for answer, baseline in shown):
         raise SelfPlayError(
             f"{path}: {games[0].a!a} and the baseline give the same {len({g.question_id for g in games})} answers: "
             "it is compared with itself, which is 50 % whatever the judge says; give a file of two systems"

@@ -136,12 +136,14 @@ def read_answers(path: Path) -> list[Answer]:
         text, prompt = piece.block.model_response, piece.task.base_prompt
         if text is None:
             continue
-        asked: Messages = ()
+        conversation: Messages = ()
         if isinstance(prompt, str):
-            asked = ({"role": "user", "content": prompt.replace(SEED, piece.modifier)},)
+            conversation = ({"role": "user", "content": prompt.replace(SEED, piece.modifier)},)
         question_id = f"{piece.prompt_id}#{piece.repeat}"
         answers.append(
-            Answer(question_id, piece.system, (text,), messages=asked, extra=piece.block.rest)
+            Answer(
+                question_id, piece.system, (text,), messages=conversation, extra=piece.block.rest
+            )
         )
     return unique(answers, path=path)
 
@@ -153,19 +155,19 @@ def write_answers(path: Path, answers: Sequence[Answer], questions: Sequence[Que
     for answer in answers:
         if answer.question_id not in known:
             raise DataError(f"answer to {show(answer.question_id)}: there is no such question")
-        asked, names = known[answer.question_id], {"test_model": answer.system, "judge_model": ""}
+        extra, names = known[answer.question_id], {"test_model": answer.system, "judge_model": ""}
         run_key = f"slackdlm__{answer.system.replace('/', '__')}"
         run = runs.setdefault(run_key, {**names, "creative_tasks": {}})
-        tasks = run["creative_tasks"].setdefault(str(asked["iteration"]), {})
-        tasks[asked["prompt_id"]] = {
-            "prompt_id": asked["prompt_id"],
-            "base_prompt": asked["base_prompt"],
-            "seed_modifiers": [asked["seed_modifier"]],
-            "iteration_index": asked["iteration"],
+        tasks = run["creative_tasks"].setdefault(str(extra["iteration"]), {})
+        tasks[extra["prompt_id"]] = {
+            "prompt_id": extra["prompt_id"],
+            "base_prompt": extra["base_prompt"],
+            "seed_modifiers": [extra["seed_modifier"]],
+            "iteration_index": extra["iteration"],
             **names,
             "status": "generated",
             "results_by_modifier": {
-                asked["seed_modifier"]: {
+                extra["seed_modifier"]: {
                     "model_response": answer.text,
                     "generation_failed": not answer.text.strip(),
                 }

@@ -15,7 +15,7 @@ from slackdlm.benchmarks.file_kinds import (
     read_kind,
 )
 from slackdlm.errors import DataError
-from slackdlm.jsonl import Row
+from slackdlm.jsonl import Row, add_once
 from slackdlm.judgments import (
     Game,
     Grade,
@@ -87,8 +87,7 @@ def read_judgment_file(path: Path, *, criteria: Criteria | None = None) -> Seque
             )
         return creative_writing.read_judgments(path, criteria)
 
-    found = read_kind(path, (*_KINDS, (is_creative_writing_run, run_file)), what="judgments")
-    return cast("Sequence[Game | Grade]", found)
+    return read_kind(path, (*_KINDS, (is_creative_writing_run, run_file)), what="judgments")
 
 
 class Collected(NamedTuple):
@@ -120,13 +119,13 @@ def read_judgment_files(
         DataError: If a file cannot be used, or two of one name hold the same judgments.
     """
     files, unread = _listed(paths)
-    found: dict[Path, list[Game | Grade]] = {}
+    by_file: dict[Path, list[Game | Grade]] = {}
     notes: list[str] = []
     left_out: DataError | None = None
     for file, folder in files.items():
         try:
             read = read_judgment_file(file, criteria=criteria)
-            found[file] = _named(file, read, answers, notes)
+            by_file[file] = _named(file, read, answers, notes)
         except SelfPlayError as error:
             left_out = error
             notes.append(f"{error}; the file is left out")
@@ -137,9 +136,9 @@ def read_judgment_files(
     if unread:
         shown = ", ".join(map(str, unread[:NAMED])) + (" …" if len(unread) > NAMED else "")
         notes.append(f"not judgments, not used: {shown} ({len(unread)} in all)")
-    if not found:
+    if not by_file:
         raise left_out or DataError(f"{paths[0]}: no file of judgments in this folder")
-    return Collected(_apart(found, notes), notes)
+    return Collected(_apart(by_file, notes), notes)
 
 
 def _listed(paths: Sequence[Path]) -> tuple[dict[Path, Path | None], list[Path]]:
@@ -165,7 +164,7 @@ def _named(
     file: Path, judgments: Sequence[Game | Grade], answers: Sequence[Answer], notes: list[str]
 ) -> list[Game | Grade]:
     """The judgments with v0.1's baseline by its name, where an answer file says who it is."""
-    games = [one for one in judgments if isinstance(one, Game) and one.b == arena_hard.UNNAMED]
+    games = [each for each in judgments if isinstance(each, Game) and each.b == arena_hard.UNNAMED]
     if not games or not answers or benchmark_of(games[0]) != arena_hard.V01:
         return [*judgments]
     name = arena_hard.baseline_of(games, answers)
@@ -176,25 +175,25 @@ def _named(
         )
         return [*judgments]
     refuse_self_play(games[0].a, name, where=str(file), is_first=True)
-    return [replace(one, b=name) if isinstance(one, Game) else one for one in judgments]
+    return [replace(game, b=name) if isinstance(game, Game) else game for game in judgments]
 
 
-def _apart(found: Mapping[Path, Sequence[Game | Grade]], notes: list[str]) -> list[Game | Grade]:
+def _apart(by_file: Mapping[Path, Sequence[Game | Grade]], notes: list[str]) -> list[Game | Grade]:
     """All judgments, systems that two files judge on the same being called by the files' names."""
-    kept = _without_copies(found, notes)
+    kept = _without_copies(by_file, notes)
     owners: dict[tuple[object, ...], Path] = {}
     clashing: dict[str, dict[Path, None]] = {}
     for file, judgments in kept.items():
-        for one in judgments:
-            other = owners.setdefault(_key(one), file)
+        for judgment in judgments:
+            other = owners.setdefault(_key(judgment), file)
             if other == file:
                 continue
             if other.stem == file.stem:
                 raise DataError(
-                    f"{file}: {_system(one)!a} is judged on question {one.question_id!a} here and in {other}, "
-                    "otherwise; give one of them, or rename a file"
+                    f"{file}: {_system(judgment)!a} is judged on question {judgment.question_id!a} here and in "
+                    f"{other}, otherwise; give one of them, or rename a file"
                 )
-            clashing.setdefault(_system(one), {}).update({other: None, file: None})
+            clashing.setdefault(_system(judgment), {}).update({other: None, file: None})
     for system, files in clashing.items():
         shown = ", ".join(str(file) for file in [*files][:NAMED])
         notes.append(
@@ -203,32 +202,29 @@ def _apart(found: Mapping[Path, Sequence[Game | Grade]], notes: list[str]) -> li
         )
     judged: list[Game | Grade] = []
     for file, judgments in kept.items():
-        alone = len({_system(one) for one in judgments}) == 1
-        for one in judgments:
-            name = file.stem if alone else f"{_system(one)} ({file.stem})"
-            is_clashing = file in clashing.get(_system(one), ())
-            judged.append(_renamed(one, name) if is_clashing else one)
+        alone = len({_system(judgment) for judgment in judgments}) == 1
+        for judgment in judgments:
+            name = file.stem if alone else f"{_system(judgment)} ({file.stem})"
+            is_clashing = file in clashing.get(_system(judgment), ())
+            judged.append(_renamed(judgment, name) if is_clashing else judgment)
     return judged
 
 
 def _without_copies(
-    found: Mapping[Path, Sequence[Game | Grade]], notes: list[str]
+    by_file: Mapping[Path, Sequence[Game | Grade]], notes: list[str]
 ) -> dict[Path, Sequence[Game | Grade]]:
     """The files but those that say the same as another of their name; DataError if a file judges something twice."""
     kept: dict[Path, Sequence[Game | Grade]] = {}
-    said: dict[tuple[str, frozenset[tuple[object, ...]]], Path] = {}
-    for file, judgments in found.items():
-        scores = frozenset((*_key(one), one.score, one.status) for one in judgments)
-        keys = [_key(one) for one in judgments]
-        if len(set(keys)) < len(keys):
-            twice = next(
-                one for one, key in zip(judgments, keys, strict=True) if keys.count(key) > 1
+    first_files: dict[tuple[str, frozenset[tuple[object, ...]]], Path] = {}
+    for file, judgments in by_file.items():
+        scores = frozenset((*_key(each), each.score, each.status) for each in judgments)
+        seen: set[tuple[object, ...]] = set()
+        for each in judgments:
+            label = f"question {each.question_id!a}, turn or iteration {each.turn}"
+            add_once(
+                seen, _key(each), f"{file}: {_system(each)!a} is judged twice on {label}; keep one"
             )
-            raise DataError(
-                f"{file}: {_system(twice)!a} is judged twice on question {twice.question_id!a}, turn or iteration "
-                f"{twice.turn}; keep one"
-            )
-        other = said.setdefault((file.stem, scores), file)
+        other = first_files.setdefault((file.stem, scores), file)
         if other == file:
             kept[file] = judgments
         else:
@@ -236,26 +232,27 @@ def _without_copies(
     return kept
 
 
-def _key(one: Game | Grade) -> tuple[object, ...]:
+def _key(judgment: Game | Grade) -> tuple[object, ...]:
     """What may be there once."""
-    pair = (one.b, one.order) if isinstance(one, Game) else ()
-    return (type(one), identity_text(one), one.question_id, one.turn, _system(one), *pair)
+    pair = (judgment.b, judgment.order) if isinstance(judgment, Game) else ()
+    identity = (type(judgment), identity_text(judgment))
+    return (*identity, judgment.question_id, judgment.turn, _system(judgment), *pair)
 
 
-def _system(one: Game | Grade) -> str:
-    return one.a if isinstance(one, Game) else one.system
+def _system(judgment: Game | Grade) -> str:
+    return judgment.a if isinstance(judgment, Game) else judgment.system
 
 
-def _renamed(one: Game | Grade, name: str) -> Game | Grade:
-    if isinstance(one, Grade):
-        return replace(one, system=name)
-    outputs = one.extra.get("model_outputs")
-    if isinstance(outputs, dict) and one.a in outputs:
+def _renamed(judgment: Game | Grade, name: str) -> Game | Grade:
+    if isinstance(judgment, Grade):
+        return replace(judgment, system=name)
+    outputs = judgment.extra.get("model_outputs")
+    if isinstance(outputs, dict) and judgment.a in outputs:
         renamed = {
-            name if key == one.a else key: text for key, text in cast("Row", outputs).items()
+            name if key == judgment.a else key: text for key, text in cast("Row", outputs).items()
         }
-        return replace(one, a=name, extra={**one.extra, "model_outputs": renamed})
-    return replace(one, a=name)
+        return replace(judgment, a=name, extra={**judgment.extra, "model_outputs": renamed})
+    return replace(judgment, a=name)
 
 
 def benchmark_of(judgment: Game | Grade) -> str:

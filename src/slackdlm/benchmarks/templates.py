@@ -19,9 +19,9 @@ def template(name: str) -> str:
 def filled(text: str, values: Mapping[str, str]) -> str:
     """The text with every ``{key}`` of the values filled in one pass: a place inside an answer stays what it is."""
     places = re.compile("|".join(re.escape(f"{{{key}}}") for key in values))
-    return places.sub(lambda found: values[found[0][1:-1]], text)
+    return places.sub(lambda match: values[match[0][1:-1]], text)
 
 
 def only(*readings: Sequence[T]) -> T | None:
     """The one value that the first reading without a contradiction gives; None if each is empty or gives several."""
-    return next((found[0] for found in readings if len(set(found)) == 1), None)
+    return next((reading[0] for reading in readings if len(set(reading)) == 1), None)

@@ -89,9 +89,11 @@ def read_answers(path: Path) -> list[Answer]:
     """Outputs of one or more systems; of several samples the first, as its judge does."""
     answers: list[Answer] = []
     for where, row in read_as(_Answer, path, what="WildBench outputs"):
-        asked = _conversation(row.chat_history, where=where)
+        conversation = _conversation(row.chat_history, where=where)
         answers.append(
-            Answer(row.session_id, row.generator, row.output[:1], messages=asked, extra=row.rest)
+            Answer(
+                row.session_id, row.generator, row.output[:1], messages=conversation, extra=row.rest
+            )
         )
     return unique(answers, path=path)
 
@@ -185,19 +187,19 @@ def parse_verdict(text: str) -> float | None:
     The number is returned as said, also outside 1 to 10. WildBench takes the first where the reply is no JSON; a reply
     that gives several contradicts itself and has no verdict; the template's own ``[1~10]`` is none.
     """
-    told = reply_object(text)
-    if told is not None and "score" in told:
-        return number_of(told["score"])
-    found = re.findall(r'"score"\s*:\s*(?:"([^"]*)"|([^\s,}]+))', text)
-    said = [quoted or plain for quoted, plain in found]
-    return number_of(only([value for value in said if not value.startswith("[")]))
+    reply = reply_object(text)
+    if reply is not None and "score" in reply:
+        return number_of(reply["score"])
+    matches = re.findall(r'"score"\s*:\s*(?:"([^"]*)"|([^\s,}]+))', text)
+    scores = [quoted or plain for quoted, plain in matches]
+    return number_of(only([value for value in scores if not value.startswith("[")]))
 
 
 def parse_choice(text: str) -> str | None:
     """The choice in a reply, one of `CHOICES`, about the answers as shown; None without one, or with several."""
-    told = reply_object(text)
-    if told is not None and "choice" in told:
-        choice = told["choice"]
+    reply = reply_object(text)
+    if reply is not None and "choice" in reply:
+        choice = reply["choice"]
     else:
         choice = only(re.findall(r'"choice"\s*:\s*"\s*([^"\n]{1,5}?)\s*"', text))
     return choice if isinstance(choice, str) and choice in CHOICES else None
@@ -206,10 +208,10 @@ def parse_choice(text: str) -> str | None:
 def reply_object(text: str) -> dict[str, Any] | None:
     """The JSON object that a reply is, fenced or not; None if it is none, or one that gives a key twice."""
     try:
-        told = strict_json.parse(re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text))
+        reply = strict_json.parse(re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", text))
     except ValueError:
         return None
-    return cast("dict[str, Any]", told) if isinstance(told, dict) else None
+    return cast("dict[str, Any]", reply) if isinstance(reply, dict) else None
 
 
 def number_of(value: object) -> float | None:
