@@ -93,13 +93,13 @@ def help_of(cls: type[Any]) -> dict[str, str]:
     """What each field of a block says it is: the string below it."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     statements = cast("ast.ClassDef", body).body
-    found: dict[str, str] = {}
+    helps: dict[str, str] = {}
     for statement, after in pairwise(statements):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             text = after.value if isinstance(after, ast.Expr) else None
             if isinstance(text, ast.Constant) and isinstance(text.value, str):
-                found[statement.target.id] = " ".join(text.value.split())
-    return found
+                helps[statement.target.id] = " ".join(text.value.split())
+    return helps
 
 
 def flatten(mapping: Mapping[str, Any], *, where: str = "") -> dict[str, Any]:

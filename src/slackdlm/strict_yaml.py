@@ -66,9 +66,9 @@ def read_yaml(text: str) -> object:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         reason = error.problem or error.context or "it cannot be read"
-        raise ConfigError(f"not valid YAML ({place}{one_line(reason)})") from error
+        raise ConfigError(f"not valid YAML ({where}{one_line(reason)})") from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         # The library's own constructors raise these on tags such as !!int with other text.
         what = "nested too deeply" if isinstance(error, RecursionError) else str(error)

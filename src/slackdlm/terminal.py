@@ -44,15 +44,15 @@ def table(
     Returns:
         For ``rich`` to print.
     """
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     columns = [[printable(text) for text in column] for column in zip(headings, *rows, strict=True)]
     widths = _widths(columns, room=width - _GAP * len(columns))
     for column, heading, chars in zip(columns, headings, widths, strict=True):
         justify = "left" if heading in words else "right"
-        shown.add_column(column[0], justify=justify, overflow="fold", width=chars)
+        grid.add_column(column[0], justify=justify, overflow="fold", width=chars)
     for cells in zip(*(column[1:] for column in columns), strict=True):
-        shown.add_row(*cells)
-    return Group(printable(title), shown)
+        grid.add_row(*cells)
+    return Group(printable(title), grid)
 
 
 def progress(*fields: str, transient: bool = False) -> Progress:

@@ -97,17 +97,19 @@ def _compare(arguments: argparse.Namespace) -> None:
     from slackdlm.report.comparison import cells, power_table, rich_tables, write_comparison
 
     console = Console()
-    found = _compared(arguments)
-    for warning in found.warnings:
+    comparison = _compared(arguments)
+    for warning in comparison.warnings:
         console.print(Text("warning: ", style="bold yellow") + printable(warning))
-    for table in rich_tables(found, width=console.width):
+    for table in rich_tables(comparison, width=console.width):
         console.print(table)
     if arguments.power:
-        rows = [(cells(line).what, line.estimate.num_scored, line.spread) for line in found.lines]
-        console.print(power_table(rows, alpha=found.alpha, width=console.width))
+        rows = [
+            (cells(line).what, line.estimate.num_scored, line.spread) for line in comparison.lines
+        ]
+        console.print(power_table(rows, alpha=comparison.alpha, width=console.width))
     if arguments.output is not None:
-        console.print(Text(f"report: {write_comparison(found, arguments.output)}"))
-    if not any(report.tally.num_scored for report in found.judges):
+        console.print(Text(f"report: {write_comparison(comparison, arguments.output)}"))
+    if not any(report.tally.num_scored for report in comparison.judges):
         raise DataError(
             "compare: no judgment has a score; run the judge again, or look at its errors"
         )
@@ -141,11 +143,11 @@ def _compared(arguments: argparse.Namespace) -> "Comparison":
     answers = [answer for file in arguments.answers for answer in read_answer_file(file)]
     style = style_of(answers) if answers else None
     criteria = None if arguments.criteria is None else read_criteria(arguments.criteria)
-    found = read_judgment_files(arguments.judgments, criteria=criteria, answers=answers)
-    check_judged(found.judgments, answers)
-    found.notes.extend(_unused(arguments, found.judgments))
+    files = read_judgment_files(arguments.judgments, criteria=criteria, answers=answers)
+    check_judged(files.judgments, answers)
+    files.notes.extend(_unused(arguments, files.judgments))
     return compare(
-        found.judgments,
+        files.judgments,
         settings=settings,
         style=None if style is None else style.metadata,
         lengths=None if style is None else style.lengths,
@@ -153,7 +155,7 @@ def _compared(arguments: argparse.Namespace) -> "Comparison":
             gamed=None if arguments.gamed is None else _gamed(*arguments.gamed),
             task_groups=None if arguments.tasks is None else _task_groups(arguments.tasks),
         ),
-        notes=found.notes,
+        notes=files.notes,
     )
 
 
@@ -161,13 +163,13 @@ def _unused(arguments: argparse.Namespace, judgments: "Sequence[Game | Grade]") 
     """Files that no judgment asks for."""
     from slackdlm.benchmarks.judgment_files import benchmark_of
 
-    there = {benchmark_of(one) for one in judgments}
+    judged = {benchmark_of(judgment) for judgment in judgments}
     given = {"gamed": "alpaca-eval", "tasks": "wildbench", "criteria": "creative-writing"}
     return [
         f"--{flag}: there is no judgment of {benchmark} to use it for"
         for flag, benchmark in given.items()
         if getattr(arguments, flag) is not None
-        and not any(name.startswith(benchmark) for name in there)
+        and not any(name.startswith(benchmark) for name in judged)
     ]
 
 

@@ -153,14 +153,14 @@ def _run(
     from slackdlm.harness.run import run_harness
     from slackdlm.journal import Journal
 
-    bars: dict[str, TaskID] = {}
+    bar_of: dict[str, TaskID] = {}
     with ExitStack() as stack:
-        shown = stack.enter_context(progress(transient=True))
+        bars = stack.enter_context(progress(transient=True))
 
         def show(kind: str, done: int, total: int) -> None:
-            if kind not in bars:
-                bars[kind] = shown.add_task(kind, total=total)
-            shown.update(bars[kind], completed=done, total=total)
+            if kind not in bar_of:
+                bar_of[kind] = bars.add_task(kind, total=total)
+            bars.update(bar_of[kind], completed=done, total=total)
 
         lm = HarnessLM(
             loaded,

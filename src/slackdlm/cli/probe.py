@@ -182,26 +182,26 @@ def _answer_and_judge(study: _Study) -> "list[Judged]":
     """All of the probe that takes time, with progress bars."""
     from slackdlm.study import probe
 
-    grid, output, asked = study.grid, study.output, (study.protocol, study.judge, study.questions)
-    with progress() as shown:
+    grid, output, judging = study.grid, study.output, (study.protocol, study.judge, study.questions)
+    with progress() as bars:
         total = len(grid.decodings()) * len(study.questions)
-        bars = {name: shown.add_task(f"answers of {name}", total=total) for name in study.names}
+        bar_of = {name: bars.add_task(f"answers of {name}", total=total) for name in study.names}
         probe.answer_probe(
             study.arms,
             study.questions,
             grid,
             output,
-            on_answers=lambda arm, count: shown.advance(bars[arm], count),
+            on_answers=lambda arm, count: bars.advance(bar_of[arm], count),
         )
-        total = probe.num_judgments(*asked, study.names, grid, output)
-        bar = shown.add_task("judgments", total=total)
+        total = probe.num_judgments(*judging, study.names, grid, output)
+        bar = bars.add_task("judgments", total=total)
         return probe.judge_probe(
-            *asked,
+            *judging,
             study.names,
             grid,
             output,
             budget=study.budget,
-            on_judged=lambda count, usd: shown.advance(bar, count),
+            on_judged=lambda count, usd: bars.advance(bar, count),
         )
 
 

@@ -137,12 +137,12 @@ def _print_samples(recipe: "Recipe", count: int) -> None:
     legend = [(f" {kind} ", style) for kind, style in _STYLES.items()]
     console.print(Text.assemble(("  legend ", "bold"), *legend))
     console.print(printable(f"    chat {previews[0].chat_format}" if previews else ""))
-    for shown in previews:
+    for preview in previews:
         console.print()
-        console.print(printable(shown.title), style="bold")
-        console.print(line("sees", shown.seen), soft_wrap=True)
-        console.print(line("canvas", shown.hidden), soft_wrap=True)
-        console.print(line("target", [Piece(shown.target, "target")]), soft_wrap=True)
+        console.print(printable(preview.title), style="bold")
+        console.print(line("sees", preview.seen), soft_wrap=True)
+        console.print(line("canvas", preview.hidden), soft_wrap=True)
+        console.print(line("target", [Piece(preview.target, "target")]), soft_wrap=True)
 
 
 def _print_plan(recipe: "Recipe", arguments: argparse.Namespace) -> None:
