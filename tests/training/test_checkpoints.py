@@ -65,22 +65,6 @@ def test_a_half_written_seal_is_no_seal(tmp_path: Path) -> None:
     assert fault(folder) == "it was not finished"
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"\xff", "it was not finished"),
-        (b"[]", "its complete.json names no file"),
-        (b"{}", "its complete.json names no file"),
-        (b'{"weights": "10"}', "weights has 10 of 10 bytes"),
-        (b'{"weights": 10, "\\u001b[31m": 1}', "\\x1b[31m has 0 of 1 bytes"),
-    ],
-)
-def test_a_seal_that_names_no_files_is_no_seal(tmp_path: Path, content: bytes, reason: str) -> None:
-    folder = make(tmp_path, 1)
-    (folder / "complete.json").write_bytes(content)
-    assert fault(folder) == reason
-
-
 def test_the_newest_complete_one_is_found_and_torn_ones_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,19 +36,3 @@ def test_cutting_back_keeps_what_the_checkpoint_knows(tmp_path: Path) -> None:
 def test_a_number_that_json_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range float values"):
         append(tmp_path / "log", {"step": 1, "loss": float("inf")})
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (b"\xff\xfe", r"log:1: not valid JSON .*utf-8"),
-        (b"[1]", "log:1: expected a JSON object, got list"),
-        (b'{"loss": 1.0}', "log:1: expected a whole number in 'step'"),
-        (b'{"step": 1, "loss": "2"}', "log:1: expected a number in 'loss', got str"),
-        (b'{"step": 1, "loss": NaN}', "log:1: not valid JSON .NaN is no JSON number"),
-    ],
-)
-def test_a_line_that_no_run_wrote_is_named(tmp_path: Path, line: bytes, message: str) -> None:
-    (tmp_path / "log").write_bytes(line + b"\n")
-    with pytest.raises(DataError, match=message):
-        read(tmp_path / "log")

@@ -9,8 +9,7 @@ from slackdlm.collapse import collapse
 from slackdlm.errors import ConfigError
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
-from slackdlm.training.order import SampleOrder
-from slackdlm.training.seeding import seeded_generator
+from slackdlm.training.order import SampleOrder, seeded_generator
 from slackdlm.training.stream import (
     NUM_EVAL_LEVELS,
     CanvasSpec,

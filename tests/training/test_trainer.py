@@ -16,7 +16,7 @@ from slackdlm.models.loaded import LoadedModel
 from slackdlm.objectives import slack_ctc_loss
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
-from slackdlm.training.divergence import LossCurve
+from slackdlm.training.journal import LossCurve
 from slackdlm.training.prepare import Prepared
 from slackdlm.training.run import train
 from slackdlm.training.step_loss import sample_losses

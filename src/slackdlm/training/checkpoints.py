@@ -1,14 +1,13 @@
 """Which checkpoints can be resumed from? Only sealed ones: their file sizes are written last."""
 
+import json
 import logging
 import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
-from slackdlm import strict_json
 from slackdlm.atomic import write_json
 from slackdlm.errors import CheckpointError, SlackDLMError, one_line
 from slackdlm.training.processes import this_process
@@ -31,17 +30,13 @@ def seal(folder: Path) -> None:
 def fault(folder: Path) -> str | None:
     """Why a checkpoint cannot be resumed from; None if it can."""
     try:
-        seal = strict_json.parse((folder / _SEAL).read_text(encoding="utf-8"))
+        seal: dict[str, int] = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "it was not finished"
-    recorded = cast("dict[str, object]", seal) if isinstance(seal, dict) else {}
-    if not recorded:
-        return f"its {_SEAL} names no file"
-    found = _sizes(folder)
-    for name, size in recorded.items():
-        if found.get(name) != size:
-            shown = f"{found.get(name, 0)} of {one_line(size, longest=40)} bytes"
-            return f"{one_line(name)} has {shown}"
+    sizes = _sizes(folder)
+    for name, size in seal.items():
+        if sizes.get(name) != size:
+            return f"{name} has {sizes.get(name, 0)} of {size} bytes"
     return None
 
 

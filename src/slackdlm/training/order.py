@@ -1,13 +1,18 @@
-"""In which order do the samples come? One permutation an epoch, a pure function of seed and epoch."""
+"""What is drawn at random, and in which order do samples come? Pure functions of seed and number."""
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
 
-from slackdlm.training.seeding import seeded_generator
-
 _POOL = 50
 """Batches among whose samples similar lengths are looked for. Ours, as in ``transformers``."""
+
+
+def seeded_generator(*key: str | int) -> torch.Generator:
+    """A CPU generator whose seed is a hash of the key, so that neighbouring keys share nothing."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 class SampleOrder:

@@ -19,8 +19,7 @@ from slackdlm.canvas import draw_noise, draw_num_slack, insert_slack
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.config import ObjectiveConfig, Recipe
 from slackdlm.training.data import Sample
-from slackdlm.training.order import SampleOrder
-from slackdlm.training.seeding import seeded_generator
+from slackdlm.training.order import SampleOrder, seeded_generator
 
 NUM_EVAL_LEVELS = 4
 """Noise levels per evaluation sample. Ours."""

@@ -29,7 +29,6 @@ from slackdlm.errors import ConfigError, SlackDLMError, one_line
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
-from slackdlm.training.divergence import LossCurve
 from slackdlm.training.engine import check_sharding, engine, use_bf16, whole_state
 from slackdlm.training.evaluation_bound import evaluation_bound, metrics_of
 from slackdlm.training.model_alignment import aligned
@@ -127,7 +126,7 @@ class SlackTrainer(Trainer):
         self.log_file = log_file
         self.write_beside = write_beside
         self.checkpoint_root = Path(str(args.output_dir))
-        self.curve = LossCurve(r["loss"] for r in journal.read(log_file) if "loss" in r)
+        self.curve = journal.LossCurve(r["loss"] for r in journal.read(log_file) if "loss" in r)
         self._step_started = time.perf_counter()
         if config.gradient_checkpointing:
             recompute_activations(model)
