@@ -68,6 +68,12 @@ def add_compare(commands: Commands) -> None:
         action="store_true",
         help="test the difference of every two systems, also of a leaderboard (more than 4 systems)",
     )
+    _add_statistics(parser)
+    parser.set_defaults(run=_compare)
+
+
+def _add_statistics(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--adjust",
         choices=["bh", "holm"],
@@ -85,7 +91,6 @@ def add_compare(commands: Commands) -> None:
     add("--power", action="store_true", help="the smallest effects that so many questions can show")
     add("--questions", type=int, help="with --power and no files: how many")
     add("--spread", type=float, help="with --power and no files: standard deviation over questions")
-    parser.set_defaults(run=_compare)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
