@@ -171,9 +171,9 @@ def new_adapter(
     train_slack: bool = True,
     seed: int = 0,
 ) -> LoadedModel:
-    """The model with a new LoRA adapter on it, which alone is trainable and changes nothing yet.
+    """The model, in evaluation mode, with a new float32 LoRA adapter, which changes nothing yet.
 
-    The embedding and the output layer stay as they are, whatever their names, but for the row of
+    The adapter alone is trainable. Embedding and output layer stay as they are, but for the row of
     ``<slack>`` in both, a token that the model may never have met.
 
     Args:
@@ -186,9 +186,6 @@ def new_adapter(
         train_slack: Whether the rows of ``<slack>`` are trained as well.
         seed: Decides the new weights. PyTorch's own generators are left where they were.
 
-    Returns:
-        The model with the adapter, in evaluation mode, its weights float32.
-
     Raises:
         ConfigError: If a number is out of range, a name fits no linear layer or the output layer
             alone, or the model carries an adapter already.
@@ -198,10 +195,8 @@ def new_adapter(
     """
     model = loaded.model
     if isinstance(model, PeftModel):
-        raise ConfigError(
-            f"adapter: {loaded.name} carries one already; train that one, or merge it first with "
-            "model.merge_and_unload()"
-        )
+        text = "carries one already; train that one, or merge it: model.merge_and_unload()"
+        raise ConfigError(f"adapter: {loaded.name} {text}")
     if rank < 1 or not alpha > 0 or not 0 <= dropout < 1:
         raise ConfigError(
             "adapter: expected rank >= 1, alpha > 0 and dropout in [0, 1), "
@@ -209,6 +204,7 @@ def new_adapter(
         )
     head = head_name(model)
     targets = _targets(model, target_modules, head=head)
+    rows = _vocabulary_rows(model, loaded.slack_id, head=head)
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # pyright: ignore[reportArgumentType] - PEFT divides it, whole or not
@@ -216,9 +212,7 @@ def new_adapter(
         target_modules=targets,
         # Where nothing is excluded, PEFT warns of a key that excludes nothing.
         exclude_modules=[head] if head.rpartition(".")[2] in targets else None,
-        trainable_token_indices=_vocabulary_rows(model, loaded.slack_id, head=head)
-        if train_slack
-        else None,
+        trainable_token_indices=rows if train_slack else None,
         base_model_name_or_path=model.name_or_path or None,
     )
     # PEFT draws on the CPU; forking all generators warns on machines with several GPUs.
