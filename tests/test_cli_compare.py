@@ -24,7 +24,7 @@ def test_compare_writes_tables_and_refuses_half_a_plan(
     assert "arena-hard" in shown
     assert "power" in shown
     assert sorted(file.name for file in report.iterdir()) == [
-        f"comparison.{kind}" for kind in ("html", "json", "md", "tex")
+        f"comparison.{kind}" for kind in ("html", "json", "md")
     ]
     assert run("compare", "--power", "--questions", 500, "--spread", 0.4) == 0
     assert "0.050" in capsys.readouterr().out

@@ -10,7 +10,6 @@ from slackdlm.judgments import Game, Grade
 from slackdlm.report.comparison import (
     cells,
     judge_sentences,
-    latex_text,
     power_table,
     rich_tables,
     write_comparison,
@@ -55,10 +54,6 @@ def test_the_files_hold_every_line_and_no_live_markup(comparison, tmp_path):
     assert "\x1b" not in markdown
     rows = [line for line in markdown.split("\n") if line.startswith("| ")]
     assert all(row.replace("\\|", "").count("|") == 9 for row in rows)
-    tex = (tmp_path / "comparison.tex").read_text(encoding="utf-8")
-    body = [line for line in tex.split("\n") if line.endswith(r"\\") and "Benchmark" not in line]
-    assert len(body) == len(comparison.lines)
-    assert all(line.count(" & ") == 5 for line in body)
     told = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     assert told["lines"][0]["estimate"]["num_total"] == 40
     assert len(told["lines"]) == len(comparison.lines)
@@ -67,7 +62,7 @@ def test_the_files_hold_every_line_and_no_live_markup(comparison, tmp_path):
 def test_the_same_comparison_gives_the_same_bytes(comparison, tmp_path):
     write_comparison(comparison, tmp_path / "a")
     write_comparison(comparison, tmp_path / "b")
-    for name in ("comparison.html", "comparison.md", "comparison.tex", "comparison.json"):
+    for name in ("comparison.html", "comparison.md", "comparison.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -99,12 +94,6 @@ def test_nothing_is_read_as_markup_in_the_terminal(comparison):
     text = printed(*shown)
     assert "<script>" in text
     assert "\x1b" not in text
-
-
-def test_latex_prints_every_character_as_it_is():
-    assert latex_text(r"a\b{c}_d^e~f&g%h$i#j|<k>−l–") == (
-        r"a\textbackslash{}b\{c\}\_d\textasciicircum{}e\textasciitilde{}f\&g\%h\$i\#j\textbar{}$<$k$>$$-$l--"
-    )
 
 
 def test_the_power_table_says_what_smaller_effects_need():

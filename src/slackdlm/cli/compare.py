@@ -31,7 +31,7 @@ def add_compare(commands: Commands) -> None:
         nargs="*",
         help="our files, those of a benchmark, or folders of them",
     )
-    add("--output", type=Path, help="folder for comparison.html, .md, .tex and .json")
+    add("--output", type=Path, help="folder for comparison.html, .md and .json")
     add(
         "--answers",
         type=Path,

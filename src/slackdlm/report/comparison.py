@@ -1,4 +1,4 @@
-"""A comparison as a page, as Markdown, as LaTeX and as JSON. Names of systems and judges are untrusted text."""
+"""A comparison as a page, as Markdown and as JSON. Names of systems and judges are untrusted text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -52,18 +52,21 @@ class Cells(NamedTuple):
     verdict: str
     scored: str
     bounds: str
-    is_clear: bool
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the line found a difference."""
+        return self.verdict.startswith(("better", "worse"))
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> Path:
-    """Write ``comparison.html``, ``.md``, ``.tex`` and ``.json`` into a folder; returns the page.
+    """Write ``comparison.html``, ``.md`` and ``.json`` into a folder; returns the page.
 
     The same comparison gives the same bytes.
     """
     texts = {
         "comparison.html": page(comparison),
         "comparison.md": markdown(comparison),
-        "comparison.tex": latex(comparison),
         "comparison.json": json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n",
     }
     for name, text in texts.items():
@@ -87,7 +90,6 @@ def cells(line: Line) -> Cells:
         verdict=line.verdict,
         scored=f"{line.estimate.num_scored} / {line.estimate.num_total}",
         bounds=bounds if line.bounds.num_missing else MISSING,
-        is_clear=line.verdict.startswith(("better", "worse")),
     )
 
 
@@ -154,8 +156,7 @@ def markdown(comparison: Comparison) -> str:
             markdown_row(["---", "---:", "---:", "---:", "---:", "---", "---:", "---:"]),
         ]
         for line in lines:
-            shown = cells(line)
-            out.append(markdown_row([markdown_text(text) for text in _columns(shown)]))
+            out.append(markdown_row([markdown_text(text) for text in cells(line)]))
         out.append("")
         out += [f"* {markdown_text(text)}" for text in _remarks(lines)]
         out.append("")
@@ -166,28 +167,6 @@ def markdown(comparison: Comparison) -> str:
         )
     out += ["", *notes(comparison), ""]
     return "\n".join(out)
-
-
-def latex(comparison: Comparison) -> str:
-    """The lines as one ``tabular`` that needs ``booktabs``."""
-    out = [
-        "% " + " ".join(notes(comparison)),
-        r"\begin{tabular}{llrrrl}",
-        r"\toprule",
-        r"Benchmark & Comparison & Value & Interval & Adjusted $p$ & $n$ \\",
-    ]
-    for (benchmark, _), lines in benchmarks(comparison).items():
-        out.append(r"\midrule")
-        for line in lines:
-            shown = cells(line)
-            value = latex_text(shown.value)
-            if shown.is_clear:
-                value = rf"\textbf{{{value}}}"
-            row = [benchmark, shown.what, None, shown.interval, shown.p_adjusted, shown.scored]
-            out.append(
-                " & ".join(value if text is None else latex_text(text) for text in row) + r" \\"
-            )
-    return "\n".join([*out, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def page(comparison: Comparison) -> str:
@@ -223,7 +202,7 @@ def rich_tables(comparison: Comparison, *, width: int) -> list[Group | Text]:
             found.append(_leaderboard(title, standing, width=width))
             title += ", differences"
         if shown:
-            rows = [_columns(cells(line))[:-1] for line in shown]
+            rows = [cells(line)[:-1] for line in shown]
             found.append(table(title, HEAD[:-1], rows, words=words, width=width))
         found += [Text(f"• {text}") for text in _remarks(lines, with_figures=False)]
         if _is_leaderboard(lines) and shown is not lines and not shown:
@@ -265,26 +244,6 @@ def power_table(
         return shown
     unknown = "no spread: fewer than two questions, or all alike, say nothing of others"
     return Group(shown, Text(f"• {unknown}"))
-
-
-def latex_text(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    special = {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        "−": "$-$", "–": "--", "\u2009": r"\,", "<": "$<$", ">": "$>$", "|": r"\textbar{}",
-    }  # fmt: skip
-    return "".join(
-        special.get(char) or (f"\\{char}" if char in "&%$#_{}" else char)
-        for char in " ".join(text.split(" "))
-        if char not in "\n\r\t"
-    )
-
-
-def _columns(shown: Cells) -> list[str]:
-    return [
-        shown.what, shown.value, shown.interval, shown.p_value, shown.p_adjusted, shown.verdict,
-        shown.scored, shown.bounds,
-    ]  # fmt: skip
 
 
 def _named(report: JudgeReport) -> str:

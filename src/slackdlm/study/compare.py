@@ -6,7 +6,7 @@ and a paired difference per two systems. All tested lines of a comparison are on
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import cast
 
@@ -53,6 +53,22 @@ POINTS = Scale(0.0, 1.0, 0.0, 100.0)
 """Points of a game are shown in per cent."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A figure on the judge's own scale."""
+
+    system: str
+    against: str | None
+    scores: Float[np.ndarray, " Q"]
+    """One per question."""
+    estimate: Estimate
+    """Their mean."""
+    bounds: NullBounds
+    test: str | None = None
+    p_value: float | None = None
+    figures: Figures = field(default_factory=lambda: Figures({}, {}))
+
+
 def compare(
     judgments: Sequence[Game | Grade],
     *,
@@ -82,12 +98,12 @@ def compare(
         raise DataError("compare: there is no judgment to compare")
     lines: list[Line] = []
     reports: list[JudgeReport] = []
-    told: list[str] = [*notes]
+    remarks: list[str] = [*notes]
     for group in _groups(judgments):
         if group.games:
-            lines += _game_lines(group, settings, extras, told)
+            lines += _game_lines(group, settings, extras, remarks)
         else:
-            lines += _grade_lines(group, settings, extras, told)
+            lines += _grade_lines(group, settings, extras, remarks)
         reports.append(judge_report(group, settings, style=style, lengths=lengths))
     adjust = benjamini_hochberg if settings.adjustment == "bh" else holm
     adjusted = adjust([line.p_value for line in lines])
@@ -98,7 +114,7 @@ def compare(
     return Comparison(
         lines=tuple(lines),
         judges=tuple(reports),
-        warnings=(*told, *warnings_of(reports, settings)),
+        warnings=(*remarks, *warnings_of(reports, settings)),
         adjustment=settings.adjustment,
         alpha=settings.alpha,
         confidence=settings.confidence,
@@ -108,23 +124,23 @@ def compare(
 
 
 def _groups(judgments: Sequence[Game | Grade]) -> list[Group]:
-    found: dict[tuple[str, str, str, bool], list[Game | Grade]] = {}
+    groups: dict[tuple[str, str, str, bool], list[Game | Grade]] = {}
     for judgment in judgments:
         base = benchmark_of(judgment)
         # Only Arena-Hard keeps a leaderboard, and a baseline, per category.
         category = judgment.category if base.startswith("arena-hard") else None
         identity = identity_text(judgment)
         key = (base, category or "", identity, isinstance(judgment, Game))
-        found.setdefault(key, []).append(judgment)
+        groups.setdefault(key, []).append(judgment)
     return [
         _group(base, category, identity, members)
-        for (base, category, identity, _), members in found.items()
+        for (base, category, identity, _), members in groups.items()
     ]
 
 
 def _group(base: str, category: str, identity: str, members: Sequence[Game | Grade]) -> Group:
-    games = tuple(one for one in members if isinstance(one, Game))
-    grades = tuple(one for one in members if isinstance(one, Grade))
+    games = tuple(member for member in members if isinstance(member, Game))
+    grades = tuple(member for member in members if isinstance(member, Grade))
     scale = POINTS if games else SCALES.get(base) or _observed(grades)
     return Group(
         benchmark=f"{base}: {category}" if category else base,
@@ -140,77 +156,85 @@ def _group(base: str, category: str, identity: str, members: Sequence[Game | Gra
 
 def _observed(grades: Sequence[Grade]) -> Scale:
     """The scale of grades whose benchmark we do not know: 0 to 1 if all lie there, else what was seen."""
-    said = [grade.score for grade in grades if grade.score is not None]
-    if all(0 <= score <= 1 for score in said):
+    scores = [grade.score for grade in grades if grade.score is not None]
+    if all(0 <= score <= 1 for score in scores):
         return Scale(0.0, 1.0, 0.0, 1.0)
-    return Scale(min(said), max(said), 0.0, 1.0)
+    return Scale(min(scores), max(scores), 0.0, 1.0)
 
 
-def _game_lines(group: Group, settings: Settings, extras: Extras, told: list[str]) -> list[Line]:
+def _game_lines(group: Group, settings: Settings, extras: Extras, notes: list[str]) -> list[Line]:
     pairs: dict[tuple[str, str], list[Game]] = {}
     for game in group.games:
         pairs.setdefault((game.a, game.b), []).append(game)
-    for one, other in pairs:
-        if (other, one) in pairs:
+    for a, b in pairs:
+        if (b, a) in pairs:
             raise DataError(
-                f"{group.benchmark}: games of {one!a} against {other!a} are there from both sides; "
+                f"{group.benchmark}: games of {a!a} against {b!a} are there from both sides; "
                 "give each pair from one side"
             )
     lines: list[Line] = []
     for rival in dict.fromkeys(rival for _, rival in pairs):
-        own = {system: games for (system, against), games in pairs.items() if against == rival}
-        told += _coverage(group, own)
-        shown = in_common(own)
-        for system, games in own.items():
-            scores = game_scores(shown[system])
+        judged = {system: games for (system, against), games in pairs.items() if against == rival}
+        notes += _coverage(group, judged)
+        common = in_common(judged)
+        for system, games in judged.items():
+            scores = game_scores(common[system])
             rate = win_rate(scores.scores, **drawn(settings))
             figures = game_figures(group.benchmark, games, extras=extras, settings=settings)
-            if len(shown[system]) < len(games):
+            if len(common[system]) < len(games):
                 all_own = win_rate(game_scores(games).scores, **drawn(settings))
                 figures.ours[ALL_OWN] = all_own.mapped(group.scale.shown)
-            lines.append(
-                _line(
-                    group, settings, "win rate", system, rival, scores.scores, rate,
-                    null_bounds(scores), test="sign flips", p_value=rate.p_value, figures=figures,
-                )
-            )  # fmt: skip
-        lines += _differences(group, settings, shown)
+            measured = Measured(
+                system=system,
+                against=rival,
+                scores=scores.scores,
+                estimate=rate,
+                bounds=null_bounds(scores),
+                test="sign flips",
+                p_value=rate.p_value,
+                figures=figures,
+            )
+            lines.append(_line(group, settings, "win rate", measured))
+        lines += _differences(group, settings, common)
     return _ranked(lines)
 
 
-def _grade_lines(group: Group, settings: Settings, extras: Extras, told: list[str]) -> list[Line]:
-    own: dict[str, list[Grade]] = {}
+def _grade_lines(group: Group, settings: Settings, extras: Extras, notes: list[str]) -> list[Line]:
+    judged: dict[str, list[Grade]] = {}
     for grade in group.grades:
-        own.setdefault(grade.system, []).append(grade)
-    told += _coverage(group, own)
-    shown = in_common(own)
+        judged.setdefault(grade.system, []).append(grade)
+    notes += _coverage(group, judged)
+    common = in_common(judged)
 
     def mean_of(scores: QuestionScores) -> Estimate:
         return mean_interval(scores.scores, bounds=group.bounds, **drawn(settings))
 
     lines: list[Line] = []
-    for system, grades in own.items():
-        scores = _scores(group, shown[system])
+    for system, grades in judged.items():
+        scores = _scores(group, common[system])
         figures = grade_figures(group.base, grades, extras=extras)
-        if len(shown[system]) < len(grades):
+        if len(common[system]) < len(grades):
             figures.ours[ALL_OWN] = mean_of(_scores(group, grades)).mapped(group.scale.shown)
-        lines.append(
-            _line(
-                group, settings, "mean", system, None, scores.scores, mean_of(scores),
-                null_bounds(scores), figures=figures,
-            )
-        )  # fmt: skip
-    return _ranked([*lines, *_differences(group, settings, shown)])
+        measured = Measured(
+            system=system,
+            against=None,
+            scores=scores.scores,
+            estimate=mean_of(scores),
+            bounds=null_bounds(scores),
+            figures=figures,
+        )
+        lines.append(_line(group, settings, "mean", measured))
+    return _ranked([*lines, *_differences(group, settings, common)])
 
 
-def _coverage(group: Group, own: Mapping[str, Sequence[Game | Grade]]) -> list[str]:
-    """What is to be said of the questions that the systems have."""
+def _coverage(group: Group, judged: Mapping[str, Sequence[Game | Grade]]) -> list[str]:
+    """Warnings about questions that only some systems have, or that none has."""
     size = SIZES.get(family_of(group.benchmark))
-    found = [
-        uneven_warning(group.benchmark, own),
-        None if size is None else size_warning(group.benchmark, size, own),
+    warnings = [
+        uneven_warning(group.benchmark, judged),
+        None if size is None else size_warning(group.benchmark, size, judged),
     ]
-    return [text for text in found if text is not None]
+    return [text for text in warnings if text is not None]
 
 
 def _scores(group: Group, judgments: Sequence[Game | Grade]) -> QuestionScores:
@@ -221,17 +245,19 @@ def _scores(group: Group, judgments: Sequence[Game | Grade]) -> QuestionScores:
 
 
 def _differences(
-    group: Group, settings: Settings, shown: Mapping[str, Sequence[Game | Grade]]
+    group: Group, settings: Settings, judged: Mapping[str, Sequence[Game | Grade]]
 ) -> list[Line]:
-    """Of every two systems, each over what both have; none where systems are many and nobody asked."""
-    if len(shown) > FEW and not settings.differences:
+    """Paired differences of every two systems; only on request where systems are many."""
+    if len(judged) > FEW and not settings.differences:
         return []
     lines: list[Line] = []
-    for system, other in combinations(shown, 2):
-        one, two = in_common({system: shown[system], other: shown[other]}).values()
-        told = (_scores(group, one), _scores(group, two))
-        if told[0].ids == told[1].ids:
-            lines.append(_difference(group, settings, system, other, told))
+    for a, b in combinations(judged, 2):
+        # Each pair is compared on all that these two have, not on what every system has.
+        common = in_common({a: judged[a], b: judged[b]})
+        ours, theirs = _scores(group, common[a]), _scores(group, common[b])
+        if ours.ids == theirs.ids:
+            measured = _difference(group, settings, (a, ours), (b, theirs))
+            lines.append(_line(group, settings, "difference", measured))
     return lines
 
 
@@ -247,50 +273,41 @@ def _ranked(lines: Sequence[Line]) -> list[Line]:
 def _difference(
     group: Group,
     settings: Settings,
-    system: str,
-    other: str,
-    told: tuple[QuestionScores, QuestionScores],
-) -> Line:
-    one, two = (scores.scores for scores in told)
-    differences = one - two
+    first: tuple[str, QuestionScores],
+    second: tuple[str, QuestionScores],
+) -> Measured:
+    (system, ours), (against, theirs) = first, second
+    differences = ours.scores - theirs.scores
     width = None if group.bounds is None else group.bounds[1] - group.bounds[0]
     bounds = None if width is None else (-width, width)
-    estimate = mean_interval(differences, bounds=bounds, **drawn(settings))
-    both = ~np.isnan(differences)
-    test = "sign flips"
-    if both.any() and np.isin([one[both], two[both]], (0.0, 1.0)).all() and group.grades:
-        test, p_value = "exact McNemar", exact_mcnemar(one, two)
+    scored = ~np.isnan(differences)
+    values = np.stack([ours.scores[scored], theirs.scores[scored]])
+    if values.size and np.isin(values, (0.0, 1.0)).all() and group.grades:
+        test, p_value = "exact McNemar", exact_mcnemar(ours.scores, theirs.scores)
     else:
-        p_value = sign_flip_test(
-            differences, rng=_rng(settings), num_resamples=settings.num_resamples
-        )
-    low, high = (
-        end.mean() for end in (told[0].lowest - told[1].highest, told[0].highest - told[1].lowest)
+        test = "sign flips"
+        rng = np.random.default_rng(settings.seed)
+        p_value = sign_flip_test(differences, rng=rng, num_resamples=settings.num_resamples)
+    return Measured(
+        system=system,
+        against=against,
+        scores=differences,
+        estimate=mean_interval(differences, bounds=bounds, **drawn(settings)),
+        bounds=NullBounds(
+            float((ours.lowest - theirs.highest).mean()),
+            float((ours.highest - theirs.lowest).mean()),
+            int((~scored).sum()),
+        ),
+        test=test,
+        p_value=p_value,
     )
-    missing = NullBounds(float(low), float(high), int((~both).sum()))
-    return _line(
-        group, settings, "difference", system, other, differences, estimate, missing,
-        test=test, p_value=p_value,
-    )  # fmt: skip
 
 
-def _line(
-    group: Group,
-    settings: Settings,
-    kind: Kind,
-    system: str,
-    against: str | None,
-    scores: Float[np.ndarray, " Q"],
-    estimate: Estimate,
-    bounds: NullBounds,
-    *,
-    test: str | None = None,
-    p_value: float | None = None,
-    figures: Figures | None = None,
-) -> Line:
+def _line(group: Group, settings: Settings, kind: Kind, measured: Measured) -> Line:
     """A figure as its benchmark shows it; verdict and adjusted p come when all lines are there."""
     scale = group.scale._replace(zero=0.0) if kind == "difference" else group.scale
-    error = standard_error(scores)
+    estimate, bounds = measured.estimate, measured.bounds
+    error = standard_error(measured.scores)
     spread = detectable = None
     # Questions that are all alike say nothing about the spread.
     if error is not None and error > 1e-12 * scale.highest:
@@ -300,25 +317,28 @@ def _line(
     def shown(value: float | None) -> float | None:
         return None if value is None else scale.shown(value)
 
+    def scaled(width: float | None) -> float | None:
+        return None if width is None else width * scale.factor
+
     return Line(
         benchmark=group.benchmark,
         judge=group.judge,
         kind=kind,
-        system=system,
-        against=against,
+        system=measured.system,
+        against=measured.against,
         unit="grade" if group.grades else "%" if kind == "win rate" else "points",
         estimate=estimate.mapped(scale.shown),
-        standard_error=None if error is None else error * scale.factor,
-        spread=None if spread is None else spread * scale.factor,
+        standard_error=scaled(error),
+        spread=scaled(spread),
         bounds=NullBounds(shown(bounds.low), shown(bounds.high), bounds.num_missing),
-        test=test,
-        p_value=p_value,
+        test=measured.test,
+        p_value=measured.p_value,
         p_adjusted=None,
-        detectable=None if detectable is None else detectable * scale.factor,
-        published={} if figures is None else figures.published,
-        ours={} if figures is None else figures.ours,
+        detectable=scaled(detectable),
+        published=measured.figures.published,
+        ours=measured.figures.ours,
         verdict="",
-    )  # fmt: skip
+    )
 
 
 def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
@@ -341,7 +361,3 @@ def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
     if line.bounds.num_missing and turned:
         return f"{direction}, unless the {line.bounds.num_missing} missing questions say otherwise"
     return direction
-
-
-def _rng(settings: Settings) -> np.random.Generator:
-    return np.random.default_rng(settings.seed)
