@@ -68,7 +68,7 @@ def test_report_of_another_command_s_results_says_whose_they_are_not(
     (tmp_path / "comparison.json").write_text('{"lines": [], "judges": []}')
     assert run("report", tmp_path / "comparison.json") == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "holds no results of slackdlm demo; compare and probe write their own pages" in error
+    assert "holds no result of slackdlm demo or probe; compare writes its pages beside" in error
 
 
 def test_compare_shows_scales_style_and_the_judge_in_the_terminal(

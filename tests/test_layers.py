@@ -43,6 +43,7 @@ ALLOWED = {
     "harness": GROUND | {"models", "sampling"},
     "report": {
         "atomic",
+        "config",
         "errors",
         "jsonl",
         "terminal",

@@ -3,74 +3,59 @@ import copy
 import pytest
 
 from slackdlm.report import write_report
+from slackdlm.study.result import Result
 
 
 def estimate(value, width=0.02, num_scored=64):
-    return {
-        "value": value,
-        "low": None if value is None else value - width,
-        "high": None if value is None else value + width,
-        "num_scored": num_scored if value is not None else 0,
-        "num_total": 64,
-    }
+    ends = dict.fromkeys(("value", "low", "high"))
+    if value is not None:
+        ends = {"value": value, "low": value - width, "high": value + width}
+    return ends | {"num_scored": 0 if value is None else num_scored, "num_total": 64}
 
 
 def cell(token, state="token", new=False):
     return {"token": token, "state": state, "new": new}
 
 
-def quality_row(arm, temperature, steps, kind, rate, value):
+def setting(arm, kind="none", rate=0.0, temperature=0.0, steps=8):
+    return {"arm": arm, "temperature": temperature, "steps": steps, "kind": kind, "rate": rate}
+
+
+def quality_row(setting, value):
     names = {"quality": value, "coverage": 0.8, "words": 12.5, "adjectives": 0.12}
     metrics = {name: estimate(number) for name, number in names.items()}
     metrics["distinct_bigrams"] = estimate(120.0) | {"low": None, "high": None}
     metrics["log_likelihood"] = estimate(-2.1, num_scored=40)
-    return {
-        "arm": arm,
-        "temperature": temperature,
-        "steps": steps,
-        "tokens_per_step": 48 / steps,
-        "kind": kind,
-        "rate": rate,
+    return setting | {
+        "tokens_per_step": 48 / setting["steps"],
         "metrics": metrics,
         "per_training_seed": {"quality": [value, None]},
         "dose": {"asked": 10, "displaced": 8, "impossible": 1, "lost": 1, "committed": 80},
     }
 
 
-def win_row(arm, against, kind, rate, value, p_adjusted):
-    return estimate(value) | {
-        "arm": arm,
-        "against": against,
-        "temperature": 0.0,
-        "steps": 8,
-        "kind": kind,
-        "rate": rate,
-        "p_value": 0.01,
-        "p_adjusted": p_adjusted,
-    }
+def win_row(setting, against, value, p_adjusted):
+    tested = {"against": against, "p_value": 0.01, "p_adjusted": p_adjusted}
+    return setting | estimate(value) | tested
 
 
 def build():
     arms = ("base", "slack_ctc")
+    probed = [
+        setting(arm, kind, rate)
+        for arm in arms
+        for kind in ("shift", "substitute")
+        for rate in (0.01, 0.1)
+    ]
     quality = [
-        quality_row(arm, temperature, steps, "none", 0.0, 0.5 + 0.01 * steps)
+        quality_row(setting(arm, temperature=temperature, steps=steps), 0.5 + 0.01 * steps)
         for arm in arms
         for temperature in (0.0, 1.0)
         for steps in (8, 16)
     ]
-    quality += [
-        quality_row(arm, 0.0, 8, kind, rate, 0.4 - rate)
-        for arm in arms
-        for kind in ("shift", "substitute")
-        for rate in (0.01, 0.1)
-    ]
-    wins = [win_row("slack_ctc", "base", "none", 0.0, 0.75, 0.001)]
-    wins += [
-        win_row(arm, "self", kind, rate, 0.5 - rate, 0.2)
-        for arm in arms
-        for kind in ("shift", "substitute")
-        for rate in (0.01, 0.1)
-    ]
+    quality += [quality_row(where, 0.4 - where["rate"]) for where in probed]
+    wins = [win_row(setting("slack_ctc"), "base", 0.75, 0.001)]
+    wins += [win_row(where, "self", 0.5 - where["rate"], 0.2) for where in probed]
     frames = [
         {"step": 0, "cells": [cell("", "masked"), cell("", "masked"), cell("", "masked")]},
         {"step": 1, "cells": [cell("a", new=True), cell("<slack>", "slack"), cell("", "masked")]},
@@ -83,12 +68,10 @@ def build():
         "run": {
             "slackdlm": "0.1.0",
             "created": "2026-01-01T00:00:00Z",
-            "python": "3.11",
-            "torch": "2.13.0",
             "hardware": "2 cores",
             "git": None,
             "seconds": {"training": 12.0},
-            "config": {"model": {"layers": 4, "adapter": None}, "seeds": [0, 1]},
+            "config": {"model": {"layers": 4, "adapter": None}, "seeds": (0, 1)},
         },
         "arms": [
             {"name": "base", "label": "pre-trained", "description": "before fine-tuning"},
@@ -98,14 +81,7 @@ def build():
         "source": {"metrics": {"words": estimate(27.0), "coverage": estimate(1.0, 0.0)}},
         "win_rates": wins,
         "training": [
-            {
-                "arm": arm,
-                "seed": 0,
-                "points": [
-                    {"step": step, "loss": 3.0 - step / 10, "eval_ce": None, "eval_objective": None}
-                    for step in range(5)
-                ],
-            }
+            {"arm": arm, "seed": 0, "points": [{"step": n, "loss": 3.0 - n / 10} for n in range(5)]}
             for arm in arms
         ],
         "replays": [
@@ -122,23 +98,17 @@ def build():
 
 RESULTS = build()
 
-EMPTY = {
+SECTIONS = "summary warnings arms quality win_rates training replays samples".split()
+EMPTY = {section: [] for section in SECTIONS} | {
     "title": "",
-    "summary": [],
-    "warnings": [],
-    "run": {"slackdlm": "0.1.0", "created": "now", "seconds": {}, "config": {}},
-    "arms": [],
-    "quality": [],
+    "run": {"slackdlm": "0.1.0", "config": {}},
     "source": {"metrics": {}},
-    "win_rates": [],
-    "training": [],
-    "replays": [],
-    "samples": [],
 }
 
 
 @pytest.fixture
 def results():
+    """What ``results.json`` holds, to be changed."""
     return copy.deepcopy(RESULTS)
 
 
@@ -150,4 +120,5 @@ def empty():
 @pytest.fixture(scope="session")
 def report(tmp_path_factory):
     """The page of one whole report, plots and all."""
-    return write_report(RESULTS, tmp_path_factory.mktemp("report") / "new")
+    result = Result.model_validate(RESULTS)
+    return write_report(result, tmp_path_factory.mktemp("report") / "new")

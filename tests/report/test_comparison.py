@@ -10,10 +10,9 @@ from slackdlm.judgments import Game, Grade
 from slackdlm.report.comparison import (
     cells,
     judge_sentences,
-    power_table,
-    rich_tables,
     write_comparison,
 )
+from slackdlm.report.console import comparison_tables, power_table
 from slackdlm.study.compare import compare
 from slackdlm.study.comparison import Settings
 
@@ -88,7 +87,7 @@ def printed(*shown) -> str:
 
 
 def test_nothing_is_read_as_markup_in_the_terminal(comparison):
-    shown = rich_tables(comparison, width=80)
+    shown = comparison_tables(comparison, width=80)
     assert len([one for one in shown if isinstance(one, Group)]) == 2
     assert len([one for one in shown if isinstance(one, Text)]) > len(comparison.judges)
     text = printed(*shown)

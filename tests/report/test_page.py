@@ -6,10 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from slackdlm.errors import DataError
 from slackdlm.report import write_report
-from slackdlm.report.page import canvas_parts, flatten, render
-from slackdlm.report.results import checked
+from slackdlm.report.page import canvas_parts, render
+from slackdlm.study.result import Result
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -61,7 +60,7 @@ class Page(HTMLParser):
 
 def page(results) -> str:
     """The page without its plots, which have tests of their own and take seconds."""
-    return render(checked(results), [])
+    return render(Result.model_validate(results), [])
 
 
 def everywhere(value, text):
@@ -69,7 +68,7 @@ def everywhere(value, text):
     kept = {"arm", "name", "kind", "state", "against"}
     if isinstance(value, dict):
         return {k: v if k in kept else everywhere(v, text) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [everywhere(item, text) for item in value]
     return text if isinstance(value, str) else value
 
@@ -77,7 +76,11 @@ def everywhere(value, text):
 def test_a_report_writes_page_table_and_plots(report):
     path = report
     assert path.name == "report.html"
-    assert (path.parent / "table.md").read_text(encoding="utf-8").startswith("| temperature |")
+    assert (
+        (path.parent / "table.md")
+        .read_text(encoding="utf-8")
+        .startswith("> **Before you read on:** It is a toy.")
+    )
     assert sorted(file.stem for file in (path.parent / "plots").iterdir()) == [
         "plainness_temperature_0",
         "plainness_temperature_1",
@@ -105,7 +108,9 @@ def test_the_page_refers_to_nothing_outside_itself(report):
 
 
 def test_the_same_results_give_the_same_page(report, results, tmp_path):
-    assert write_report(results, tmp_path).read_bytes() == report.read_bytes()
+    assert (
+        write_report(Result.model_validate(results), tmp_path).read_bytes() == report.read_bytes()
+    )
 
 
 def test_the_policy_allows_our_script_alone(results):
@@ -138,20 +143,12 @@ def test_replay_data_survives_hostile_tokens(text, results):
     assert frames[1]["cells"][0] == [shown, 1, 1]
 
 
-def test_what_to_know_before_reading_stands_before_the_findings(report):
-    page = report.read_text(encoding="utf-8")
-    assert page.index("It is a toy.") < page.index("It works.")
-
-
-def test_the_last_frame_can_be_read_without_a_script(results):
+def test_the_page_can_be_read_in_order_without_a_script_and_worked_by_keyboard(results):
     text = page(results)
+    assert text.index("It is a toy.") < text.index("It works.")
     assert '<span class="cell displaced"><bdi>b</bdi></span>' in text
     assert '<span class="cell slack"><bdi>slack</bdi></span>' in text
-
-
-def test_the_player_can_be_worked_by_keyboard_and_screen_reader(results):
-    found = Page(page(results))
-    controls = [a for t, a in found.elements if t in ("button", "input", "select")]
+    controls = [a for t, a in Page(text).elements if t in ("button", "input", "select")]
     assert {a["data-role"] for a in controls} == {"scene", "play", "back", "next", "step"}
     assert all("aria-label" in a or a["data-role"] == "play" for a in controls)
 
@@ -169,52 +166,46 @@ def test_missing_values_print_as_dashes(results):
     assert "None" not in text
 
 
-def test_an_empty_study_says_what_it_lacks(empty, tmp_path):
-    text = write_report(empty, tmp_path).read_text(encoding="utf-8")
-    for sentence in ("No un-intervened results", "No replays", "No samples", "Nothing to plot"):
-        assert sentence in text
+def test_an_empty_study_has_no_empty_sections(empty, tmp_path):
+    text = write_report(Result.model_validate(empty), tmp_path).read_text(encoding="utf-8")
+    assert "Nothing was compared" in text
+    assert "Nothing to plot" in text
+    assert not re.search(r'id="(main-table|replay|samples)"', text)
     assert list((tmp_path / "plots").iterdir()) == []
 
 
-def test_a_metric_scored_on_fewer_questions_says_so(results):
+def test_a_probe_shows_its_win_rates_doses_and_words(results, empty, tmp_path):
+    dose = results["quality"][-1]["dose"]
+    rows = [row | {"dose": dose} for row in results["win_rates"] if row["against"] == "self"]
+    empty |= {"win_rates": rows, "notes": ["What it rests on."], "summary": ["It hurts."]}
+    text = write_report(Result.model_validate(empty), tmp_path).read_text(encoding="utf-8")
+    for part in (
+        "<details open>",
+        "baseline answers (8 rows)",
+        "What it rests on.",
+        "<td>10 %</td>",
+    ):
+        assert part in text
+    table = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    assert len([line for line in table if line.startswith("| ")]) == 2 + 8
+    assert "| base | shift | 1 % | 0.490 |" in table[2]
+    assert table[-1] == "* It hurts."
+    assert [file.name for file in (tmp_path / "plots").iterdir()] == ["probe.png"]
+
+
+def test_the_page_says_how_sure_its_figures_are(results):
     results["quality"][0]["metrics"]["words"]["num_scored"] = 40
-    assert "<small>n = 40 / 64</small>" in page(results)
-
-
-def test_only_corrected_findings_are_bold(results):
     text = page(results)
+    assert "<small>n = 40 / 64</small>" in text
     assert "<strong>0.750</strong>" in text
     assert "<strong>0.490</strong>" not in text
-
-
-def test_the_page_says_what_its_intervals_speak_about(results):
-    assert "new training runs" in page(results)
+    assert "new training runs" in text
     for row in results["quality"]:
         row["per_training_seed"] = {"quality": [0.5]}
     assert "new training runs" not in page(results)
 
 
-def test_torn_results_leave_no_report(results, tmp_path):
-    del results["arms"]
-    with pytest.raises(DataError, match="arms is missing"):
-        write_report(results, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_special_tokens_of_a_canvas_are_set_apart():
-    assert canvas_parts("a <slack> b<|eot_id|>") == [
-        ("a ", False),
-        ("<slack>", True),
-        (" b", False),
-        ("<|eot_id|>", True),
-    ]
+    parts = [("a ", False), ("<slack>", True), (" b", False), ("<|eot_id|>", True)]
+    assert canvas_parts("a <slack> b<|eot_id|>") == parts
     assert canvas_parts("") == []
-
-
-def test_a_nested_config_is_listed_by_dotted_name():
-    assert flatten({"a": {"b": 1, "c": {}}, "d": None, "e": [1]}) == [
-        ("a.b", "1"),
-        ("a.c", "{}"),
-        ("d", "–"),
-        ("e", "[1]"),
-    ]

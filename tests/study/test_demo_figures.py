@@ -13,10 +13,10 @@ import torch
 from slackdlm.models.loading import load_model
 from slackdlm.records import Question
 from slackdlm.sampling.sampler import SamplerConfig
-from slackdlm.study import demo_results
-from slackdlm.study.demo_findings import findings
-from slackdlm.study.demo_replay import sample_answers
+from slackdlm.study.demo_figures import quality_rows, source_figures, win_rate_rows
+from slackdlm.study.demo_result import sample_answers
 from slackdlm.study.demo_scores import AnsweredArm, Scores, grade_arm
+from slackdlm.study.findings import findings
 from slackdlm.study.grid import Arm, Grid, answer_arm
 from slackdlm.study.toy_language import write_tasks
 
@@ -53,14 +53,14 @@ def model(arm, training_seed):
 
 def sections(scores, samples):
     rng = np.random.Generator(np.random.PCG64(0))
-    quality = demo_results.quality_rows(scores, canvas_length=CANVAS, rng=rng)
-    win_rates = demo_results.win_rate_rows(scores, rng=rng)
-    source = demo_results.source_row(TASKS, rng=rng)
+    quality = quality_rows(scores, canvas_length=CANVAS, rng=rng)
+    win_rates = win_rate_rows(scores, rng=rng)
+    source = source_figures(TASKS, rng=rng)
     return {
-        "quality": quality,
-        "win_rates": win_rates,
-        "source": source,
-        "samples": samples,
+        "quality": [row.model_dump(exclude_unset=True) for row in quality],
+        "win_rates": [row.model_dump(exclude_unset=True) for row in win_rates],
+        "source": source.model_dump(),
+        "samples": [sample.model_dump() for sample in samples],
         "summary": findings(quality, win_rates, source, num_seeds=2),
     }
 

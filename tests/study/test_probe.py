@@ -14,7 +14,7 @@ from slackdlm.sampling.intervention import Dose
 from slackdlm.sampling.sampler import SamplerConfig
 from slackdlm.study.grid import Arm, Condition, Grid, check_arms
 from slackdlm.study.probe import answer_probe, judge_probe, num_judgments, read_doses
-from slackdlm.study.probe_result import probe_result
+from slackdlm.study.probe_figures import probe_result
 from slackdlm.study.toy_judge import compare
 from slackdlm.study.toy_language import write_tasks
 
@@ -50,9 +50,12 @@ def result(output):
         g for arm in ("ce", "slack") for g in read_games(output / "judgments" / f"{arm}.jsonl")
     ]
     doses = read_doses(["ce", "slack"], GRID, output)
-    return probe_result(
-        games, doses, GRID, ["ce", "slack"], benchmark="pairs", judge="toy", num_resamples=200
-    )
+    return figures(games, doses, {"ce": "m1", "slack": "m2"})
+
+
+def figures(games, doses, arms):
+    exact = ExactJudge("toy", compare)
+    return probe_result(games, doses, GRID, arms, benchmark="pairs", judge=exact, num_resamples=200)
 
 
 def test_greedy_answers_are_undisturbed_once_and_disturbed_per_seed(answered):
@@ -76,13 +79,13 @@ def test_every_disturbed_answer_meets_its_own_undisturbed_one_in_both_orders(ans
 def test_rows_hold_the_mean_over_seeds_and_the_dose_of_the_answers(answered):
     judge(answered)
     found = result(answered)
-    assert [(row.arm, row.kind, row.rate) for row in found.rows] == [
+    assert [(row.arm, row.kind, row.rate) for row in found.win_rates] == [
         (arm, kind, rate) for arm in ("ce", "slack") for kind in ("shift", "drop") for rate in (0.1, 0.5)
     ]  # fmt: skip
-    row = found.rows[1]
+    row = found.win_rates[1]
     games = read_games(answered / "judgments" / "ce.jsonl")
     own = [game.score for game in games if game.a.startswith("ce/shift-0.5/")]
-    assert row.win_rate.value == pytest.approx(sum(own) / len(own))
+    assert row.value == pytest.approx(sum(own) / len(own))
     lines = [
         json.loads(line)
         for seed in (0, 1)
@@ -91,13 +94,13 @@ def test_rows_hold_the_mean_over_seeds_and_the_dose_of_the_answers(answered):
         .splitlines()
     ]
     assert row.dose.displaced == sum(line["dose"]["displaced"] for line in lines) > 0
-    assert row.win_rate.num_scored == row.win_rate.num_total == len(QUESTIONS)
+    assert row.num_scored == row.num_total == len(QUESTIONS)
 
 
 def test_two_arms_of_one_model_do_not_differ_and_trends_are_per_arm_and_kind(answered):
     judge(answered)
     found = result(answered)
-    assert [contrast.difference.value for contrast in found.contrasts] == [0.0] * 4
+    assert [contrast.value for contrast in found.contrasts] == [0.0] * 4
     assert {(t.arm, t.kind) for t in found.trends} == {
         ("ce", "shift"), ("ce", "drop"), ("slack", "shift"), ("slack", "drop")
     }  # fmt: skip
@@ -121,11 +124,9 @@ def test_games_that_a_budget_left_out_are_missing_and_named(toy, tmp_path):
     assert runs[0].stopped is not None
     games = read_games(tmp_path / "judgments" / "ce.jsonl")
     doses = read_doses(["ce"], GRID, tmp_path)
-    found = probe_result(
-        games, doses, GRID, ["ce"], benchmark="pairs", judge="toy", num_resamples=200
-    )
+    found = figures(games, doses, {"ce": "m"})
     assert any("have no score" in text for text in found.warnings)
-    assert min(row.win_rate.num_scored for row in found.rows) < len(QUESTIONS)
+    assert min(row.num_scored for row in found.win_rates) < len(QUESTIONS)
 
 
 def test_a_second_call_loads_no_model(answered):
@@ -243,11 +244,9 @@ def test_ties_are_no_change_and_losses_are_one_with_undisturbed_answers_at_one_h
     ]  # fmt: skip
     dose = Dose(asked=1, displaced=1, impossible=0, lost=0, committed=9)
     doses = {("ce", condition): dose for condition in GRID.interventions()}
-    found = probe_result(
-        games, doses, GRID, ["ce"], benchmark="pairs", judge="by hand", num_resamples=200
-    )
-    assert {row.win_rate.value for row in found.rows} == {score}
-    assert [row.p_value for row in found.rows] == pytest.approx([p_value] * 4)
+    found = figures(games, doses, {"ce": "m"})
+    assert {row.value for row in found.win_rates} == {score}
+    assert [row.p_value for row in found.win_rates] == pytest.approx([p_value] * 4)
     doses_tried, points = [0.0, 0.1, 0.5], [0.5, score, score]
     slope = statistics.linear_regression(doses_tried, points).slope
-    assert [one.trend.value for one in found.trends] == pytest.approx([slope] * 2)
+    assert [trend.value for trend in found.trends] == pytest.approx([slope] * 2)

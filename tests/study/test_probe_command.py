@@ -34,17 +34,19 @@ def test_models_and_questions_become_a_page_a_table_and_a_plot(folder, capsys):
     assert run(folder) == 0
     shown = capsys.readouterr().out
     assert "slack" in shown
-    assert "probe.html" in "".join(shown.split())
-    result = json.loads((folder / "out" / "probe.json").read_text(encoding="utf-8"))
-    assert [(row["arm"], row["kind"], row["rate"]) for row in result["rows"]] == [
+    assert "report.html" in "".join(shown.split())
+    result = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
+    assert [(row["arm"], row["kind"], row["rate"]) for row in result["win_rates"]] == [
         (arm, kind, rate) for arm in ("ce", "slack") for kind in ("shift", "drop") for rate in (0.2, 0.5)
     ]  # fmt: skip
-    assert {row["win_rate"]["num_total"] for row in result["rows"]} == {4}
-    assert result["rows"][0]["dose"]["committed"] > 0
-    assert [entry["difference"]["value"] for entry in result["contrasts"]] == [0.0] * 4
-    for name in ("probe.html", "probe.md", "probe.png"):
-        assert (folder / "out" / name).stat().st_size > 500
-    assert "<script" not in (folder / "out" / "probe.html").read_text(encoding="utf-8")
+    assert {row["num_total"] for row in result["win_rates"]} == {4}
+    assert result["win_rates"][0]["dose"]["committed"] > 0
+    assert [entry["value"] for entry in result["contrasts"]] == [0.0] * 4
+    files = ("report.html", "table.md", "plots/probe.png")
+    pages = [(folder / "out" / name).read_bytes() for name in files]
+    assert all(len(page) > 500 for page in pages)
+    assert main(["report", str(folder / "out")]) == 0
+    assert [(folder / "out" / name).read_bytes() for name in files] == pages
 
 
 def test_running_again_changes_no_file(folder, capsys):
@@ -77,7 +79,7 @@ def test_a_dry_run_decodes_and_asks_nothing(folder, capsys):
 def test_games_that_are_missing_end_with_an_error_behind_the_report(folder, capsys):
     assert run(folder, "--max-calls", "3", arms=("ce",), output="poor") == 2
     assert "have no score" in capsys.readouterr().err
-    assert (folder / "poor" / "probe.html").exists()
+    assert (folder / "poor" / "report.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_games_that_are_missing_end_with_an_error_behind_the_report(folder, caps
         (("--benchmark", "mt-bench"), "grades single answers"),
         (
             ("--benchmark", "creative-writing"),
-            "creative-writing grades single answers; the probe compares each with the undisturbed one. Use a "
+            "creative-writing grades single answers; the probe compares each with its baseline. Use a "
             "benchmark of pairs",
         ),
         (("--first", "0"), "--first: expected at least 1"),

@@ -99,13 +99,14 @@ def _compare(arguments: argparse.Namespace) -> None:
         return
     if arguments.output is not None:
         check_output_folder("--output", arguments.output)
-    from slackdlm.report.comparison import cells, power_table, rich_tables, write_comparison
+    from slackdlm.report.comparison import cells, write_comparison
+    from slackdlm.report.console import comparison_tables, power_table
 
     console = Console()
     comparison = _compared(arguments)
     for warning in comparison.warnings:
         console.print(Text("warning: ", style="bold yellow") + printable(warning))
-    for table in rich_tables(comparison, width=console.width):
+    for table in comparison_tables(comparison, width=console.width):
         console.print(table)
     if arguments.power:
         rows = [
@@ -122,7 +123,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _plan(arguments: argparse.Namespace) -> None:
     """What a study could show that nobody has made yet."""
-    from slackdlm.report.comparison import power_table
+    from slackdlm.report.console import power_table
 
     planned = (arguments.questions, arguments.spread)
     if not arguments.power or arguments.judgments or None in planned:

@@ -2,9 +2,8 @@
 
 import argparse
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from slackdlm.models.loaded import LoadedModel
     from slackdlm.records import Question
     from slackdlm.study.grid import Arm, Grid
+    from slackdlm.study.result import Result
 
 
 def add_probe(commands: Commands) -> None:
@@ -99,18 +99,21 @@ def _probe(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         console.print(_dry_run(study))
         return
+    from slackdlm.atomic import write_json
     from slackdlm.judgments import read_games
-    from slackdlm.report.probe import HEAD, cells, sentences, write_probe
+    from slackdlm.report.page import write_report
+    from slackdlm.report.tables import PROBE_HEAD, probe_rows
 
     with closing(study.judge):
         runs = _answer_and_judge(study)
     files = [study.output / "judgments" / f"{name}.jsonl" for name in study.names]
     games = [game for file in files for game in read_games(file)]
     result = _result(study, games)
-    page = write_probe(result, study.output)
+    write_json(study.output / "results.json", result.content())
+    page = write_report(result, study.output)
     title, words = f"{study.benchmark}, judge {study.judge.name}", ("arm", "kind")
-    console.print(table(title, HEAD, cells(result), words=words, width=console.width))
-    for text in [*result["warnings"], *sentences(result)]:
+    console.print(table(title, PROBE_HEAD, probe_rows(result), words=words, width=console.width))
+    for text in [*result.warnings, *result.summary]:
         console.print(printable(f"• {text}"))
     calls = sum(run.new.calls for run in runs)
     console.print(Text(f"{calls} new calls; report: {page}", style="bold"))
@@ -205,26 +208,16 @@ def _answer_and_judge(study: _Study) -> "list[Judged]":
         )
 
 
-def _result(study: _Study, games: "list[Game]") -> dict[str, Any]:
-    """The dose-response as plain values, with the settings behind it."""
+def _result(study: _Study, games: "list[Game]") -> "Result":
+    """The dose-response, with the settings behind it."""
     from slackdlm.study.probe import read_doses
-    from slackdlm.study.probe_result import probe_result
+    from slackdlm.study.probe_figures import probe_result
 
     doses = read_doses(study.names, study.grid, study.output)
-    result = asdict(
-        probe_result(
-            games, doses, study.grid, study.names, benchmark=study.benchmark, judge=study.judge.name
-        )
+    arms = {arm.name: arm.model for arm in study.arms}
+    return probe_result(
+        games, doses, study.grid, arms, benchmark=study.benchmark, judge=study.judge
     )
-    for row in result["rows"]:
-        row["dose"] = row["dose"]._asdict()
-    settings = {
-        "sampler": asdict(study.grid.sampler),
-        "arms": {arm.name: arm.model for arm in study.arms},
-        "judge": study.judge.settings,
-        "decoding seeds": study.grid.num_seeds,
-    }
-    return {**result, "settings": settings}
 
 
 def _check_missing(games: "list[Game]", *, max_missing: float) -> None:

@@ -1,4 +1,4 @@
-"""The plots of a report, each a plain function from results to a figure, in a light and a dark theme.
+"""The plots of a report, each a plain function from a result to a figure, in a light and a dark theme.
 
 Colours follow Okabe and Ito's palette for colour-blind readers; markers repeat what colours say. Lines break
 where a value is missing.
@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from slackdlm.report.results import METRICS, Panel, Results, arm_labels, plain_rows, scored_range
+from slackdlm.report.tables import METRICS, Panel, arm_labels, baseline_rows, scored_range
+from slackdlm.study.result import Curve, QualityRow, Result, Setting, WinRow
+from slackdlm.study.result import Figure as Estimate
 
 
 class Theme(NamedTuple):
@@ -56,125 +58,109 @@ LOSSES: Final = {
 }
 
 
-def shift_figure(results: Results, panels: Sequence[Panel], theme: Theme) -> Figure:
-    """Win rate against the un-intervened self, and quality, against the rate; one row per panel."""
-    labels = arm_labels(results)
+def shift_figure(result: Result, panels: Sequence[Panel], theme: Theme) -> Figure:
+    """Win rate against the arm's own baseline answers, and quality, against the rate; one row per panel."""
+    labels = arm_labels(result)
     figure, axes = _grid(len(panels), 2, theme, width=9.2, height=3.1, share="col")
     for (wins, quality), panel in zip(axes, panels, strict=True):
-        where = f"{panel.steps} steps, temperature {panel.temperature:g}"
-        probes = [
-            row
-            for row in results["win_rates"]
-            if row["against"] == "self" and _at(row, panel) and row["kind"] != "none"
-        ]
+        setting = f"{panel.steps} steps, temperature {panel.temperature:g}"
+        probes = [row for row in _probes(result) if _panel(row) == panel]
         _shift_lines(wins, labels, [(row, row) for row in probes], theme)
         wins.axhline(0.5, color=theme.faint, linewidth=1, linestyle=(0, (1, 2)))
-        wins.set_ylabel("win rate against own\nun-intervened answers")
-        _title(wins, f"{where} · {scored_range(probes)}", theme)
+        wins.set_ylabel("win rate against own\nbaseline answers")
+        _title(wins, f"{setting} · {scored_range(probes)}", theme)
         cells = [
-            (row, row["metrics"]["quality"])
-            for row in results["quality"]
-            if _at(row, panel) and "quality" in row["metrics"]
+            (row, row.metrics["quality"])
+            for row in result.quality
+            if _panel(row) == panel and "quality" in row.metrics
         ]
         _shift_lines(quality, labels, cells, theme)
         quality.set_ylabel("quality (0 to 1)")
         quality.set_ylim(0, None)
-        scored = scored_range([estimate for _, estimate in cells])
-        _title(quality, f"{where} · {scored}", theme)
-        rates = sorted({row["rate"] for row, _ in cells} | {row["rate"] for row in probes})
+        scored = scored_range(estimate for _, estimate in cells)
+        _title(quality, f"{setting} · {scored}", theme)
         for axis in (wins, quality):
-            _rate_axis(axis, rates)
+            _rate_axis(axis, {row.rate for row, _ in cells} | {row.rate for row in probes})
     kinds = [("shifted by one place", "-"), ("substituted in place", "--")]
-    drawn = [
-        row["arm"] for row in [*results["quality"], *results["win_rates"]] if row["kind"] != "none"
-    ]
-    _legend(figure, labels, drawn, theme, extra=kinds)
+    rows = [*result.quality, *result.win_rates]
+    _legend(figure, labels, [row.arm for row in rows if row.kind != "none"], theme, extra=kinds)
     return figure
 
 
-def probe_figure(result: Mapping[str, Any], theme: Theme) -> Figure:
-    """Win rate of each arm against its own undisturbed answers, against the rate; one panel a kind.
-
-    Args:
-        result: ``rows`` as :func:`slackdlm.report.probe.write_probe` takes them.
-        theme: Light or dark.
-    """
-    kinds = list(dict.fromkeys(row["kind"] for row in result["rows"]))
-    labels = {row["arm"]: row["arm"] for row in result["rows"]}
-    looks = _looks(labels, theme)
-    figure, axes = _grid(
-        1, len(kinds), theme, width=4.2 * max(len(kinds), 2), height=3.4, share=True
-    )
+def probe_figure(result: Result, theme: Theme) -> Figure:
+    """Win rate of each arm against its own baseline answers, against the rate; one panel a kind."""
+    labels, probes = arm_labels(result), _probes(result)
+    kinds = list(dict.fromkeys(row.kind for row in probes))
+    width = 4.2 * max(len(kinds), 2)
+    figure, axes = _grid(1, len(kinds), theme, width=width, height=3.4, share=True)
     for axis, kind in zip(axes[0], kinds, strict=True):
-        rows = [row for row in result["rows"] if row["kind"] == kind]
-        for arm, look in looks.items():
-            own = [(row["rate"], row["win_rate"]) for row in rows if row["arm"] == arm]
-            _line(axis, look, own, theme)
+        rows = [row for row in probes if row.kind == kind]
+        for arm, look in _looks(labels, theme).items():
+            _line(axis, look, [(row.rate, row) for row in rows if row.arm == arm], theme)
         axis.axhline(0.5, color=theme.faint, linewidth=1, linestyle=(0, (1, 2)))
-        _rate_axis(axis, sorted({row["rate"] for row in rows}))
-        _title(axis, f"{kind} · {scored_range([row['win_rate'] for row in rows])}", theme)
-    axes[0][0].set_ylabel("win rate against own\nundisturbed answers")
+        _rate_axis(axis, {row.rate for row in rows})
+        _title(axis, f"{kind} · {scored_range(rows)}", theme)
+    axes[0][0].set_ylabel("win rate against own\nbaseline answers")
     _legend(figure, labels, labels, theme)
     return figure
 
 
-def steps_figure(results: Results, temperatures: Sequence[float], theme: Theme) -> Figure:
-    """Un-intervened quality against denoising steps; dots are single training runs."""
-    labels = arm_labels(results)
+def steps_figure(result: Result, temperatures: Sequence[float], theme: Theme) -> Figure:
+    """Baseline quality against denoising steps; dots are single training runs."""
+    labels = arm_labels(result)
     figure, axes = _grid(1, len(temperatures), theme, width=9.2, height=3.6)
     for axis, temperature in zip(axes[0], temperatures, strict=True):
-        rows = plain_rows(results, temperature)
+        rows = baseline_rows(result, temperature)
         _metric_lines(axis, labels, rows, "quality", theme)
         scored = scored_range(_metric(rows, "quality"))
         _title(axis, f"temperature {temperature:g} · {scored}", theme)
         axis.set_ylabel("quality (0 to 1)")
         axis.set_ylim(0, None)
-    drawn = [row["arm"] for row in results["quality"] if row["kind"] == "none"]
-    _legend(figure, labels, drawn, theme)
+    _legend(figure, labels, [row.arm for row in result.quality if row.kind == "none"], theme)
     return figure
 
 
-def plainness_figure(results: Results, temperature: float, theme: Theme) -> Figure:
+def plainness_figure(result: Result, temperature: float, theme: Theme) -> Figure:
     """Length, adjectives, diversity and coverage against steps, beside the source texts' own."""
-    labels = arm_labels(results)
+    labels = arm_labels(result)
     figure, axes = _grid(2, 2, theme, width=9.2, height=3.0)
-    rows = plain_rows(results, temperature)
-    source = results["source"]["metrics"]
+    rows = baseline_rows(result, temperature)
     for axis, name in zip(axes.flat, PLAIN_METRICS, strict=True):
-        if not any(estimate["value"] is not None for estimate in _metric(rows, name)):
+        title, unit = METRICS[name]
+        estimates = _metric(rows, name)
+        if all(estimate.value is None for estimate in estimates):
             axis.set_axis_off()
             axis.text(0.5, 0.5, "not scored", ha="center", color=theme.faint)
-            _title(axis, METRICS[name][0], theme)
+            _title(axis, title, theme)
             continue
         _metric_lines(axis, labels, rows, name, theme)
-        reference = source.get(name, {}).get("value")
-        if reference is not None:
-            axis.axhline(reference, color=theme.ink, linewidth=1.2, linestyle=(0, (5, 3)))
-        title, unit = METRICS[name]
+        source = result.source.metrics.get(name)
+        if source is not None and source.value is not None:
+            axis.axhline(source.value, color=theme.ink, linewidth=1.2, linestyle=(0, (5, 3)))
         axis.set_ylabel(unit.replace(" that", "\nthat").replace(" pairs", " pairs\n", 1))
-        _title(axis, f"{title} · {scored_range(_metric(rows, name))}", theme)
-    drawn = [row["arm"] for row in rows]
-    _legend(figure, labels, drawn, theme, extra=[("source texts", (0, (5, 3)))])
+        _title(axis, f"{title} · {scored_range(estimates)}", theme)
+    sources = [("source texts", (0, (5, 3)))]
+    _legend(figure, labels, [row.arm for row in rows], theme, extra=sources)
     return figure
 
 
-def training_figure(results: Results, theme: Theme) -> Figure:
+def training_figure(result: Result, theme: Theme) -> Figure:
     """Loss and held-out losses against the training step, one line per training run."""
-    names = [name for name in LOSSES if any(_curve(run, name) for run in results["training"])]
+    curves = {
+        name: [(run.arm, curve) for run in result.training if (curve := _curve(run, name))]
+        for name in LOSSES
+    }
+    names = [name for name in LOSSES if curves[name]]
     figure, axes = _grid(1, max(1, len(names)), theme, width=9.2, height=3.4)
-    labels = arm_labels(results)
+    labels = arm_labels(result)
     looks = _looks(labels, theme)
     for axis, name in zip(axes[0], names, strict=False):
-        for run in results["training"]:
-            curve = _curve(run, name)
-            if curve:
-                steps, values = zip(*curve, strict=True)
-                colour, _ = looks[run["arm"]]
-                axis.plot(steps, values, color=colour, linewidth=1.3, alpha=0.85)
+        for arm, curve in curves[name]:
+            steps, values = zip(*curve, strict=True)
+            axis.plot(steps, values, color=looks[arm][0], linewidth=1.3, alpha=0.85)
         axis.set_ylabel(LOSSES[name])
         axis.set_xlabel("training step")
-    drawn = [run["arm"] for run in results["training"]]
-    _legend(figure, labels, drawn, theme, markers=False)
+    _legend(figure, labels, [run.arm for run in result.training], theme, markers=False)
     return figure
 
 
@@ -267,44 +253,52 @@ def _looks(labels: Mapping[str, str], theme: Theme) -> dict[str, tuple[str, str]
     }
 
 
-def _at(row: Mapping[str, Any], panel: Panel) -> bool:
-    return row["temperature"] == panel.temperature and row["steps"] == panel.steps
+def _probes(result: Result) -> list[WinRow]:
+    return [row for row in result.win_rates if row.against == "self" and row.kind != "none"]
 
 
-def _metric(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
-    return [row["metrics"][name] for row in rows if name in row["metrics"]]
+def _panel(row: Setting) -> Panel:
+    return Panel(row.temperature, row.steps)
 
 
-def _curve(run: Mapping[str, Any], name: str) -> list[tuple[float, float]]:
-    return [(p["step"], p[name]) for p in run["points"] if p.get(name) is not None]
+def _metric(rows: Iterable[QualityRow], name: str) -> list[Estimate]:
+    return [row.metrics[name] for row in rows if name in row.metrics]
+
+
+def _curve(run: Curve, name: str) -> list[tuple[int, float]]:
+    points = [(point.step, getattr(point, name)) for point in run.points]
+    return [(step, loss) for step, loss in points if loss is not None]
 
 
 def _shift_lines(
-    axis: Axes, labels: Mapping[str, str], cells: Sequence[tuple[Any, Any]], theme: Theme
+    axis: Axes,
+    labels: Mapping[str, str],
+    cells: Sequence[tuple[Setting, Estimate | WinRow]],
+    theme: Theme,
 ) -> None:
     for arm, look in _looks(labels, theme).items():
         for kind, style in (("shift", "-"), ("substitute", "--")):
-            line = [
-                (row["rate"], estimate)
+            points = [
+                (row.rate, estimate)
                 for row, estimate in cells
-                if row["arm"] == arm and row["kind"] in (kind, "none")
+                if row.arm == arm and row.kind in (kind, "none")
             ]
-            if len({rate for rate, _ in line}) > 1 or any(rate > 0 for rate, _ in line):
-                _line(axis, look, line, theme, linestyle=style)
+            if any(rate > 0 for rate, _ in points):
+                _line(axis, look, points, theme, linestyle=style)
 
 
 def _metric_lines(
-    axis: Axes, labels: Mapping[str, str], rows: Sequence[Any], name: str, theme: Theme
+    axis: Axes, labels: Mapping[str, str], rows: Sequence[QualityRow], name: str, theme: Theme
 ) -> None:
     for arm, look in _looks(labels, theme).items():
-        own = [row for row in rows if row["arm"] == arm and name in row["metrics"]]
-        _line(axis, look, [(r["steps"], r["metrics"][name]) for r in own], theme)
-        for row in own:
-            runs = [v for v in row.get("per_training_seed", {}).get(name, []) if v is not None]
+        measured = [row for row in rows if row.arm == arm and name in row.metrics]
+        _line(axis, look, [(row.steps, row.metrics[name]) for row in measured], theme)
+        for row in measured:
+            runs = [v for v in row.per_training_seed.get(name, []) if v is not None]
             if len(runs) > 1:
-                places = [row["steps"]] * len(runs)
-                axis.plot(places, runs, ".", color=look[0], markersize=4, alpha=0.55)
-    steps = sorted({row["steps"] for row in rows})
+                steps = [row.steps] * len(runs)
+                axis.plot(steps, runs, ".", color=look[0], markersize=4, alpha=0.55)
+    steps = sorted({row.steps for row in rows})
     if steps:
         axis.set_xscale("log", base=2)
         axis.set_xticks(steps, [str(step) for step in steps])
@@ -315,21 +309,24 @@ def _metric_lines(
 def _line(
     axis: Axes,
     look: tuple[str, str],
-    points: Sequence[tuple[float, Mapping[str, Any]]],
+    points: Sequence[tuple[float, Estimate | WinRow]],
     theme: Theme,
     *,
     linestyle: str = "-",
 ) -> None:
     points = sorted(points, key=lambda point: point[0])
-    places = np.array([place for place, _ in points], dtype=np.float64)
-    value, low, high = (
-        np.array([point[key] for _, point in points], dtype=np.float64)
-        for key in ("value", "low", "high")
+    x, value, low, high = (
+        np.array(
+            [(x, estimate.value, estimate.low, estimate.high) for x, estimate in points],
+            dtype=np.float64,
+        )
+        .reshape(-1, 4)
+        .T
     )
     colour, marker = look
-    axis.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
+    axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
     axis.plot(
-        places,
+        x,
         value,
         color=colour,
         linestyle=linestyle,
@@ -340,11 +337,11 @@ def _line(
     )
 
 
-def _rate_axis(axis: Axes, rates: Sequence[float]) -> None:
+def _rate_axis(axis: Axes, rates: Collection[float]) -> None:
     axis.set_xscale("function", functions=(_root, np.square))
-    axis.set_xticks(list(rates))
+    axis.set_xticks(sorted(rates))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:.3g}"))
-    axis.set_xlim(left=0, right=(max(rates) if rates and max(rates) > 0 else 0.01) * 1.06)
+    axis.set_xlim(left=0, right=(max(rates, default=0) or 0.01) * 1.06)
     axis.set_xlabel("share of tokens intervened on (%, square-root scale)")
 
 

@@ -30,13 +30,15 @@ from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.records import Question
 from slackdlm.report.page import write_report
 from slackdlm.sampling.sampler import SamplerConfig
-from slackdlm.study import demo_results
-from slackdlm.study.demo_curves import training_curves
-from slackdlm.study.demo_findings import findings, warnings
+from slackdlm.study.demo_figures import quality_rows, source_figures, win_rate_rows
 from slackdlm.study.demo_plan import BASE, PROBED, DemoPlan, Treatment, paper_arms, variants
-from slackdlm.study.demo_replay import replays, sample_answers
+from slackdlm.study.demo_result import replays, sample_answers, training_curve
 from slackdlm.study.demo_scores import AnsweredArm, Scores, grade_arm
+from slackdlm.study.findings import findings, warnings
 from slackdlm.study.grid import Arm, Condition, Grid, answer_arm
+from slackdlm.study.result import Arm as TriedArm
+from slackdlm.study.result import Result
+from slackdlm.study.result import Run as Provenance
 from slackdlm.study.toy_language import Task, vocabulary, write_tasks
 from slackdlm.study.workers import Job, num_lines, run_jobs
 from slackdlm.training.config import DataConfig, FromScratchConfig, ModelConfig, Recipe
@@ -134,12 +136,13 @@ def run_demo(
             with _stage(name, seconds, console):
                 run_jobs(function, jobs, console=console)
     with _stage("judge, statistics, report", seconds, console, is_redone=True):
-        scores = _judged([*bases, *runs], results_folder / "judgments")
-        results = _results(plan, [*bases, *runs], questions, scores, num_seeds=num_seeds)
-        results["warnings"] = warnings(num_seeds=num_seeds, quick=quick)
-    results["run"]["seconds"] = json.loads(seconds.read_text(encoding="utf-8"))
-    write_json(results_folder / "results.json", results)
-    return write_report(results, results_folder)
+        every = [*bases, *runs]
+        scores = _judged(every, results_folder / "judgments")
+        result = _result(plan, every, questions, scores, num_seeds=num_seeds, quick=quick)
+    took = {"seconds": json.loads(seconds.read_text(encoding="utf-8"))}
+    result = result.model_copy(update={"run": result.run.model_copy(update=took)})
+    write_json(results_folder / "results.json", result.content())
+    return write_report(result, results_folder)
 
 
 @contextmanager
@@ -306,56 +309,54 @@ def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
     return new_model(config, tokenizer, generator_seed=seed)
 
 
-def _results(
+def _result(
     plan: DemoPlan,
     runs: Sequence[Run],
     questions: Sequence[Task],
     scores: Scores,
     *,
     num_seeds: int,
-) -> dict[str, Any]:
-    """All sections of ``results.json`` but the warnings; samples and replays are those of the first training seed."""
+    quick: bool,
+) -> Result:
+    """All of the result but its seconds; samples and replays are those of the first training seed."""
     rng = np.random.Generator(np.random.PCG64(0))
-    quality = demo_results.quality_rows(scores, canvas_length=plan.canvas_length, rng=rng)
-    win_rates = demo_results.win_rate_rows(scores, rng=rng)
-    source = demo_results.source_row(questions, rng=rng)
+    quality = quality_rows(scores, canvas_length=plan.canvas_length, rng=rng)
+    win_rates = win_rate_rows(scores, rng=rng)
+    source = source_figures(questions, rng=rng)
     first = [run for run in runs if run.seed == 0]
     models = {run.arm.name: load_model(run.folder / "model") for run in first}
-    sampler = first[0].answered.grid.sampler
-    return {
-        "title": "slackdlm demo: positional supervision on a toy language",
-        "summary": findings(quality, win_rates, source, num_seeds=num_seeds),
-        "run": _provenance() | {"config": {"num_seeds": num_seeds, **asdict(plan)}},
-        "arms": [
-            {"name": r.arm.name, "label": r.arm.label, "description": r.arm.description}
-            for r in first
-        ],
-        "quality": quality,
-        "source": source,
-        "win_rates": win_rates,
-        "samples": sample_answers(
-            [run.answered for run in first],
-            models[BASE.name].tokenizer,
-            questions[:5],
-            Condition(replace(sampler, temperature=0.0, steps=plan.probed_steps[0])),
+    sampler = replace(first[0].answered.grid.sampler, steps=plan.probed_steps[0])
+    greedy = Condition(replace(sampler, temperature=0.0))
+    return Result(
+        title="slackdlm demo: positional supervision on a toy language",
+        summary=findings(quality, win_rates, source, num_seeds=num_seeds),
+        warnings=warnings(num_seeds=num_seeds, quick=quick),
+        run=_provenance({"num_seeds": num_seeds, **asdict(plan)}),
+        arms=[TriedArm.model_validate(run.arm) for run in first],
+        quality=quality,
+        source=source,
+        win_rates=win_rates,
+        samples=sample_answers(
+            [run.answered for run in first], models[BASE.name].tokenizer, questions[:5], greedy
         ),
-        "replays": replays(models, questions[:1], replace(sampler, steps=plan.probed_steps[0])),
-        "training": [
-            training_curves(run.folder / "log.jsonl", arm=run.arm.name, seed=run.seed)
+        replays=replays(models, questions[:1], sampler),
+        training=[
+            training_curve(run.folder / "log.jsonl", arm=run.arm.name, seed=run.seed)
             for run in runs
         ],
-    }
+    )
 
 
-def _provenance() -> dict[str, Any]:
-    found = environment()
-    versions, hardware, git = found["versions"], found["hardware"], found["git"]
+def _provenance(config: dict[str, Any]) -> Provenance:
+    facts = environment()
+    versions, hardware, git = facts["versions"], facts["hardware"], facts["git"]
     devices = ", ".join(hardware["gpus"]) or f"{hardware['cpus']} CPU cores, no GPU used"
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "slackdlm": versions["slackdlm"],
-        "python": versions["python"],
-        "torch": versions["torch"],
-        "hardware": f"{devices}, {hardware['platform']}",
-        "git": None if git is None else git["commit"] + (" (changed)" if git["dirty"] else ""),
-    }
+    return Provenance(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        slackdlm=versions["slackdlm"],
+        python=versions["python"],
+        torch=versions["torch"],
+        hardware=f"{devices}, {hardware['platform']}",
+        git=None if git is None else git["commit"] + (" (changed)" if git["dirty"] else ""),
+        config=config,
+    )

@@ -133,7 +133,8 @@ class Grid:
 
     def decodings(self) -> list[tuple[Condition, int]]:
         """Every run over the questions that one arm takes, as condition and seed."""
-        return [(condition, seed) for condition in self.conditions() for seed in self.seeds(condition)]  # fmt: skip
+        conditions = self.conditions()
+        return [(condition, seed) for condition in conditions for seed in self.seeds(condition)]
 
     def name(self, condition: Condition, seed: int, *, joint: str = "-") -> str:
         """Name of a decoding among those of its arm."""
@@ -143,7 +144,8 @@ class Grid:
             for name, values in settings.items()
             if values
         ]
-        parts.append(condition.label if condition.kind is None else f"{condition.kind}-{condition.rate:g}")  # fmt: skip
+        rate = "" if condition.kind is None else f"-{condition.rate:g}"
+        parts.append(f"{condition.label}{rate}")
         return "-".join(parts) + f"{joint}seed-{seed}"
 
     def system(self, arm: str, condition: Condition, seed: int) -> str:

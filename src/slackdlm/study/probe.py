@@ -1,9 +1,9 @@
 """What does a displaced token cost on any benchmark? The probe of arXiv 2601.22947, from questions to figures.
 
-    answers/ARM/*.jsonl -> judgments.journal -> judgments/ARM.jsonl -> ProbeResult
+    answers/ARM/*.jsonl -> judgments.journal -> judgments/ARM.jsonl -> results.json -> report.html
 
-Each model is judged against its own undisturbed answers. Every stage reads files and writes files below one folder;
-running the probe again finishes what is missing and changes nothing else.
+Each model is judged against its own baseline answers, decoded without an intervention. Every stage reads files and
+writes files below one folder; running the probe again finishes what is missing and changes nothing else.
 """
 
 import json
@@ -37,7 +37,7 @@ def answer_probe(
     *,
     on_answers: Callable[[str, int], None] | None = None,
 ) -> None:
-    """Decode every arm undisturbed and under every condition.
+    """Decode the baseline answers of every arm, and those under every intervention.
 
     Args:
         arms: The models; each is loaded once, if any of its answers are missing.
@@ -150,7 +150,7 @@ def dry_run_probe(
 
     once = dry_run(
         plan_judgments(
-            protocol, judge, questions, stand_in("disturbed", "a"), stand_in("undisturbed", "b")
+            protocol, judge, questions, stand_in("intervened", "a"), stand_in("baseline", "b")
         )
     )
     times = num_arms * grid.num_seeds * len(grid.interventions())
@@ -181,7 +181,7 @@ def check_protocol(protocol: JudgingProtocol) -> None:
 
 def _single(name: str) -> ConfigError:
     return ConfigError(
-        f"probe: {name} grades single answers; the probe compares each with the undisturbed one. Use a benchmark of "
+        f"probe: {name} grades single answers; the probe compares each with its baseline. Use a benchmark of "
         "pairs (--benchmark pairs takes any JSONL of prompts), or answer with --intervention, then judge and compare"
     )
 
@@ -197,7 +197,7 @@ def judge_probe(
     budget: Budget | None = None,
     on_judged: Callable[[int, float | None], None] | None = None,
 ) -> list[Judged]:
-    """Judge every disturbed answer against the same arm's undisturbed one, in both orders.
+    """Judge every answer under an intervention against the same arm's baseline answer, in both orders.
 
     Args:
         protocol: A benchmark that compares two answers.
@@ -236,19 +236,18 @@ def judge_probe(
 
 
 def _pairings(arm: str, grid: Grid, output: Path) -> Iterator[tuple[list[Answer], list[Answer]]]:
-    """Disturbed answers with the undisturbed ones of the same seed, a seed at a time."""
+    """Answers under interventions with the baseline ones of the same seed, a seed at a time."""
     (plain,) = grid.plain()
     plain_seeds = grid.seeds(plain)
-    for place in range(grid.num_seeds):
-        seed = grid.sampler.seed + place
+    for seed in range(grid.sampler.seed, grid.sampler.seed + grid.num_seeds):
         plain_seed = seed if seed in plain_seeds else plain_seeds[0]
         baseline = read_answers(grid.answer_file(output, arm, plain, plain_seed))
-        disturbed = [
+        intervened = [
             answer
             for condition in grid.interventions()
             for answer in read_answers(grid.answer_file(output, arm, condition, seed))
         ]
-        yield disturbed, baseline
+        yield intervened, baseline
 
 
 def read_doses(arms: Sequence[str], grid: Grid, output: Path) -> dict[tuple[str, Condition], Dose]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slackdlm.sampling.intervention import Dose
-from slackdlm.study.demo_results import quality_rows, win_rate_rows
+from slackdlm.study.demo_figures import quality_rows, win_rate_rows
 from slackdlm.study.demo_scores import Cell, Scored, Scores, distinct_bigrams
 
 DOSE = {"asked": 1, "displaced": 1, "impossible": 0, "lost": 0, "committed": 10}
@@ -53,11 +53,11 @@ def test_scores_land_at_their_run_seed_and_question():
 def test_missing_scores_are_counted_and_never_zero():
     rows = [judgment("ce", q, 1.0) for q in range(3)]
     (row,) = quality_rows(scores(rows), canvas_length=56, rng=rng())
-    adjectives, likelihood = row["metrics"]["adjectives"], row["metrics"]["log_likelihood"]
-    assert (adjectives["value"], adjectives["num_scored"], adjectives["num_total"]) == (0.25, 2, 3)
-    assert (likelihood["value"], likelihood["num_scored"]) == (None, 0)
-    assert row["tokens_per_step"] == 4
-    assert row["dose"] == {key: 3 * count for key, count in DOSE.items()}
+    adjectives, likelihood = row.metrics["adjectives"], row.metrics["log_likelihood"]
+    assert (adjectives.value, adjectives.num_scored, adjectives.num_total) == (0.25, 2, 3)
+    assert (likelihood.value, likelihood.num_scored) == (None, 0)
+    assert row.tokens_per_step == 4
+    assert row.dose.model_dump() == {key: 3 * count for key, count in DOSE.items()}
 
 
 def test_win_rates_pair_the_same_question_and_count_ties_half():
@@ -65,7 +65,7 @@ def test_win_rates_pair_the_same_question_and_count_ties_half():
     rows += [judgment("slack_ctc", q, v) for q, v in enumerate([0.2, 0.5, 0.8])]
     rows += [judgment("base", q, 0.0) for q in range(3)]
     found = win_rate_rows(scores(rows), rng=rng())
-    values = {(row["arm"], row["against"]): row["value"] for row in found}
+    values = {(row.arm, row.against): row.value for row in found}
     assert values == {("ce", "base"): 1.0, ("slack_ctc", "base"): 1.0, ("slack_ctc", "ce"): 0.5}
 
 
@@ -79,9 +79,9 @@ def test_an_intervened_run_meets_its_own_plain_run_under_the_same_training_seed(
                 for q in range(3)
             ]
     (row,) = win_rate_rows(scores(rows), rng=rng())
-    assert row["against"] == "self"
-    assert row["per_training_seed"] == [0.0, 1.0]
-    assert row["value"] == 0.5
+    assert row.against == "self"
+    assert row.per_training_seed == [0.0, 1.0]
+    assert row.value == 0.5
 
 
 def test_all_win_rates_are_one_family():
@@ -93,9 +93,9 @@ def test_all_win_rates_are_one_family():
     ]
     found = win_rate_rows(scores(rows, num_questions=40), rng=rng())
     assert len(found) == 3
-    ordered = sorted(row["p_value"] for row in found)
+    ordered = sorted(row.p_value for row in found)
     by_hand = [min(p * 3 / (i + 1) for i, p in list(enumerate(ordered))[k:]) for k in range(3)]
-    assert sorted(row["p_adjusted"] for row in found) == pytest.approx(by_hand)
+    assert sorted(row.p_adjusted for row in found) == pytest.approx(by_hand)
 
 
 def test_distinct_bigrams_counts_over_the_first_thousand_words_of_any_corpus():

@@ -1,25 +1,27 @@
-from slackdlm.study.demo_findings import findings, warnings
+import pytest
+
+from slackdlm.study.findings import findings, probe_findings, warnings
+from slackdlm.study.result import ContrastRow, Source, WinRow
 
 
-def row(arm, against, value, p, *, kind="none", rate=0.0, steps=14, temperature=0.0):
-    return {
-        "arm": arm,
-        "against": against,
-        "kind": kind,
-        "rate": rate,
-        "steps": steps,
-        "temperature": temperature,
-        "value": value,
-        "low": None if value is None else value - 0.1,
-        "high": None if value is None else value + 0.1,
-        "p_adjusted": p,
-        "num_scored": 0 if value is None else 128,
-        "num_total": 128,
-    }
+def row(arm, against, value, p, **setting):
+    default = {"kind": "none", "rate": 0.0, "steps": 14, "temperature": 0.0}
+    return WinRow(
+        **default | setting,
+        arm=arm,
+        against=against,
+        value=value,
+        low=None if value is None else value - 0.1,
+        high=None if value is None else value + 0.1,
+        p_value=p,
+        p_adjusted=p,
+        num_scored=0 if value is None else 128,
+        num_total=128,
+    )
 
 
 def sentences(rows):
-    return findings([], rows, {"metrics": {}}, num_seeds=1)
+    return findings([], rows, Source(metrics={}), num_seeds=1)
 
 
 def sentence(rows, start):
@@ -65,3 +67,20 @@ def test_warnings_name_the_limits():
     assert any("One training seed" in text for text in warnings(num_seeds=1, quick=False))
     assert any("wide" in text for text in warnings(num_seeds=3, quick=False))
     assert warnings(num_seeds=5, quick=False) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "p_adjusted", "verdict"),
+    [
+        (0.2, 0.01, "slack keeps its own quality better than ce"),
+        (-0.2, 0.01, "slack keeps its own quality worse than ce"),
+        (0.2, 0.5, "no difference shown in how slack and ce keep their own quality"),
+        (0.2, None, "no difference shown in how slack and ce keep their own quality"),
+    ],
+)
+def test_a_contrast_is_said_as_far_as_it_is_shown(value, p_adjusted, verdict):
+    figures = {"value": value, "low": value - 0.1, "high": value + 0.1, "num_scored": 9}
+    names = {"arm": "slack", "against": "ce", "kind": "shift", "rate": 0.05}
+    tested = {"num_total": 9, "p_value": p_adjusted, "p_adjusted": p_adjusted}
+    (text,) = probe_findings([], [ContrastRow.model_validate(figures | names | tested)])
+    assert text.startswith(f"At 5 % shifted by one place, {verdict}: difference of win rates")

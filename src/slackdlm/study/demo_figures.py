@@ -1,4 +1,4 @@
-"""From judgments to ``results.json``: every figure of the demo, with the question as the unit.
+"""From judgments to figures: quality, win rates and source texts of the demo, with the question as the unit.
 
 Intervals: with one training run they speak about new questions put to these models; with several, about new
 questions and new training runs (`over_training_runs`). p-values always speak about these models.
@@ -22,6 +22,7 @@ from slackdlm.statistics import (
     win_points,
 )
 from slackdlm.study.demo_scores import Cell, Scores, distinct_bigrams
+from slackdlm.study.result import QualityRow, Source, WinRow
 from slackdlm.study.toy_judge import judge
 from slackdlm.study.toy_language import Task
 
@@ -40,18 +41,13 @@ PER_QUESTION = (
 """Metrics with one value per answer; their meaning is in `toy_judge.Verdict` and ``answers.jsonl``."""
 
 BOUNDS = {
-    **dict.fromkeys(
-        (
-            "quality",
-            "grammatical",
-            "coverage",
-            "right_count",
-            "too_long",
-            "adjectives",
-            "slack_share",
-        ),
-        (0.0, 1.0),
-    ),
+    "quality": (0.0, 1.0),
+    "grammatical": (0.0, 1.0),
+    "coverage": (0.0, 1.0),
+    "right_count": (0.0, 1.0),
+    "too_long": (0.0, 1.0),
+    "adjectives": (0.0, 1.0),
+    "slack_share": (0.0, 1.0),
     "log_likelihood": (-math.inf, 0.0),
 }
 """Range of each metric, which no interval may leave; the others are counts."""
@@ -61,47 +57,40 @@ def _estimate(
     scores: Float[np.ndarray, "N Q"],
     rng: np.random.Generator,
     bounds: tuple[float, float] | None,
-) -> dict[str, Any]:
+) -> tuple[Estimate, list[float | None]]:
+    """The mean with its interval, and the mean of each training run."""
     runs = over_training_runs(scores, rng=rng, bounds=bounds)
-    chosen = runs.new_runs if len(scores) > 1 else runs.these_runs
-    return asdict(chosen) | {"per_training_seed": list(runs.per_run)}
-
-
-def _per_run_questions(scores: Float[np.ndarray, "N R Q"]) -> Float[np.ndarray, "N Q"]:
-    return np.stack([average_over_seeds(run) for run in scores])
+    return runs.new_runs if len(scores) > 1 else runs.these_runs, list(runs.per_run)
 
 
 def quality_rows(
     scores: Scores, *, canvas_length: int, rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """One row per cell: every metric with its interval, and the realised dose."""
-    rows: list[dict[str, Any]] = []
+) -> list[QualityRow]:
+    """One row per setting: every metric with its interval, and the realised dose."""
+    rows: list[QualityRow] = []
     for cell in scores.rows:
         metrics: dict[str, Any] = {}
-        per_run: dict[str, Any] = {}
+        per_run: dict[str, list[float | None]] = {}
         for metric in PER_QUESTION:
-            table = _per_run_questions(scores.array(cell, metric))
-            estimate = _estimate(table, rng, BOUNDS.get(metric, (0.0, math.inf)))
-            per_run[metric] = estimate.pop("per_training_seed")
-            metrics[metric] = estimate
+            table = np.stack([average_over_seeds(run) for run in scores.array(cell, metric)])
+            bounds = BOUNDS.get(metric, (0.0, math.inf))
+            metrics[metric], per_run[metric] = _estimate(table, rng, bounds)
         bigrams = scores.distinct_bigrams(cell)
         per_run["distinct_bigrams"] = bigrams
         metrics["distinct_bigrams"] = _bare(_mean(bigrams), scores.num_questions)
-        rows.append(
-            cell._asdict()
-            | {
-                "tokens_per_step": canvas_length / cell.steps,
-                "metrics": metrics,
-                "per_training_seed": per_run,
-                "dose": scores.dose(cell),
-            }
-        )
+        row = cell._asdict() | {
+            "tokens_per_step": canvas_length / cell.steps,
+            "metrics": metrics,
+            "per_training_seed": per_run,
+            "dose": scores.dose(cell),
+        }
+        rows.append(QualityRow.model_validate(row))
     return rows
 
 
-def _bare(value: float | None, num_questions: int) -> dict[str, Any]:
+def _bare(value: float | None, num_questions: int) -> Estimate:
     """A figure of a whole corpus, which has no interval."""
-    return asdict(Estimate(value, None, None, num_questions, num_questions))
+    return Estimate(value, None, None, num_questions, num_questions)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -110,22 +99,22 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(present)) if present and len(present) == len(values) else None
 
 
-def source_row(tasks: Sequence[Task], *, rng: np.random.Generator) -> dict[str, Any]:
+def source_figures(tasks: Sequence[Task], *, rng: np.random.Generator) -> Source:
     """The held-out source stories under the same judge: what length and diversity to expect."""
     verdicts = [judge(task.prompt, task.story)._asdict() for task in tasks]
     metrics: dict[str, Any] = {}
     for metric in verdicts[0]:
-        column = [np.nan if verdict[metric] is None else verdict[metric] for verdict in verdicts]
+        # None, where there is nothing to measure, becomes NaN.
+        scored = np.array([verdict[metric] for verdict in verdicts], dtype=np.float64)
         bounds = BOUNDS.get(metric, (0.0, math.inf))
-        scored = np.array(column, dtype=np.float64)
-        metrics[metric] = asdict(mean_interval(scored, rng=rng, bounds=bounds))
+        metrics[metric] = mean_interval(scored, rng=rng, bounds=bounds)
     bigrams = distinct_bigrams([task.story for task in tasks])
     metrics["distinct_bigrams"] = _bare(bigrams, len(tasks))
-    return {"metrics": metrics}
+    return Source.model_validate({"metrics": metrics})
 
 
-def win_rate_rows(scores: Scores, *, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Pairwise win rates on ``quality``: each arm against the base and ``ce``, each probe against its own plain run.
+def win_rate_rows(scores: Scores, *, rng: np.random.Generator) -> list[WinRow]:
+    """Pairwise win rates on ``quality``: each arm against the base and ``ce``, each probe against its baseline run.
 
     Benjamini-Hochberg runs over all of them as one family.
     """
@@ -136,18 +125,20 @@ def win_rate_rows(scores: Scores, *, rng: np.random.Generator) -> list[dict[str,
             other = cell._replace(arm=rival)
             if cell.arm not in ("base", rival) and other in scores.rows:
                 rivals.append((rival, other))
-        plain = cell._replace(kind="none", rate=0.0)
-        if cell != plain:
-            rivals.append(("self", plain))
+        baseline = cell._replace(kind="none", rate=0.0)
+        if cell != baseline:
+            rivals.append(("self", baseline))
         for name, other in rivals:
             points = _points(scores.array(cell, "quality"), scores.array(other, "quality"))
-            estimate = _estimate(points, rng, (0.0, 1.0))
+            estimate, per_run = _estimate(points, rng, (0.0, 1.0))
             p_value = sign_flip_test(average_over_seeds(points) - 0.5, rng=rng)
-            rows.append(cell._asdict() | {"against": name} | estimate | {"p_value": p_value})
+            row = cell._asdict() | {"against": name, "per_training_seed": per_run}
+            rows.append(row | asdict(estimate) | {"p_value": p_value})
     adjusted = benjamini_hochberg([row["p_value"] for row in rows])
-    for row, p_adjusted in zip(rows, adjusted, strict=True):
-        row["p_adjusted"] = p_adjusted
-    return rows
+    return [
+        WinRow.model_validate(row | {"p_adjusted": p_adjusted})
+        for row, p_adjusted in zip(rows, adjusted, strict=True)
+    ]
 
 
 def _points(
