@@ -1,9 +1,8 @@
-"""Open-ended benchmarks in their own file formats, small modules all of one shape.
+"""Open-ended benchmarks in their own file formats, a module each, all of one shape.
 
-``NAME.py`` says how a benchmark is judged: ``judge_messages(...)`` is what the judge is sent, ``parse_verdict(text)``
-what its reply says, None if it says nothing that counts. ``NAME_files.py`` holds its formats (AlpacaEval's are in
-``alpaca_eval.py``): ``read_questions(path)`` -> `items.Question` list; ``read_answers(path)`` -> `items.Answer` list
-and ``write_answers(path, answers)``; ``read_judgments(path)`` -> `judgments.Game` or `judgments.Grade` list.
+Each reads questions, answers and judgments of its tools (``read_questions``, ``read_answers``, ``read_judgments``),
+writes answers for them (``write_answers``), builds what a judge is sent (``judge_messages``) and says what a reply
+means (``parse_verdict`` and the like; None if it says nothing that counts).
 
 Fields that we do not know stay in ``extra``. Every error is a `DataError` that names file, line and field.
 Creative-Writing-Bench and WildBench's tasks may not be shipped: their files come from the user.

@@ -136,15 +136,11 @@ def read_answers(path: Path) -> list[Answer]:
         text, prompt = piece.block.model_response, piece.task.base_prompt
         if text is None:
             continue
-        conversation: Messages = ()
+        chat: Messages = ()
         if isinstance(prompt, str):
-            conversation = ({"role": "user", "content": prompt.replace(SEED, piece.modifier)},)
-        question_id = f"{piece.prompt_id}#{piece.repeat}"
-        answers.append(
-            Answer(
-                question_id, piece.system, (text,), messages=conversation, extra=piece.block.rest
-            )
-        )
+            chat = ({"role": "user", "content": prompt.replace(SEED, piece.modifier)},)
+        number = f"{piece.prompt_id}#{piece.repeat}"
+        answers.append(Answer(number, piece.system, (text,), chat, extra=piece.block.rest))
     return unique(answers, path=path)
 
 
@@ -156,9 +152,9 @@ def write_answers(path: Path, answers: Sequence[Answer], questions: Sequence[Que
         if answer.question_id not in known:
             raise DataError(f"answer to {show(answer.question_id)}: there is no such question")
         extra, names = known[answer.question_id], {"test_model": answer.system, "judge_model": ""}
-        run_key = f"slackdlm__{answer.system.replace('/', '__')}"
-        run = runs.setdefault(run_key, {**names, "creative_tasks": {}})
-        tasks = run["creative_tasks"].setdefault(str(extra["iteration"]), {})
+        key = f"slackdlm__{answer.system.replace('/', '__')}"
+        tasks = runs.setdefault(key, {**names, "creative_tasks": {}})["creative_tasks"]
+        tasks = tasks.setdefault(str(extra["iteration"]), {})
         tasks[extra["prompt_id"]] = {
             "prompt_id": extra["prompt_id"],
             "base_prompt": extra["base_prompt"],
