@@ -16,8 +16,9 @@ from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.llada import LLaDAModelLM
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
+from slackdlm.training.draw import CanvasSpec, collate
 from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import CanvasSpec, TrainStream, collate
+from slackdlm.training.stream import TrainStream
 
 CANVAS_LENGTH, PROMPT_LENGTH, BATCH_SIZE = 256, 64, 8
 ARMS = {

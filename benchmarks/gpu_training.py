@@ -16,8 +16,9 @@ from slackdlm.models.adapter import casts_by_autocast, new_adapter
 from slackdlm.models.loaded import LoadedModel, recompute_activations
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
+from slackdlm.training.draw import CanvasSpec, canvas_spec, collate
 from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import CanvasSpec, TrainStream, canvas_spec, collate
+from slackdlm.training.stream import TrainStream
 
 
 def check_training(loaded: LoadedModel, scale: Scale, output: Path) -> None:

@@ -21,8 +21,9 @@ from slackdlm.models.loading import new_model
 from slackdlm.models.tokenizer import train_tokenizer
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
+from slackdlm.training.draw import canvas_spec, collate
 from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import TrainStream, canvas_spec, collate
+from slackdlm.training.stream import TrainStream
 
 CANVAS_LENGTH, PROMPT_LENGTH, RESPONSE_LENGTH, WIDTH = 48, 16, 32, 32
 ARMS = {

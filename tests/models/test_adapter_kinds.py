@@ -38,8 +38,8 @@ from slackdlm.models.loading import load_model, save_model
 from slackdlm.models.record import base_sha256
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.training.config import ObjectiveConfig
+from slackdlm.training.draw import CanvasSpec
 from slackdlm.training.step_loss import evaluated_samples, sample_losses
-from slackdlm.training.stream import CanvasSpec
 
 Write = Callable[..., Path]
 

@@ -21,9 +21,9 @@ from slackdlm.training.config import (
     TrainingConfig,
 )
 from slackdlm.training.data import Sample
+from slackdlm.training.draw import CanvasSpec, Padding
 from slackdlm.training.prepare import Prepared
 from slackdlm.training.run import train
-from slackdlm.training.stream import CanvasSpec, Padding
 
 CANVAS_LENGTH = 20
 

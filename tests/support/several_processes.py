@@ -8,7 +8,7 @@ import torch
 from arms import CE, MIXED, SLACK_CTC, short, train_made
 
 from slackdlm.training.config import ObjectiveConfig
-from slackdlm.training.stream import Padding
+from slackdlm.training.draw import Padding
 
 TOKENS = ObjectiveConfig(kind="slack_ctc", slack_ratio=(0.0, 0.5), loss_norm="token")
 

@@ -18,8 +18,9 @@ from slackdlm.errors import ConfigError
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
+from slackdlm.training.draw import canvas_spec, collate
 from slackdlm.training.model_alignment import aligned
-from slackdlm.training.stream import TrainStream, canvas_spec, collate
+from slackdlm.training.stream import TrainStream
 
 MODEL = ObjectiveConfig(
     kind="slack_ctc", slack_ratio=(0.0, 0.8), alignment="model", alignment_warmup=0

@@ -6,8 +6,9 @@ from transformers import PreTrainedTokenizerFast
 
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.training.data import Sample
+from slackdlm.training.draw import canvas_spec
 from slackdlm.training.preview import preview
-from slackdlm.training.stream import TrainStream, canvas_spec
+from slackdlm.training.stream import TrainStream
 
 
 def test_a_preview_says_what_the_model_sees_and_what_stands_under_the_masks(

@@ -9,16 +9,9 @@ from slackdlm.collapse import collapse
 from slackdlm.errors import ConfigError
 from slackdlm.training.config import ObjectiveConfig
 from slackdlm.training.data import Sample
+from slackdlm.training.draw import CanvasSpec, Draw, collate, loss_weight
 from slackdlm.training.order import SampleOrder, seeded_generator
-from slackdlm.training.stream import (
-    NUM_EVAL_LEVELS,
-    CanvasSpec,
-    Draw,
-    EvalStream,
-    TrainStream,
-    collate,
-    loss_weight,
-)
+from slackdlm.training.stream import NUM_EVAL_LEVELS, EvalStream, TrainStream
 
 SPEC = spec_of()
 SLACK = replace(SPEC, objective=ObjectiveConfig(kind="slack_ctc", slack_ratio=(0.0, 1.0)))

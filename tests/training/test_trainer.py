@@ -16,11 +16,12 @@ from slackdlm.models.loaded import LoadedModel
 from slackdlm.objectives import slack_ctc_loss
 from slackdlm.training.config import ObjectiveConfig, TrainingConfig
 from slackdlm.training.data import Sample
+from slackdlm.training.draw import canvas_spec, collate
 from slackdlm.training.journal import LossCurve
 from slackdlm.training.prepare import Prepared
 from slackdlm.training.run import train
 from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import EvalStream, TrainStream, canvas_spec, collate
+from slackdlm.training.stream import EvalStream, TrainStream
 from slackdlm.training.trainer import training_arguments
 
 Build = Callable[[], LoadedModel]

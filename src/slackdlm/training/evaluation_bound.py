@@ -10,9 +10,10 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from slackdlm.training.draw import collate
 from slackdlm.training.model_alignment import aligned
 from slackdlm.training.step_loss import evaluated_samples, sample_losses
-from slackdlm.training.stream import NUM_EVAL_LEVELS, EvalStream, collate
+from slackdlm.training.stream import NUM_EVAL_LEVELS, EvalStream
 
 
 class Bound(NamedTuple):

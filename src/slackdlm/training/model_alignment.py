@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from slackdlm.lattice.paths import sample_path
+from slackdlm.training.draw import CanvasSpec
 from slackdlm.training.step_loss import Readable, read_batch
-from slackdlm.training.stream import CanvasSpec
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def aligned(
     Args:
         model: The network, or what a distributed engine wrapped around it.
         network: As in :func:`slackdlm.training.step_loss.sample_losses`.
-        batch: From :func:`slackdlm.training.stream.collate`; its ``uniforms`` decide what is drawn.
+        batch: From :func:`slackdlm.training.draw.collate`; its ``uniforms`` decide what is drawn.
         spec: The arm.
         bf16: As in training.
 

@@ -7,8 +7,9 @@ from transformers import PreTrainedTokenizerFast
 
 from slackdlm.models.chat_format import chat_format
 from slackdlm.training.config import Recipe
+from slackdlm.training.draw import CanvasSpec, Draw, canvas_spec
 from slackdlm.training.prepare import prepare
-from slackdlm.training.stream import CanvasSpec, Draw, canvas_spec, train_stream
+from slackdlm.training.stream import train_stream
 
 Kind = Literal["prompt", "visible", "masked", "slack", "padding", "target"]
 

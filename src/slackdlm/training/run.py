@@ -27,13 +27,14 @@ from slackdlm.models.record import Base, TrainingRecord, base_sha256, read_recor
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import Recipe, TrainingConfig
 from slackdlm.training.data import Sample, fingerprint
+from slackdlm.training.draw import CanvasSpec, canvas_spec
 from slackdlm.training.engine import check_engine
 from slackdlm.training.folder import begin, check_folder
 from slackdlm.training.prepare import Prepared, prepare
 from slackdlm.training.processes import this_process
 from slackdlm.training.progress import progress_bar, quiet_transformers
 from slackdlm.training.provenance import environment, file_sha256
-from slackdlm.training.stream import CanvasSpec, EvalStream, TrainStream, canvas_spec, train_stream
+from slackdlm.training.stream import EvalStream, TrainStream, train_stream
 from slackdlm.training.trainer import EvalStreams, SlackTrainer, training_arguments
 
 NUM_FINAL_STEPS = 50

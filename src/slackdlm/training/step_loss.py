@@ -17,7 +17,7 @@ from slackdlm.objectives.checks import Terms
 from slackdlm.objectives.fused_linear import fused_loss
 from slackdlm.objectives.through_head import Head, Reading, losses_of, read_through
 from slackdlm.objectives.vocabulary_pass import Layer
-from slackdlm.training.stream import CanvasSpec
+from slackdlm.training.draw import CanvasSpec
 
 
 def sample_losses(
@@ -38,7 +38,7 @@ def sample_losses(
     Args:
         model: The network, or what a distributed engine wrapped around it.
         network: Gives ``last_hidden_state`` for ``(input_ids, attention_mask, logits=False)``.
-        batch: From :func:`slackdlm.training.stream.collate`.
+        batch: From :func:`slackdlm.training.draw.collate`.
         spec: The arm.
         bf16: Autocast to bfloat16, the output layer included; the loss itself stays in float32. Not
             every engine does that around its forward pass.

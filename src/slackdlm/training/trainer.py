@@ -29,12 +29,13 @@ from slackdlm.errors import ConfigError, SlackDLMError, one_line
 from slackdlm.models.loaded import recompute_activations
 from slackdlm.training import checkpoints, journal
 from slackdlm.training.config import TrainingConfig
+from slackdlm.training.draw import collate
 from slackdlm.training.engine import check_sharding, engine, use_bf16, whole_state
 from slackdlm.training.evaluation_bound import evaluation_bound, metrics_of
 from slackdlm.training.model_alignment import aligned
 from slackdlm.training.processes import on_cpu, this_process
 from slackdlm.training.step_loss import sample_losses
-from slackdlm.training.stream import EvalStream, TrainStream, collate
+from slackdlm.training.stream import EvalStream, TrainStream
 
 _NUM_NAMED = 16
 
