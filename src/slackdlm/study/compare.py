@@ -6,12 +6,11 @@ and a paired difference per two systems. All tested lines of a comparison are on
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import cast
 
 import numpy as np
-from jaxtyping import Float
 
 from slackdlm.benchmarks.judgment_files import SCALES, Scale, benchmark_of
 from slackdlm.errors import DataError
@@ -22,18 +21,16 @@ from slackdlm.statistics import (
     exact_mcnemar,
     holm,
     mean_interval,
-    minimum_detectable,
     sign_flip_test,
-    standard_error,
     win_rate,
 )
-from slackdlm.study.comparison import FEW, Comparison, JudgeReport, Kind, Line, Settings
+from slackdlm.study.comparison import FEW, Comparison, JudgeReport, Line, Settings
 from slackdlm.study.coverage import in_common, size_warning, uneven_warning
 from slackdlm.study.judge_report import Group, judge_report, warnings_of
+from slackdlm.study.lines import Measured, line_of, verdict_of
 from slackdlm.study.published import (
     SIZES,
     Extras,
-    Figures,
     drawn,
     family_of,
     game_figures,
@@ -51,22 +48,6 @@ from slackdlm.study.style_control import StyleMetadata
 ALL_OWN = "over all its own questions"
 POINTS = Scale(0.0, 1.0, 0.0, 100.0)
 """Points of a game are shown in per cent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A figure on the judge's own scale."""
-
-    system: str
-    against: str | None
-    scores: Float[np.ndarray, " Q"]
-    """One per question."""
-    estimate: Estimate
-    """Their mean."""
-    bounds: NullBounds
-    test: str | None = None
-    p_value: float | None = None
-    figures: Figures = field(default_factory=lambda: Figures({}, {}))
 
 
 def compare(
@@ -108,7 +89,7 @@ def compare(
     adjust = benjamini_hochberg if settings.adjustment == "bh" else holm
     adjusted = adjust([line.p_value for line in lines])
     lines = [
-        replace(line, p_adjusted=p, verdict=_verdict(line, p, settings))
+        replace(line, p_adjusted=p, verdict=verdict_of(line, p, settings))
         for line, p in zip(lines, adjusted, strict=True)
     ]
     return Comparison(
@@ -194,7 +175,7 @@ def _game_lines(group: Group, settings: Settings, extras: Extras, notes: list[st
                 p_value=rate.p_value,
                 figures=figures,
             )
-            lines.append(_line(group, settings, "win rate", measured))
+            lines.append(line_of(group, settings, "win rate", measured))
         lines += _differences(group, settings, common)
     return _ranked(lines)
 
@@ -223,7 +204,7 @@ def _grade_lines(group: Group, settings: Settings, extras: Extras, notes: list[s
             bounds=null_bounds(scores),
             figures=figures,
         )
-        lines.append(_line(group, settings, "mean", measured))
+        lines.append(line_of(group, settings, "mean", measured))
     return _ranked([*lines, *_differences(group, settings, common)])
 
 
@@ -257,7 +238,7 @@ def _differences(
         ours, theirs = _scores(group, common[a]), _scores(group, common[b])
         if ours.ids == theirs.ids:
             measured = _difference(group, settings, (a, ours), (b, theirs))
-            lines.append(_line(group, settings, "difference", measured))
+            lines.append(line_of(group, settings, "difference", measured))
     return lines
 
 
@@ -301,63 +282,3 @@ def _difference(
         test=test,
         p_value=p_value,
     )
-
-
-def _line(group: Group, settings: Settings, kind: Kind, measured: Measured) -> Line:
-    """A figure as its benchmark shows it; verdict and adjusted p come when all lines are there."""
-    scale = group.scale._replace(zero=0.0) if kind == "difference" else group.scale
-    estimate, bounds = measured.estimate, measured.bounds
-    error = standard_error(measured.scores)
-    spread = detectable = None
-    # Questions that are all alike say nothing about the spread.
-    if error is not None and error > 1e-12 * scale.highest:
-        spread = error * float(np.sqrt(estimate.num_scored))
-        detectable = minimum_detectable(spread, estimate.num_scored, alpha=settings.alpha)
-
-    def shown(value: float | None) -> float | None:
-        return None if value is None else scale.shown(value)
-
-    def scaled(width: float | None) -> float | None:
-        return None if width is None else width * scale.factor
-
-    return Line(
-        benchmark=group.benchmark,
-        judge=group.judge,
-        kind=kind,
-        system=measured.system,
-        against=measured.against,
-        unit="grade" if group.grades else "%" if kind == "win rate" else "points",
-        estimate=estimate.mapped(scale.shown),
-        standard_error=scaled(error),
-        spread=scaled(spread),
-        bounds=NullBounds(shown(bounds.low), shown(bounds.high), bounds.num_missing),
-        test=measured.test,
-        p_value=measured.p_value,
-        p_adjusted=None,
-        detectable=scaled(detectable),
-        published=measured.figures.published,
-        ours=measured.figures.ours,
-        verdict="",
-    )
-
-
-def _verdict(line: Line, p_adjusted: float | None, settings: Settings) -> str:
-    if line.kind == "mean":
-        return "" if line.estimate.value is not None else "nothing scored"
-    value, centre = line.estimate.value, 50.0 if line.kind == "win rate" else 0.0
-    if value is None or p_adjusted is None:
-        return "nothing scored in both"
-    if p_adjusted > settings.alpha:
-        if line.detectable is None:
-            num = line.estimate.num_scored
-            few = "one question" if num == 1 else f"{num} questions, all alike"
-            return f"no difference shown: {few}"
-        return f"no difference shown; one below {line.detectable:.2g} would often be missed"
-    direction = "better" if value > centre else "worse"
-    if value == centre:
-        return "no difference shown"
-    worst = line.bounds.low if value > centre else line.bounds.high
-    turned = worst is not None and (worst <= centre if value > centre else worst >= centre)
-    if line.bounds.num_missing and turned:
-        return f"{direction}, unless the {line.bounds.num_missing} missing questions say otherwise"
-    return direction

@@ -13,82 +13,30 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from slackdlm.atomic import write_json
-from slackdlm.benchmarks.answers import read_questions
 from slackdlm.errors import ConfigError
 from slackdlm.jsonl import write_rows
 from slackdlm.judgments import write_judgments
-from slackdlm.models.configs import LLaDAConfig
-from slackdlm.models.loaded import LoadedModel
-from slackdlm.models.loading import load_model, new_model
-from slackdlm.models.tokenizer import train_tokenizer
-from slackdlm.records import Question
+from slackdlm.models.loading import load_model
 from slackdlm.report.page import write_report
-from slackdlm.sampling.sampler import SamplerConfig
 from slackdlm.study.demo_figures import quality_rows, source_figures, win_rate_rows
-from slackdlm.study.demo_plan import BASE, PROBED, DemoPlan, Treatment, paper_arms, variants
+from slackdlm.study.demo_plan import BASE, DemoPlan, paper_arms, variants
 from slackdlm.study.demo_result import replays, sample_answers, training_curve
-from slackdlm.study.demo_scores import AnsweredArm, Scores, grade_arm
+from slackdlm.study.demo_runs import Run, decode_run, questions_of, train_run
+from slackdlm.study.demo_scores import Scores, grade_arm
 from slackdlm.study.findings import findings, warnings
-from slackdlm.study.grid import Arm, Condition, Grid, answer_arm
+from slackdlm.study.grid import Condition
 from slackdlm.study.result import Arm as TriedArm
 from slackdlm.study.result import Result
 from slackdlm.study.result import Run as Provenance
-from slackdlm.study.toy_language import Task, vocabulary, write_tasks
+from slackdlm.study.toy_language import Task, write_tasks
 from slackdlm.study.workers import Job, num_lines, run_jobs
-from slackdlm.training.config import DataConfig, FromScratchConfig, ModelConfig, Recipe
-from slackdlm.training.data import encode_samples, read_dialogues
-from slackdlm.training.prepare import Prepared
 from slackdlm.training.provenance import environment
-from slackdlm.training.run import train
-
-_PROMPT_LENGTH = 32
-"""Longest prompt of a toy story, in tokens."""
-
-
-class Run(NamedTuple):
-    """One arm under one training seed: what a worker trains or decodes."""
-
-    plan: DemoPlan
-    output: Path
-    arm: Treatment
-    seed: int
-
-    @property
-    def folder(self) -> Path:
-        """Where its training run lives."""
-        return self.output / f"seed-{self.seed}" / self.arm.name
-
-    @property
-    def answered(self) -> AnsweredArm:
-        """Where its answers go, and under which conditions; the base and the variants are not intervened on."""
-        plan = self.plan
-        grid = Grid(
-            sampler=SamplerConfig(
-                canvas_length=plan.canvas_length,
-                delay_end=plan.delayed,
-                delay_slack=plan.delayed,
-                batch_size=64,
-            ),
-            rates=plan.rates,
-            kinds=("shift", "substitute"),
-            num_seeds=plan.num_decoding_seeds,
-            temperatures=plan.temperatures,
-            steps=plan.steps,
-            probed_steps=plan.probed_steps if self.arm.name in PROBED else (),
-        )
-        name = f"seed-{self.seed}-{self.arm.name}"
-        return AnsweredArm(self.output, name, self.arm.name, self.seed, grid)
-
-    @property
-    def label(self) -> str:
-        """Name of its progress bar."""
-        return f"{self.arm.label}, seed {self.seed}"
 
 
 def run_demo(
@@ -219,59 +167,9 @@ def _num_there(files: Sequence[Path]) -> int:
     return sum(file.exists() for file in files)
 
 
-def train_run(run: Run) -> None:
-    """Train the base from scratch, or an arm from the base; continues where it was cut off."""
-    is_base = run.arm.name == BASE.name
-    training = run.plan.base if is_base else run.plan.arm
-    # Another seed than the base's, so that no arm meets the base's masks again; the same one for every arm.
-    seed = 2 * run.seed + (not is_base)
-    base = run.folder.with_name(BASE.name) / "model"
-    start = _new_base(run.plan, seed=run.seed) if is_base else load_model(base)
-    stories = run.output / "tasks" / "train.jsonl"
-    samples = encode_samples(
-        read_dialogues(stories),
-        start.tokenizer,
-        name="toy stories",
-        max_prompt_length=_PROMPT_LENGTH,
-        canvas_length=run.plan.canvas_length,
-    )
-    recipe = Recipe(
-        name=run.arm.name,
-        model=ModelConfig(from_scratch=_shape(run.plan))
-        if is_base
-        else ModelConfig(path=str(base)),
-        data=DataConfig(
-            train=str(stories),
-            max_prompt_length=_PROMPT_LENGTH,
-            canvas_length=run.plan.canvas_length,
-        ),
-        objective=run.arm.objective,
-        training=replace(training, seed=seed, data_seed=seed),
-    )
-    held_out = training.eval_samples
-    train(
-        recipe,
-        output=run.folder,
-        prepared=Prepared(start, samples[held_out:], samples[:held_out]),
-        resume=(run.folder / "run.json").exists(),
-        progress=False,
-    )
-
-
-def decode_run(run: Run) -> None:
-    """Answer every question under every condition, as ``slackdlm answer`` would."""
-    answered, model = run.answered, run.folder / "model"
-    arm = Arm(answered.name, str(model), partial(load_model, model))
-    answer_arm(arm, _questions(run.output), answered.grid, run.output)
-
-
-def _questions(output: Path) -> list[Question]:
-    return read_questions(output / "tasks" / "questions.jsonl", column="prompt")
-
-
 def _judged(runs: Sequence[Run], folder: Path) -> Scores:
     """Every answer judged exactly; one file of grades an arm and training run."""
-    questions = _questions(runs[0].output)
+    questions = questions_of(runs[0].output)
     scores = Scores(num_questions=len(questions))
     folder.mkdir(exist_ok=True)
     for run in runs:
@@ -279,34 +177,6 @@ def _judged(runs: Sequence[Run], folder: Path) -> Scores:
         write_judgments(folder / f"{run.answered.name}.jsonl", grades)
         scores.add(run.answered, grades)
     return scores
-
-
-def _shape(plan: DemoPlan) -> FromScratchConfig:
-    return FromScratchConfig(
-        tokenizer_kind="word",
-        vocab_size=256,
-        d_model=plan.d_model,
-        n_layers=plan.n_layers,
-        n_heads=plan.n_heads,
-        mlp_hidden_size=plan.mlp_hidden_size,
-    )
-
-
-def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
-    shape = _shape(plan)
-    tokenizer = train_tokenizer(
-        [" ".join(vocabulary())], vocab_size=shape.vocab_size, kind=shape.tokenizer_kind
-    )
-    config = LLaDAConfig(
-        vocab_size=len(tokenizer),
-        d_model=shape.d_model,
-        n_layers=shape.n_layers,
-        n_heads=shape.n_heads,
-        mlp_hidden_size=shape.mlp_hidden_size,
-        max_sequence_length=plan.canvas_length + _PROMPT_LENGTH,
-        weight_tying=True,
-    )
-    return new_model(config, tokenizer, generator_seed=seed)
 
 
 def _result(
