@@ -181,8 +181,7 @@ def new_adapter(
         rank: Rank of the update, at least 1.
         alpha: The update is scaled by ``alpha / rank``; above 0.
         dropout: Share of the adapter's inputs dropped in training, in [0, 1).
-        target_modules: Names of linear layers, such as ``["q_proj", "v_proj"]``; each is adapted
-            in every block. None: all of them.
+        target_modules: Linear layers such as ``["q_proj"]``, adapted in every block; None: all.
         train_slack: Whether the rows of ``<slack>`` are trained as well.
         seed: Decides the new weights. PyTorch's own generators are left where they were.
 
