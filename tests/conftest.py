@@ -13,6 +13,25 @@ settings.register_profile("slackdlm", deadline=None, derandomize=True, print_blo
 settings.load_profile("slackdlm")
 
 
+SYSTEM = (
+    "test_answering test_cli_decoding test_cli_hostile test_cli_train_inputs test_cpu_cache"
+    " test_decode_cost test_demo test_demo_figures test_divided_weights test_dream_training"
+    " test_encoder test_encoder_plan test_fuzz test_gpu_check test_judge_command test_judging"
+    " test_launched test_launched_errors test_model_alignment test_page test_plan test_plausible"
+    " test_plots test_probe_command test_recipes test_run test_several_processes test_trainer"
+    " test_triton_kernel test_unfinished_replies test_workers"
+).split()
+"""Files of tests that train, start processes and servers, run whole commands, or draw pages."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them, and whatever is slow, so that ``-m "not system"`` is what one waits for."""
+    for item in items:
+        if item.path.stem in SYSTEM or item.get_closest_marker("slow"):
+            item.add_marker("system")
+
+
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
     """Switches the jaxtyping checks off, as they are for users: our own errors are reached."""

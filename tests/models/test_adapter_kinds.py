@@ -178,6 +178,7 @@ def plain_losses(logits: Tensor, batch: dict[str, Tensor], loaded: LoadedModel) 
     return batch["loss_weights"] * losses
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("kind", "family"), PAIRS)
 def test_decoded_rated_trained_and_merged_is_what_peft_s_logits_say(
     kind: str, family: str, write_kind: Write, tmp_path: Path

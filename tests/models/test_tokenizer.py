@@ -76,6 +76,7 @@ def test_a_tokenizer_that_reads_special_tokens_in_text_all_the_same_is_an_error(
         encode_text(tokenizer, "hi <|reserved_token_0|>")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("kind", "vocab_size"), [("byte_bpe", 320), ("word", 40)])
 def test_the_same_texts_give_the_same_ids_in_another_process(kind: str, vocab_size: int) -> None:
     code = (

@@ -273,6 +273,7 @@ def test_a_cache_is_only_for_the_native_model(toy, monkeypatch):
         Sampler(toy, config(cache="dual"))
 
 
+@pytest.mark.system
 @settings(max_examples=10, deadline=None)
 @given(
     refill=st.integers(1, 4),

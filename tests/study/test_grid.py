@@ -40,9 +40,7 @@ def test_each_setting_is_decoded_plain_and_the_probed_ones_with_every_kind_and_r
 def answers(folder):
     files = sorted((folder / "answers" / "ce").glob("*.jsonl"))
     return {
-        file.name: [
-            {k: v for k, v in turn.row.items() if k != "seconds"} for turn in read_turns(file)
-        ]
+        file.name: [turn.model_dump(exclude={"seconds"}) for turn in read_turns(file)]
         for file in files
     }
 

@@ -17,7 +17,8 @@ from slackdlm.training.plan import largest_micro_batch, plan_memory
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml") if not file.stem.startswith("decode-"))
+OTHERS = ("decode-", "judge-")
+NAMES = sorted(f.stem for f in RECIPES.glob("*.yaml") if not f.stem.startswith(OTHERS))
 PAIRS = [
     ("tiny-gsm8k-ce", "tiny-gsm8k"),
     *((name, name.replace("-ce", "-slack-ctc")) for name in NAMES if not name.startswith("tiny")),
