@@ -23,8 +23,8 @@ from rich.console import Console
 from slackdlm.models.loading import load_model
 from slackdlm.sampling.sampler import Sampler, SamplerConfig
 from slackdlm.statistics import average_over_seeds, mean_interval, over_training_runs
-from slackdlm.study.demo_runs import Run, train_run
 from slackdlm.study.demo_plan import BASE, DemoPlan, paper_arms
+from slackdlm.study.demo_runs import Run, train_run
 from slackdlm.study.toy_judge import judge
 from slackdlm.study.toy_language import NOUNS, Task, write_story
 from slackdlm.study.workers import Job, num_lines, run_jobs
