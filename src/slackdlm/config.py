@@ -236,7 +236,7 @@ def _explained(error: ValidationError, cls: type[Any], *, name: str) -> str:
         return str(bounds["error"])
     shown = show(first["input"])
     if kind == "literal_error":
-        choices = [str(choice) for choice in get_args(_literal(_hint(cls, keys)))]
+        choices = choices_of(_hint(cls, keys))
         close = difflib.get_close_matches(str(first["input"])[:40], choices, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         return f"{path}: expected one of {', '.join(choices)}, got {shown}{hint}"
@@ -247,8 +247,10 @@ def _explained(error: ValidationError, cls: type[Any], *, name: str) -> str:
     return f"{path}: expected {expected}, got {shown}"
 
 
-def _literal(hint: Any) -> Any:
-    return next(o for o in (hint, *get_args(hint)) if get_origin(o) is Literal)
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """The values that a setting of this type may have, if they are a fixed few; else none."""
+    literals = (o for o in (hint, *get_args(hint)) if get_origin(o) is Literal)
+    return tuple(str(choice) for literal in literals for choice in get_args(literal))
 
 
 def _suggestion(cls: type[Any], keys: Sequence[object]) -> str:
@@ -267,5 +269,5 @@ def _shown_key(value: object) -> str:
 
 __all__ = [
     "HIGHEST", "Count", "Flag", "NonNegative", "Positive", "Real", "Share", "Text", "Texts", "Whole",
-    "apply_overrides", "asdict", "build", "flatten", "help_of", "load", "read_mapping", "settings",
+    "apply_overrides", "asdict", "build", "choices_of", "flatten", "help_of", "load", "read_mapping", "settings",
 ]  # fmt: skip

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from slackdlm.sampling.recipe import DecodingRecipe
 
 Block: TypeAlias = "dict[str, Any]"
-_LENGTHS = ("gen_length", "canvas_length")
 
 
 QUESTIONS_HELP = (
@@ -127,14 +126,14 @@ def decoding(
         CheckpointError: If there is no such model.
     """
     from slackdlm.models.record import find_record
-    from slackdlm.sampling.recipe import build_recipe, read_blocks
+    from slackdlm.sampling.recipe import LENGTHS, build_recipe, read_blocks
 
     blocks = read_blocks(arguments.recipe, arguments.set if overrides is None else overrides)
     sampler = blocks.setdefault("sampler", {})
     if not isinstance(sampler, dict):  # which the recipe's checks refuse
         return Decoding(build_recipe(blocks, record=None, file=arguments.recipe), "")
     settings = cast("Block", sampler)
-    is_open = all(settings.get(name) is None for name in _LENGTHS)
+    is_open = all(settings.get(name) is None for name in LENGTHS)
     if is_open and gen_length is None:
         raise ConfigError(
             "no length: give --gen-length TOKENS, --canvas-length POSITIONS or a --recipe that has one"

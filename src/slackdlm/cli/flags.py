@@ -5,9 +5,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from functools import cache
-from typing import Any, Literal, TypeAlias, get_args, get_origin
+from typing import Any, TypeAlias
 
-from slackdlm.config import help_of
+from slackdlm.config import choices_of, help_of
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage]
 """What every command adds its parser to."""
@@ -33,7 +33,7 @@ def add_settings(
             f"--{prefix}{name.replace('_', '-')}",
             f"{block}.{name}",
             help=_with_default(
-                helps.get(name, ""), types[name].default, _choices(types[name].type)
+                helps.get(name, ""), types[name].default, choices_of(types[name].type)
             ),
         )
 
@@ -59,11 +59,6 @@ def add_set(add: Any, example: str) -> None:
         metavar="KEY=VALUE",
         help=f"override a setting, e.g. {example}",
     )
-
-
-def _choices(hint: Any) -> tuple[str, ...]:
-    options = (hint, *get_args(hint))
-    return next((get_args(option) for option in options if get_origin(option) is Literal), ())
 
 
 def _with_default(text: str, default: Any, choices: tuple[str, ...]) -> str:

@@ -47,10 +47,6 @@ def add_judge(commands: Commands) -> None:
     parser.set_defaults(run=_judge)
 
 
-_DAILY = ("model", "base_url", "key_variable")
-_BUDGET = ("recorded", "max_calls", "max_usd", "max_missing")
-
-
 def add_judge_choice(parser: argparse.ArgumentParser) -> None:
     """Which judge, and how much it may be asked."""
     add = parser.add_argument_group("judge").add_argument
@@ -61,8 +57,9 @@ def add_judge_choice(parser: argparse.ArgumentParser) -> None:
         help="openai (an OpenAI-compatible endpoint), local (a model on this machine), replay (recorded judgments), "
         "toy (the exact judge of the demo's language), or a file such as recipes/judge-openai.yaml",
     )
-    add_settings(add, "judge", JudgeConfig, _DAILY[:1], prefix="judge-")
-    add_settings(add, "judge", JudgeConfig, (*_DAILY[1:], *_BUDGET))
+    add_settings(add, "judge", JudgeConfig, ["model"], prefix="judge-")
+    daily = ("base_url", "key_variable", "recorded", "max_calls", "max_usd", "max_missing")
+    add_settings(add, "judge", JudgeConfig, daily)
     add("--dry-run", action="store_true", help="count calls and tokens, ask nothing")
 
 

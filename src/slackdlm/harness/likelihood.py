@@ -30,7 +30,7 @@ from torch import Tensor
 
 from slackdlm.errors import DataError
 from slackdlm.models.llada import attention_bias
-from slackdlm.models.loaded import LoadedModel, logits_of, plain_head
+from slackdlm.models.loaded import LoadedModel, in_evaluation_mode, logits_of, plain_head
 
 _CHUNK_ELEMENTS = 2**23
 """Logits held at a time."""
@@ -188,14 +188,9 @@ def _evaluate(
     loaded: LoadedModel, rows: Sequence[_Row], *, batch_size: int, guidance: float
 ) -> Iterator[_Cells]:
     """What the model says of every row's masked cells, in order."""
-    model = loaded.model
-    was_training = model.training
-    model.eval()
-    try:
+    with in_evaluation_mode(loaded.model):
         for start in range(0, len(rows), batch_size):
             yield from _evaluate_batch(loaded, rows[start : start + batch_size], guidance=guidance)
-    finally:
-        model.train(was_training)
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from slackdlm.config import Count, NonNegative, Positive, Share, Text, Whole, load, settings
@@ -108,7 +108,7 @@ def load_judge(choice: str, overrides: list[str]) -> JudgeConfig:
     Raises:
         ConfigError: If there is no such file, or a key or value is wrong.
     """
-    kinds = ("openai", "local", "replay", "toy")
+    kinds = get_args(JudgeKind)
     if choice in kinds:
         return load(_JudgeFile, None, [f"judge.kind={choice}", *overrides]).judge
     file = Path(choice)

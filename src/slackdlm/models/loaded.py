@@ -140,3 +140,14 @@ def forward_replaced(module: nn.Module, function: Callable[..., Any]) -> Generat
             del instance["forward"]
         else:
             instance["forward"] = before
+
+
+@contextmanager
+def in_evaluation_mode(network: nn.Module) -> Generator[None]:
+    """Without dropout while it lasts, then in the mode it was in."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slackdlm.collapse import collapse
 from slackdlm.models.chat import decode_answer
-from slackdlm.models.loaded import LoadedModel
+from slackdlm.models.loaded import LoadedModel, in_evaluation_mode
 from slackdlm.sampling.config import BOUNDS, Block, SamplerConfig, schedule
 from slackdlm.sampling.intervention import Dose, Placement, Proposal, ShiftIntervention, in_place
 from slackdlm.sampling.noise import Cells, RowNoise
@@ -105,13 +105,10 @@ class Decoding:
 
     def run(self, on_step: OnStep | None = None) -> list[Generation]:
         """Decode every block; ``on_step`` is called with the canvases after every step."""
-        model = self.loaded.model
-        was_training = model.training
-        model.eval()
-        for _ in self.steps():
-            if on_step is not None:
-                on_step(self.on_host)
-        model.train(was_training)
+        with in_evaluation_mode(self.loaded.model):
+            for _ in self.steps():
+                if on_step is not None:
+                    on_step(self.on_host)
         return self._generations()
 
     def steps(self) -> Iterator[None]:

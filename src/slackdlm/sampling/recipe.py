@@ -10,7 +10,8 @@ from slackdlm.models.record import TrainingRecord
 from slackdlm.sampling.config import InterventionConfig, SamplerConfig
 from slackdlm.sampling.intervention import ShiftIntervention
 
-_LENGTHS = ("gen_length", "canvas_length")
+LENGTHS = ("gen_length", "canvas_length")
+"""A recipe has one of them."""
 
 
 @settings
@@ -37,12 +38,11 @@ def read_blocks(file: Path | None, overrides: list[str]) -> dict[str, Any]:
     blocks: dict[str, Any] = {}
     if file is not None:
         blocks = read_mapping(file, blocks="the blocks sampler and intervention")
-    lengths = [f"sampler.{name}" for name in _LENGTHS]
-    if any(override.partition("=")[0].strip() in lengths for override in overrides):
-        # One length takes the place of the other that the file may give.
-        overrides = [
-            f"{name}=null" for name in lengths if isinstance(blocks.get("sampler"), dict)
-        ] + overrides
+    sampler = blocks.get("sampler")
+    keys = {override.partition("=")[0].strip() for override in overrides}
+    if isinstance(sampler, dict) and keys & {f"sampler.{name}" for name in LENGTHS}:
+        for name in LENGTHS:  # one length takes the place of the other that the file may give
+            sampler.pop(name, None)
     apply_overrides(blocks, overrides, DecodingRecipe)
     return blocks
 
@@ -72,7 +72,7 @@ def build_recipe(
 
 
 def _with_canvas(sampler: dict[str, Any], record: TrainingRecord | None) -> dict[str, Any]:
-    given = [name for name in _LENGTHS if sampler.get(name) is not None]
+    given = [name for name in LENGTHS if sampler.get(name) is not None]
     if len(given) != 1:
         raise ConfigError(
             f"sampler: expected gen_length (response tokens) or canvas_length (slack included), got "

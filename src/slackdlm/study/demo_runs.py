@@ -3,10 +3,9 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from slackdlm.benchmarks.answers import read_questions
-from slackdlm.models.configs import LLaDAConfig
 from slackdlm.models.loaded import LoadedModel
 from slackdlm.models.loading import load_model, new_model
 from slackdlm.models.tokenizer import train_tokenizer
@@ -18,7 +17,7 @@ from slackdlm.study.grid import Arm, Grid, answer_arm
 from slackdlm.study.toy_language import vocabulary
 from slackdlm.training.config import DataConfig, FromScratchConfig, ModelConfig, Recipe
 from slackdlm.training.data import encode_samples, read_dialogues
-from slackdlm.training.prepare import Prepared
+from slackdlm.training.prepare import Prepared, new_config
 from slackdlm.training.run import train
 
 _PROMPT_LENGTH = 32
@@ -77,15 +76,7 @@ def train_run(run: Run) -> None:
     # Another seed than the base's, so that no arm meets the base's masks again; the same one for every arm.
     seed = 2 * run.seed + (not is_base)
     base = run.folder.with_name(BASE.name) / "model"
-    start = _new_base(run.plan, seed=run.seed) if is_base else load_model(base)
     stories = run.output / "tasks" / "train.jsonl"
-    samples = encode_samples(
-        read_dialogues(stories),
-        start.tokenizer,
-        name="toy stories",
-        max_prompt_length=_PROMPT_LENGTH,
-        canvas_length=run.plan.canvas_length,
-    )
     recipe = Recipe(
         name=run.arm.name,
         model=ModelConfig(from_scratch=_shape(run.plan))
@@ -98,6 +89,14 @@ def train_run(run: Run) -> None:
         ),
         objective=run.arm.objective,
         training=replace(training, seed=seed, data_seed=seed),
+    )
+    start = _new_base(recipe, seed=run.seed) if is_base else load_model(base)
+    samples = encode_samples(
+        read_dialogues(stories),
+        start.tokenizer,
+        name="toy stories",
+        max_prompt_length=recipe.data.max_prompt_length,
+        canvas_length=recipe.data.canvas_length,
     )
     held_out = training.eval_samples
     train(
@@ -127,18 +126,11 @@ def _shape(plan: DemoPlan) -> FromScratchConfig:
     )
 
 
-def _new_base(plan: DemoPlan, *, seed: int) -> LoadedModel:
-    shape = _shape(plan)
+def _new_base(recipe: Recipe, *, seed: int) -> LoadedModel:
+    """A new model over the toy language's words, its output layer tied to its embedding."""
+    shape = cast("FromScratchConfig", recipe.model.from_scratch)
     tokenizer = train_tokenizer(
         [" ".join(vocabulary())], vocab_size=shape.vocab_size, kind=shape.tokenizer_kind
     )
-    config = LLaDAConfig(
-        vocab_size=len(tokenizer),
-        d_model=shape.d_model,
-        n_layers=shape.n_layers,
-        n_heads=shape.n_heads,
-        mlp_hidden_size=shape.mlp_hidden_size,
-        max_sequence_length=plan.canvas_length + _PROMPT_LENGTH,
-        weight_tying=True,
-    )
+    config = new_config(recipe, shape, vocab_size=len(tokenizer), weight_tying=True)
     return new_model(config, tokenizer, generator_seed=seed)

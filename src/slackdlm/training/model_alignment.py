@@ -4,13 +4,11 @@ Slack at random places makes a model learn every alignment of a target at once. 
 the posterior that the model gives them on the fully masked canvas are ones that it would choose.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from slackdlm.lattice.paths import sample_path
+from slackdlm.models.loaded import in_evaluation_mode
 from slackdlm.training.draw import CanvasSpec
 from slackdlm.training.step_loss import Readable, read_batch
 
@@ -51,7 +49,7 @@ def aligned(
         "input_ids": batch["input_ids"].where(is_prompt | ~on_canvas, spec.mask_id),
         "noisy": noisy.where(~on_canvas[:, -num_positions:], spec.mask_id),
     }
-    with _in_evaluation_mode(network):
+    with in_evaluation_mode(network):  # dropout's draws would depend on how often it is asked
         reading = read_batch(model, network, blank, spec=spec, bf16=bf16)
     lengths = batch["ctc_lengths"], batch["target_lengths"]
     paths = sample_path(reading.columns, uniforms=batch["uniforms"])
@@ -65,14 +63,3 @@ def aligned(
     input_ids = batch["input_ids"].clone()
     input_ids[:, -num_positions:] = noisy
     return batch | {"input_ids": input_ids, "noisy": noisy, "clean": clean}
-
-
-@contextmanager
-def _in_evaluation_mode(network: nn.Module) -> Generator[None]:
-    """Without dropout, whose draws would otherwise depend on how often a model is asked."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)

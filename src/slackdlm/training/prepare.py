@@ -166,7 +166,9 @@ def _model(recipe: Recipe, dialogues: Sequence[Dialogue], *, device: str | None)
     return new_model(config, tokenizer, generator_seed=recipe.training.seed)
 
 
-def new_config(recipe: Recipe, shape: FromScratchConfig, *, vocab_size: int) -> LLaDAConfig:
+def new_config(
+    recipe: Recipe, shape: FromScratchConfig, *, vocab_size: int, weight_tying: bool = False
+) -> LLaDAConfig:
     """The configuration of a recipe's new model."""
     return LLaDAConfig(
         vocab_size=vocab_size,
@@ -175,6 +177,7 @@ def new_config(recipe: Recipe, shape: FromScratchConfig, *, vocab_size: int) -> 
         n_heads=shape.n_heads,
         mlp_hidden_size=shape.mlp_hidden_size,
         max_sequence_length=recipe.data.max_prompt_length + recipe.data.canvas_length,
+        weight_tying=weight_tying,
     )
 
 
